@@ -1,0 +1,106 @@
+"""``module:Class`` in a YAML: importing it, and looking it up in the source without running anything."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError, did_you_mean
+
+__all__ = ["check_reference", "check_source", "load_object", "short"]
+
+
+def load_object(reference: str) -> Any:
+    """Import ``module:Class``.
+
+    >>> load_object("fractions:Fraction")(1, 2)
+    Fraction(1, 2)
+    """
+    module_name, _, name = reference.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise ConfigError(_no_module(module_name, reference)) from None
+        raise
+    if not hasattr(module, name):
+        known = [one for one in vars(module) if not one.startswith("_")]
+        raise ConfigError(f"Module `{module_name}` has no `{name}`, which `{reference}` names.{_near(name, known)}")
+    return getattr(module, name)
+
+
+def _no_module(module_name: str, reference: str) -> str:
+    return (
+        f"There is no module `{module_name}`, which `{reference}` names. It must lie in the experiment's "
+        f"`trialCodeDirectory`, or be installed."
+    )
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    hint = did_you_mean(name, known)
+    return hint if hint.startswith(" Did") else ""
+
+
+def check_reference(reference: str, where: str, key: str = "name") -> None:
+    module_name, separator, name = reference.partition(":")
+    parts = [*module_name.split("."), name]
+    if not separator or not all(part.isidentifier() for part in parts):
+        raise ConfigError(f"`{key}` in {where} is `{reference}`, but must be `module:Class` (or `module:function`).")
+
+
+def check_source(reference: str, key: str, where: str, code_directory: Path) -> None:
+    """Look the name up in the module's source, without running it."""
+    module_name, _, name = reference.partition(":")
+    source = _find_source(module_name, code_directory)
+    if source is None:
+        raise ConfigError(f"`{key}` in {where}: {_no_module(module_name, reference)}")
+    if source.suffix != ".py":
+        return
+    names = _names_in(source, key, where)
+    if name not in names and "*" not in names and "__getattr__" not in names:
+        raise ConfigError(f"`{key}` in {where}: {short(source)} has no `{name}`.{_near(name, names)}")
+
+
+def _find_source(module_name: str, code_directory: Path) -> Path | None:
+    base = code_directory.joinpath(*module_name.split("."))
+    for candidate in (base / "__init__.py", base.with_suffix(".py")):
+        if candidate.is_file():
+            return candidate
+    top = module_name.split(".")[0]
+    found = importlib.util.find_spec(top)
+    if found is None or top == module_name:
+        return Path(found.origin) if found and found.origin else None
+    roots = [Path(one) for one in found.submodule_search_locations or ()]
+    tail = module_name.split(".")[1:]
+    for candidate in (one.joinpath(*tail) for one in roots):
+        if candidate.is_dir() or candidate.with_suffix(".py").is_file():
+            return candidate / "__init__.py" if candidate.is_dir() else candidate.with_suffix(".py")
+    return None
+
+
+def _names_in(source: Path, key: str, where: str) -> set[str]:
+    """Names that a module's source binds at its top level; ``*`` stands for a star import."""
+    try:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ConfigError(f"`{key}` in {where}: {short(source)} line {error.lineno}: {error.msg}.") from None
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {one.asname or one.name.split(".")[0] for one in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+def short(path: Path) -> str:
+    """The path relative to the working directory where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)

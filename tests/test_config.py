@@ -1,0 +1,243 @@
+"""Settings are checked by name and type, in words, without loading torch."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nni_dynconv.config import (
+    check_class_args,
+    check_config,
+    check_search_space,
+    with_hyper_parameters,
+)
+from nni_dynconv.errors import ConfigError
+from nni_dynconv.parts import TABLES, StrategySettings
+from nni_dynconv.references import load_object
+
+ONE_SHOT = {"mode": "one_shot", "space": "toy:Space", "evaluator": "toy:evaluator"}
+MULTI_TRIAL = {**ONE_SHOT, "mode": "multi_trial", "sampler": "random", "checkpoint": "shared.pt"}
+CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yml"))
+
+
+def test_the_short_form_and_the_long_form_are_the_same():
+    short = check_class_args({**ONE_SHOT, "sampler": "gdas"})
+    long = check_class_args({**ONE_SHOT, "sampler": {"name": "gdas"}})
+    assert short == long
+    assert short.to_dict()["sampler"] == {"name": "gdas"}
+
+
+def test_checked_settings_are_accepted_again():
+    settings = check_class_args({**ONE_SHOT, "context": {"name": "vector", "in_features": 3, "dim": 4}})
+    assert check_class_args(settings.to_dict()) == settings
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"controler": "chunked"},
+            r"Unknown key `controler` in section `tuner.classArgs`. Did you mean `controller`\?",
+        ),
+        ({"sampler": "gads"}, r"Unknown sampler `gads` in section `tuner.classArgs.sampler`. Did you mean `gdas`\?"),
+        (
+            {"sampler": {"name": "gdas", "sede": 1}},
+            r"Unknown key `sede` in section `tuner.classArgs.sampler`. Did .*`seed`",
+        ),
+        (
+            {"sampler": {"name": "gdas", "seed": "x"}},
+            r"`seed` in section `tuner.classArgs.sampler` is 'x' \(str\), but must be an int",
+        ),
+        ({"controller": {"name": "chunked", "hidden": 1.5}}, r"`hidden` in .* is 1.5 \(float\), but must be an int"),
+        ({"controller": {"hidden": 2}}, r"Missing `name` in section `tuner.classArgs.controller`"),
+        ({"context": {"name": "vector", "dim": 2}}, r"Missing key `in_features` in section `tuner.classArgs.context`"),
+        ({"context": "vectr"}, r"Unknown context `vectr`.*Did you mean `vector`"),
+        ({"mode": "oneshot"}, r"Unknown `mode` `oneshot` in section `tuner.classArgs`. Did you mean `one_shot`\?"),
+        ({"base": "learn"}, r"Unknown `base` `learn`.*Did you mean `learned`"),
+        ({"seed": True}, r"`seed` in section `tuner.classArgs` is True \(bool\), but must be an int"),
+        ({"space_args": [1]}, r"`space_args` in .* is \[1\] \(list\), but must be a mapping"),
+        ({"space": "toy.Space"}, r"`space` in .* is `toy.Space`, but must be `module:Class`"),
+        ({"strategy": {"rewrd": 1}}, r"Unknown key `rewrd` in section `tuner.classArgs.strategy`"),
+        ({"checkpoint": "x.pt"}, r"`checkpoint` .* is for `mode: multi_trial`, but `mode` is `one_shot`"),
+        ({"hyper_tuner": {"name": "Randm"}}, r"Unknown tuner `Randm` .*Did you mean `Random`"),
+        ({"hyper_tuner": {"nam": "TPE"}}, r"Unknown key `nam` in section `tuner.classArgs.hyper_tuner`"),
+        ({"optimize_mode": "max"}, r"Unknown `optimize_mode` `max`"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(change, words):
+    with pytest.raises(ConfigError, match=words):
+        check_class_args({**ONE_SHOT, **change})
+
+
+@pytest.mark.parametrize("key", ["mode", "space", "evaluator"])
+def test_a_required_setting_that_is_missing_is_named(key):
+    with pytest.raises(ConfigError, match=f"Missing key `{key}` in section `tuner.classArgs`"):
+        check_class_args({name: value for name, value in ONE_SHOT.items() if name != key})
+
+
+@pytest.mark.parametrize("name", ["darts", "gdas"])
+def test_multi_trial_refuses_samplers_that_learn_from_gradients(name):
+    with pytest.raises(ConfigError, match=f"Sampler `{name}` .* learns from gradients.*Use `random` or `enas`"):
+        check_class_args({**MULTI_TRIAL, "sampler": name})
+
+
+def test_multi_trial_needs_a_checkpoint_and_says_how_to_make_it(tmp_path):
+    with pytest.raises(ConfigError, match="Missing `checkpoint`"):
+        check_class_args({**MULTI_TRIAL, "checkpoint": None})
+    (tmp_path / "toy.py").write_text("class Space: ...\ndef evaluator(): ...\n")
+    with pytest.raises(ConfigError, match="shared.pt does not exist. Make it with `nni-dynconv warmup CONFIG`"):
+        check_class_args(MULTI_TRIAL, code_directory=tmp_path)
+
+
+def test_names_of_ones_own_classes_are_looked_up_in_the_source(tmp_path):
+    with pytest.raises(ConfigError, match="`space` in .*There is no module `toy`, which `toy:Space` names"):
+        check_class_args(ONE_SHOT, code_directory=tmp_path)
+    (tmp_path / "toy.py").write_text("raise RuntimeError('never run')\nclass Spacy: ...\ndef evaluator(): ...\n")
+    with pytest.raises(ConfigError, match="has no `Space`. Did you mean `Spacy`"):
+        check_class_args(ONE_SHOT, code_directory=tmp_path)
+    (tmp_path / "toy.py").write_text("class Space: ...\nfrom x import evaluator\n")
+    check_class_args(ONE_SHOT, code_directory=tmp_path)
+
+
+def test_ones_own_class_takes_any_argument():
+    settings = check_class_args({**ONE_SHOT, "sampler": {"name": "mine:Sampler", "anything": 3}})
+    assert settings.sampler.args == {"anything": 3}
+
+
+def test_the_search_space_holds_settings_only():
+    settings = check_class_args({**ONE_SHOT, "sampler": {"name": "gdas"}})
+    choice = {"_type": "choice", "_value": [1, 2]}
+    check_search_space({"sampler.seed": choice, "evaluator_args.epochs": choice, "seed": choice}, settings, "x.yml")
+    with pytest.raises(
+        ConfigError, match="Unknown setting `sampler.sede` in x.yml, section `searchSpace`. Did .*`sampler.seed`"
+    ):
+        check_search_space({"sampler.sede": choice}, settings, "x.yml")
+    with pytest.raises(ConfigError, match="must be a mapping with `_type` and `_value`"):
+        check_search_space({"seed": [1, 2]}, settings, "x.yml")
+    with pytest.raises(ConfigError, match="must be `{}` in `mode: multi_trial`, but has `seed`"):
+        check_search_space({"seed": choice}, check_class_args(MULTI_TRIAL), "x.yml")
+
+
+def test_hyper_parameters_go_to_their_places_in_a_copy():
+    settings = check_class_args(ONE_SHOT).to_dict()
+    merged = with_hyper_parameters(settings, {"sampler.seed": 5, "evaluator_args.epochs": 2})
+    assert merged["sampler"] == {"name": "gdas", "seed": 5}
+    assert merged["evaluator_args"] == {"epochs": 2}
+    assert settings["evaluator_args"] == {} and "seed" not in settings["sampler"]
+
+
+def test_an_object_that_is_not_there_is_told_in_words():
+    assert load_object("fractions:Fraction").__name__ == "Fraction"
+    with pytest.raises(ConfigError, match="There is no module `no_such_module`"):
+        load_object("no_such_module:x")
+    with pytest.raises(ConfigError, match="Module `fractions` has no `Fractoin`.*Did you mean `Fraction`"):
+        load_object("fractions:Fractoin")
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    (tmp_path / "toy.py").write_text("class Space: ...\ndef evaluator(): ...\n")
+
+    def write(change=None, class_args=None, name="x.yml"):
+        document = {
+            "searchSpace": {},
+            "trialCommand": "python3 trial.py",
+            "trialConcurrency": 1,
+            "maxTrialNumber": 1,
+            "tuner": {"name": "DynamicWeightMutator", "classArgs": {**ONE_SHOT, **(class_args or {})}},
+            "trainingService": {"platform": "local"},
+            **(change or {}),
+        }
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump({key: value for key, value in document.items() if value is not None}))
+        return path
+
+    return write
+
+
+def test_a_good_experiment_passes(experiment):
+    assert check_config(experiment()).mode == "one_shot"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"maxTrialNumbr": 3}, r"Unknown key `maxTrialNumbr` in .*x.yml. Did you mean `maxTrialNumber`\?"),
+        (
+            {"tuner": {"name": "TPE"}},
+            "`tuner.name` in .*x.yml is `TPE`, but this project's tuner is `DynamicWeightMutator`",
+        ),
+        ({"tuner": None}, "Missing key `tuner`"),
+        ({"searchSpace": None}, "Missing key `searchSpace`"),
+        ({"trialCommand": None}, "Missing `trialCommand`.*`python3 -m nni_dynconv.trial`"),
+        ({"trialCommand": "no-such-program x"}, "starts with `no-such-program`, which is no command"),
+        ({"trialCodeDirectory": "nowhere"}, "`trialCodeDirectory` in .* is `nowhere`, but .*nowhere is no directory"),
+        ({"trialConcurrency": "many"}, "NNI refuses .*x.yml: .*trial_?[cC]oncurrency"),
+    ],
+)
+def test_a_wrong_experiment_is_refused_in_words(experiment, change, words):
+    with pytest.raises(ConfigError, match=words):
+        check_config(experiment(change))
+
+
+def test_class_args_are_told_with_their_file(experiment):
+    path = experiment(class_args={"controler": 1})
+    with pytest.raises(ConfigError) as told:
+        check_config(path)
+    assert str(told.value) == (
+        f"Unknown key `controler` in {path}, section `tuner.classArgs`. Did you mean `controller`?"
+    )
+
+
+def test_a_file_that_is_missing_or_no_yaml_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="Cannot read .*none.yml: No such file"):
+        check_config(tmp_path / "none.yml")
+    (tmp_path / "bad.yml").write_text("a: [1")
+    with pytest.raises(ConfigError, match="bad.yml is not YAML"):
+        check_config(tmp_path / "bad.yml")
+    (tmp_path / "list.yml").write_text("[1]")
+    with pytest.raises(ConfigError, match=r"list.yml is \[1\] \(list\), but must be a mapping"):
+        check_config(tmp_path / "list.yml")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_yaml_of_the_project_passes(path):
+    check_config(path, checkpoint_needed=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, table in TABLES.items() for name in table], ids=lambda value: value
+)
+def test_settings_are_the_keyword_arguments_of_their_class(kind, name):
+    part = TABLES[kind][name]
+    _same_arguments(part.settings, load_object(part.dotted).__init__)
+
+
+def test_strategy_settings_are_the_keyword_arguments_of_the_strategy():
+    _same_arguments(StrategySettings, load_object("nni_dynconv:DynamicWeightMutator").strategy)
+
+
+def _same_arguments(settings, function):
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    parameters = {
+        name: one.default
+        for name, one in inspect.signature(function).parameters.items()
+        if name != "self" and one.kind not in kinds
+    }
+    ours = {one.name: inspect.Parameter.empty if one.default is MISSING else one.default for one in fields(settings)}
+    assert ours == parameters
+
+
+def test_checking_imports_neither_torch_nor_nni_nas(experiment):
+    path = experiment()
+    code = (
+        "import sys; from nni_dynconv.config import check_config; check_config(sys.argv[1]); "
+        "heavy = {'torch', 'pytorch_lightning', 'nni.nas'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
