@@ -1,0 +1,240 @@
+"""The tuner: light until connected, learns once from each result, and goes on as it was after a resume."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import subprocess
+import sys
+import threading
+import types
+
+import pytest
+
+from nni_dynconv import tuner as tuner_module
+from nni_dynconv.errors import ConfigError, DynConvError
+from nni_dynconv.tuner import DynamicWeightTuner, experiment_code_directory, write_atomically
+
+ONE_SHOT = {"mode": "one_shot", "space": "toy:Space", "evaluator": "toy:evaluator"}
+MULTI_TRIAL = {
+    **ONE_SHOT,
+    "mode": "multi_trial",
+    "space": "fake_task:Space",
+    "sampler": "fake_task:Sampler",
+    "checkpoint": "shared.pt",
+}
+HYPER = {"sampler.seed": {"_type": "randint", "_value": [0, 10**6]}}
+
+
+class FakeSampler:
+    """Counts what it learns; its state is a seeded generator and the sum of rewards per choice."""
+
+    def __init__(self, *, seed=0):
+        self.random = random.Random(seed)
+        self.rewards = []
+
+    def bind(self, choices):
+        self.choices = choices
+
+    def sample(self):
+        return {label: self.random.choice(candidates) for label, candidates in self.choices.items()}
+
+    def observe(self, sample, reward):
+        self.rewards.append([sample["op"], reward])
+
+    def state_dict(self):
+        return {"random": json.dumps(self.random.getstate()), "rewards": list(self.rewards)}
+
+    def load_state_dict(self, state):
+        version, numbers, gauss = json.loads(state["random"])
+        self.random.setstate((version, tuple(numbers), gauss))
+        self.rewards = list(state["rewards"])
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """A space and a sampler of a few lines, and a folder where NNI would keep the tuner's state."""
+    task = types.ModuleType("fake_task")
+    task.Space, task.Sampler = type("Space", (), {}), FakeSampler
+    samplers = types.ModuleType("nni_dynconv.samplers")
+    samplers.choices_of = lambda space: {"op": ("3x3", "5x5", "7x7"), "skip": (True, False)}
+    monkeypatch.setitem(sys.modules, "fake_task", task)
+    monkeypatch.setitem(sys.modules, "nni_dynconv.samplers", samplers)
+    monkeypatch.setenv("NNI_CHECKPOINT_DIRECTORY", str(tmp_path))
+    return tmp_path
+
+
+def started(class_args, search_space=None, resumed=False):
+    tuner = DynamicWeightTuner(**class_args)
+    if resumed:
+        tuner.load_checkpoint()
+    tuner.update_search_space(search_space or {})
+    return tuner
+
+
+def test_constructing_it_imports_neither_torch_nor_lightning_nor_nni_nas():
+    code = (
+        "import sys; from nni_dynconv.tuner import DynamicWeightTuner; import json; "
+        "DynamicWeightTuner(**json.loads(sys.argv[1])); "
+        "heavy = {'torch', 'pytorch_lightning', 'nni.nas'} & set(sys.modules); assert not heavy, heavy"
+    )
+    for class_args in (ONE_SHOT, {**MULTI_TRIAL, "sampler": "enas"}):
+        subprocess.run([sys.executable, "-c", code, json.dumps(class_args)], check=True)
+
+
+def test_the_constructor_refuses_in_the_words_of_check():
+    with pytest.raises(
+        ConfigError, match="Unknown key `controler` in section `tuner.classArgs`. Did you mean `controller`"
+    ):
+        DynamicWeightTuner(**ONE_SHOT, controler="chunked")
+
+
+def test_it_finds_the_code_directory_where_nni_tells_it(tmp_path):
+    told = base64.b64encode(json.dumps({"trainingService": {"trialCodeDirectory": str(tmp_path)}}).encode()).decode()
+    assert experiment_code_directory(["x", "--exp_params", told]) == tmp_path
+    assert experiment_code_directory(["pytest"]) is None
+
+
+def test_a_call_before_the_search_space_says_what_to_call():
+    with pytest.raises(DynConvError, match="Call `update_search_space` first"):
+        DynamicWeightTuner(**ONE_SHOT).generate_parameters(0)
+
+
+# One-shot
+
+
+def test_each_repeat_gets_the_settings_and_its_own_seeds(fake):
+    tuner = started({**ONE_SHOT, "seed": 5, "sampler": {"name": "gdas", "seed": 10}})
+    first, second = tuner.generate_parameters(0), tuner.generate_parameters(1)
+    assert first["mode"] == "one_shot" and first["hyper_parameters"] == {}
+    assert [one["settings"]["seed"] for one in (first, second)] == [5, 6]
+    assert [one["settings"]["sampler"]["seed"] for one in (first, second)] == [10, 11]
+    assert [one["proposal"] for one in (first, second)] == [0, 1]
+    assert tuner.settings.seed == 5
+    json.dumps(first)
+
+
+def test_an_nni_tuner_proposes_the_hyper_parameters(fake):
+    tuner = started({**ONE_SHOT, "hyper_tuner": {"name": "TPE", "classArgs": {"seed": 1}}}, HYPER)
+    proposal = tuner.generate_parameters(0)
+    assert proposal["settings"]["sampler"]["seed"] == proposal["hyper_parameters"]["sampler.seed"]
+    tuner.receive_trial_result(0, proposal, {"default": 1.0})
+    assert tuner.state_dict()["results"] == {"0": 1.0}
+
+
+def test_a_resumed_one_shot_run_does_not_repeat_its_hyper_parameters(fake):
+    tuner = started(ONE_SHOT, HYPER)
+    seen = [tuner.generate_parameters(number)["hyper_parameters"]["sampler.seed"] for number in range(3)]
+    tuner.receive_trial_result(0, {"proposal": 0}, 2.0)
+    again = started(ONE_SHOT, HYPER, resumed=True)
+    proposal = again.generate_parameters(1)
+    assert proposal["proposal"] == 3
+    assert proposal["hyper_parameters"]["sampler.seed"] not in seen
+    assert again.state_dict()["results"] == {"0": 2.0}
+
+
+def test_a_search_space_that_does_not_fit_is_refused_in_words(fake):
+    with pytest.raises(ConfigError, match="Unknown setting `sampler.sede` in the experiment, section `searchSpace`"):
+        started(ONE_SHOT, {"sampler.sede": HYPER["sampler.seed"]})
+
+
+# Multi-trial
+
+
+def test_a_proposal_holds_a_sample_and_an_absolute_checkpoint(fake):
+    proposal = started(MULTI_TRIAL).generate_parameters(0)
+    assert set(proposal["sample"]) == {"op", "skip"}
+    assert proposal["settings"]["checkpoint"].endswith("/shared.pt")
+    json.dumps(proposal)
+
+
+@pytest.mark.parametrize("value", [0.5, {"default": 0.5, "other": 1}, "0.5"])
+def test_results_in_any_order_teach_the_sampler_their_own_sample(fake, value):
+    tuner = started(MULTI_TRIAL)
+    proposals = [tuner.generate_parameters(number) for number in range(3)]
+    for number in (2, 0):
+        tuner.receive_trial_result(number, proposals[number], value)
+    assert tuner._engine.sampler.rewards == [[proposals[2]["sample"]["op"], 0.5], [proposals[0]["sample"]["op"], 0.5]]
+
+
+def test_a_result_that_names_its_proposal_is_believed_over_nnis_record(fake):
+    tuner = started(MULTI_TRIAL)
+    first, second = tuner.generate_parameters(0), tuner.generate_parameters(1)
+    tuner.import_data([{"parameter": first, "value": {"default": 1.0, "proposal": 1}}])
+    assert tuner._engine.sampler.rewards == [[second["sample"]["op"], 1.0]]
+
+
+def test_to_minimise_is_to_maximise_the_negative(fake):
+    tuner = started({**MULTI_TRIAL, "optimize_mode": "minimize"})
+    tuner.receive_trial_result(0, tuner.generate_parameters(0), 3.0)
+    assert tuner._engine.sampler.rewards[0][1] == -3.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), None, "none", {"loss": 1.0}])
+def test_a_result_that_is_no_number_teaches_nothing(fake, value):
+    tuner = started(MULTI_TRIAL)
+    tuner.receive_trial_result(0, tuner.generate_parameters(0), value)
+    assert tuner._engine.sampler.rewards == []
+
+
+def test_results_on_many_threads_are_each_counted_once(fake):
+    tuner = started(MULTI_TRIAL)
+    proposals = [tuner.generate_parameters(number) for number in range(24)]
+    threads = [
+        threading.Thread(target=tuner.receive_trial_result, args=(number % 24, proposals[number % 24], 1.0))
+        for number in range(48)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(tuner._engine.sampler.rewards) == 24
+
+
+def test_a_resumed_run_goes_on_where_it_stopped_and_counts_nothing_twice(fake):
+    tuner = started(MULTI_TRIAL)
+    proposals = [tuner.generate_parameters(number) for number in range(4)]
+    tuner.receive_trial_result(0, proposals[0], 1.0)
+    tuner.receive_trial_result(2, proposals[2], 2.0)
+    state = tuner.state_dict()
+
+    again = started(MULTI_TRIAL, resumed=True)
+    assert again.state_dict() == state
+    finished = [{"parameter": proposals[number], "value": 1.0 + number / 2} for number in (0, 2)]
+    again.import_data([{**entry, "trialJobId": "abc"} for entry in finished])
+    assert again.state_dict() == state
+    assert again.generate_parameters(1) == tuner.generate_parameters(4)  # NNI's parameter ids start over, ours go on
+
+    again.import_data([{"parameter": proposals[3], "value": 3.0}])  # it came while no tuner lived
+    assert again._engine.sampler.rewards[2:] == [[proposals[3]["sample"]["op"], 3.0]]
+
+
+def test_data_that_a_user_imports_counts_once(fake):
+    tuner = started(MULTI_TRIAL)
+    entry = {"parameter": {"sample": {"op": "3x3", "skip": True}}, "value": 4.0}
+    tuner.import_data([entry, {"parameter": {"lr": 0.1}, "value": 1.0}])
+    started(MULTI_TRIAL, resumed=True).import_data([entry])
+    assert tuner._engine.sampler.rewards == [["3x3", 4.0]]
+
+
+def test_a_tuner_killed_while_it_writes_leaves_the_state_of_before(fake, monkeypatch):
+    path = fake / "state"
+    write_atomically(path, b"old")
+    monkeypatch.setattr(tuner_module.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(OSError, match="killed"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_nni_is_told_when_a_call_fails_by_the_end_of_the_process():
+    """NNI's dispatcher used to go on for ever without its worker thread."""
+    code = (
+        "import json, sys; from nni_dynconv.tuner import DynamicWeightTuner; "
+        "DynamicWeightTuner(**json.loads(sys.argv[1])).update_search_space({'x': 1}); print('still here')"
+    )
+    environment = {"SDK_PROCESS": "dispatcher", "PYTHONPATH": ":".join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(ONE_SHOT)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "still here" not in done.stdout
