@@ -1,0 +1,139 @@
+"""Real NNI experiments for tests: own home and NNI configuration, and no process of theirs outlives a test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+
+import psutil
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+MARK = "NNI_DYNCONV_TEST"
+
+STUB_TRIAL = """
+import json, os, sys, time
+import nni
+parameters = nni.get_next_parameter()
+number = parameters["proposal"]
+if number in {failing}:
+    sys.exit("trial of proposal %d fails on purpose" % number)
+for epoch in range({epochs}):
+    nni.report_intermediate_result(float(number + epoch))
+    time.sleep({pause})
+folder = os.environ["NNI_OUTPUT_DIR"]
+for name in ("architecture.json", "summary.json"):
+    with open(os.path.join(folder, name), "w") as file:
+        json.dump({{"architecture": parameters.get("sample"), "proposal": number, "code": os.getcwd()}}, file)
+nni.report_final_result({{"default": float(number), "proposal": number}})
+"""
+
+STUB_TASK = "class Space: ...\ndef evaluator(): ...\n"
+
+
+class Lab:
+    """A folder with a home of its own, where experiments are written, run and looked at."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.mark = uuid.uuid4().hex
+        for name in ("home", "nni"):
+            (folder / name).mkdir()
+
+    @property
+    def environment(self):
+        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+        return {
+            **os.environ,
+            "HOME": str(self.folder / "home"),
+            "NNI_CONFIG_DIR": str(self.folder / "nni"),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "OMP_NUM_THREADS": "1",
+            MARK: self.mark,
+        }
+
+    def write(self, class_args=None, stub=None, **document):
+        """Write an experiment whose trial is a stub: one that says ``epochs`` numbers, ``pause`` seconds apart."""
+        (self.folder / "stub_task.py").write_text(STUB_TASK)
+        stub = {"failing": (), "epochs": 2, "pause": 0.1, **(stub or {})}
+        (self.folder / "stub_trial.py").write_text(STUB_TRIAL.format(**stub))
+        named = {"mode": "one_shot", "space": "stub_task:Space", "evaluator": "stub_task:evaluator"}
+        content = {
+            "searchSpace": {},
+            "trialCommand": "python3 stub_trial.py",
+            "trialCodeDirectory": ".",
+            "trialConcurrency": 1,
+            "maxTrialNumber": 2,
+            "experimentWorkingDirectory": "experiments",
+            "tuner": {"name": "DynamicWeightMutator", "classArgs": {**named, **(class_args or {})}},
+            "trainingService": {"platform": "local"},
+            **document,
+        }
+        path = self.folder / "experiment.yml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    def start(self, *arguments, **options):
+        """Start ``nni-dynconv ARGUMENTS``."""
+        command = [sys.executable, "-m", "nni_dynconv.cli", *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, **pipes, **options)
+
+    def run(self, *arguments, timeout=120):
+        """Run ``nni-dynconv ARGUMENTS`` to its end: status, output, error, seconds."""
+        began = time.monotonic()
+        process = self.start(*arguments)
+        output, error = process.communicate(timeout=timeout)
+        return process.returncode, output, error, time.monotonic() - began
+
+    def nnictl(self, *arguments, loopback=True):
+        """Plain ``nnictl ARGUMENTS``; the tests' own servers stay on this machine."""
+        preload = {"NODE_OPTIONS": f'--require "{REPOSITORY / "nni_dynconv" / "loopback.js"}"'} if loopback else {}
+        command = [str(Path(sys.executable).parent / "nnictl"), *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=self.folder, env={**self.environment, **preload}, capture_output=True, text=True, timeout=90
+        )
+
+    def processes(self):
+        """Living processes that a command of this lab started."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def end_processes(self):
+        """Kill what a failing test left, by process id."""
+        for process in self.processes():
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+
+
+def ask(port, path):
+    """Ask NNI's REST interface on the loopback."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{port}/api/v1/nni/{path}", timeout=10) as answer:
+        return json.load(answer)
+
+
+def wait_until(condition, seconds, what="it"):
+    """Poll until the condition gives something true, and return that."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.3)
+    raise AssertionError(f"waited {seconds} s for {what}")
