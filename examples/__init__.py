@@ -1,0 +1,1 @@
+"""Examples, from the quickstart to single parts."""
