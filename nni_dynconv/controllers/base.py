@@ -1,0 +1,52 @@
+"""The base of every controller: the hypernetwork that makes weights. What it makes is scaled in ``source.py``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..spec import Site
+
+__all__ = ["Controller"]
+
+
+class Controller(nn.Module, ABC):
+    """Makes the weights of sites, out of a context or out of nothing.
+
+    A subclass writes two methods: :meth:`bind` learns which sites there are and makes what it needs for them,
+    :meth:`generate` makes their weights. It makes values of unit variance at the start; the package scales each tensor by
+    its fan-in, adds the base where there is one, and cuts the flat vector into tensors.
+    """
+
+    @abstractmethod
+    def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
+        """Make parameters for these sites.
+
+        Parameters
+        ----------
+        sites
+            All sites of the space; their number and sizes should hardly change the number of parameters.
+        context_dim
+            Length of the context's code, or ``None`` without context.
+        """
+
+    @abstractmethod
+    def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
+        """Make the weights of some sites at once.
+
+        Parameters
+        ----------
+        sites
+            Some of those of :meth:`bind`.
+        context
+            ``(dim,)`` for one set of weights, ``(B, dim)`` for one set a sample, or ``None``.
+
+        Returns
+        -------
+        A flat vector a site, ``(N,)`` or ``(B, N)``, where ``N`` is ``site.num_generated``.
+        """
+
+    def select(self, sites: Sequence[Site]) -> None:
+        """Forget what belongs to other sites, for a frozen network. Keeping everything, as here, is correct too."""

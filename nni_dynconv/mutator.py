@@ -1,0 +1,347 @@
+"""The mutator: owns sampler and controller, turns a model space into a supernet and runs it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import compat  # noqa: F401  isort: skip (before anything of nni.nas)
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import Mutator
+from torch import Tensor, nn
+
+from . import scope
+from .controllers import ChunkedController, Controller
+from .errors import ConfigError, ScopeError, SpaceError
+from .network import DynamicNetwork
+from .ops import DynamicOp
+from .samplers import GdasSampler, Sampler, check_sample, choices_of
+from .scope import Gate
+from .source import Base, WeightSource, site_of
+from .spec import Plan
+from .supernet import alive_ops, check_supported, is_supernet, mutate, name_sites
+
+if TYPE_CHECKING:
+    from .strategy import DynamicStrategy
+
+__all__ = ["DynamicWeightMutator"]
+
+Role = Literal["weights", "controller", "architecture"]
+
+
+class DynamicWeightMutator(nn.Module, Mutator):
+    """A searched network whose weights another network makes.
+
+    It owns the distribution over architectures (the sampler) and the hypernetwork that makes weights (the controller),
+    and mutates the space in place, as NNI's one-shot strategies do: ``space`` stays an NNI ``ModelSpace`` that can be
+    called, trained and frozen, with the controller inside.
+
+    Parameters
+    ----------
+    space
+        A PyTorch model space with dynamic ops in it.
+    controller
+        Makes the weights; :class:`~nni_dynconv.controllers.ChunkedController` by default.
+    sampler
+        Chooses architectures; :class:`~nni_dynconv.samplers.GdasSampler` by default. ``False`` leaves the choices to one
+        of NNI's own strategies, run on ``mutator.space``.
+    context
+        Encoder of the context, any module with ``out_dim``; ``None``: weights do not depend on a context.
+    base
+        ``none``: weights are made altogether; ``learned``: each site has a learned base, to which a delta is added.
+    label
+        NNI's label of the mutator.
+
+    Raises
+    ------
+    SpaceError
+        The space has no dynamic op, has a mutator already, or has a choice that the sampler cannot search.
+
+    Examples
+    --------
+    >>> mutator = DynamicWeightMutator(space, context=VectorContext(8, dim=16))  # doctest: +SKIP
+    >>> sample = mutator.reset()  # doctest: +SKIP
+    >>> y = mutator(x, context=c)  # doctest: +SKIP
+    >>> mutator.export()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        space: ModelSpace,
+        *,
+        controller: Controller | None = None,
+        sampler: Sampler | Literal[False] | None = None,
+        context: nn.Module | None = None,
+        base: Base = "none",
+        label: str = "dynamic_weights",
+    ):
+        nn.Module.__init__(self)
+        sampler = GdasSampler() if sampler is None else sampler
+        _check_arguments(space, controller, sampler, context)
+        Mutator.__init__(self, sampler=sampler or None, label=label)
+        self.choices = choices_of(space)
+        if sampler is not False:
+            self._take_over(space, sampler)
+        sites = [site_of(op) for op in name_sites(space)]
+        source = WeightSource(controller if controller is not None else ChunkedController(), context, sites, base)
+        source.install(space)
+        self.space = space
+        self.sample: dict[str, Any] | None = None if self.choices else {}
+        self._link()
+
+    def _take_over(self, space: ModelSpace, sampler: Sampler) -> None:
+        if self.choices:
+            sampler.bind(self.choices)
+        check_supported(space, gradient=sampler.differentiable, mixes=sampler.mixes)
+        mutate(space)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("model", "_cur_model"):  # NNI's references to a space must not become submodules
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    # Parts
+
+    @property
+    def source(self) -> WeightSource:
+        """What makes the weights: controller, encoder and bases."""
+        return self.space.weight_source
+
+    @property
+    def controller(self) -> Controller:
+        """The hypernetwork."""
+        return self.source.controller
+
+    @property
+    def context(self) -> nn.Module | None:
+        """The context's encoder."""
+        return self.source.encoder
+
+    def parameters_by_role(self) -> dict[Role, list[nn.Parameter]]:
+        """Return parameters for optimizers.
+
+        Returns
+        -------
+        ``weights``: of the network itself. ``controller``: what makes weights, with encoder and bases; train both on
+        training batches. ``architecture``: the sampler's; train those that a differentiable sampler has on held-out
+        batches (:class:`~nni_dynconv.samplers.EnasSampler` trains its own in ``observe``).
+        """
+        controller = list(self.source.parameters())
+        known = set(map(id, controller))
+        weights = [one for one in self.space.parameters() if id(one) not in known]
+        architecture = list(self.sampler.parameters()) if self.sampler is not None else []
+        return {"weights": weights, "controller": controller, "architecture": architecture}
+
+    # Choosing
+
+    def reset(self) -> dict[str, Any]:
+        """Draw the architecture of the coming forwards and return its sample."""
+        return self._choose(greedy=False)
+
+    def export(self) -> dict[str, Any]:
+        """Return the architecture that the sampler would choose now; the drawn one stays in use."""
+        drawn = self.sample
+        try:
+            return self._choose(greedy=True)
+        finally:
+            self.sample = drawn
+
+    def _choose(self, greedy: bool) -> dict[str, Any]:
+        self._check_sampler()
+        self._link()
+        if self.choices:
+            self.sampler.greedily(greedy)
+            with torch.no_grad():
+                self.apply(self.space)
+        return dict(self.sample)
+
+    def apply(self, target: Any) -> Any:
+        """Mutate a space, as NNI's ``Mutator``, or apply a function to each submodule, as ``nn.Module``."""
+        if not isinstance(target, ModelSpace):
+            return nn.Module.apply(self, target)
+        self._cur_model, self._cur_choice_idx, self._cur_samples = target, 0, []
+        self.sampler.mutation_start(self, target)
+        try:
+            self.mutate(target)
+        finally:
+            self.sampler.mutation_end(self, target)
+            self._cur_model = self._cur_choice_idx = None
+        return target
+
+    def mutate(self, model: ModelSpace) -> None:
+        """Ask the sampler for a candidate of each label."""
+        self.sample = {label: self.choice(choice.candidates) for label, choice in self.choices.items()}
+
+    def status(self) -> dict[str, Any]:
+        """Return where the search is: the sample, its log-probability and entropy, each label's probabilities."""
+        self._check_sampler()
+        tables = {label: self.sampler.probabilities(label).tolist() for label in self.choices}
+        named = {
+            label: dict(zip(map(str, choice.candidates), tables[label], strict=True))
+            for label, choice in self.choices.items()
+        }
+        drawn = bool(self.choices) and self.sample is not None
+        return {
+            "sample": self.sample,
+            "log_prob": self.sample_log_prob.item() if drawn else None,
+            "entropy": self.sample_entropy.item() if drawn else None,
+            "probabilities": named,
+        }
+
+    @property
+    def sample_log_prob(self) -> Tensor:
+        """Log-probability of the drawn sample, a scalar with gradient."""
+        return self.sampler.log_prob(self._drawn())
+
+    @property
+    def sample_entropy(self) -> Tensor:
+        """Sum of the labels' entropies in nats, a scalar with gradient."""
+        return self.sampler.entropy(self._drawn())
+
+    def _drawn(self) -> dict[str, Any]:
+        self._check_sampler()
+        if self.sample is None:
+            raise ScopeError("No architecture is drawn yet. Call `mutator.reset()` first.")
+        return self.sample
+
+    def _check_sampler(self) -> None:
+        if self.sampler is None:
+            raise ScopeError("This mutator was made with `sampler=False`: NNI's own strategy chooses.")
+
+    # Running
+
+    def forward(self, *inputs: Any, context: Any = None, **options: Any) -> Any:
+        """Run the drawn architecture, or the one of :meth:`using`.
+
+        Parameters
+        ----------
+        *inputs, **options
+            Of the space's own forward.
+        context
+            What the encoder takes, of batch ``B``, or of batch 1 for weights that the batch shares.
+
+        Raises
+        ------
+        ScopeError
+            Nothing is drawn yet.
+        ContextError
+            The context is missing, not wanted, or of another batch size.
+        """
+        self._link()
+        return self.space(*inputs, context=context, **options)
+
+    @contextmanager
+    def using(self, sample: Mapping[str, Any], context: Any = None) -> Iterator[DynamicWeightMutator]:
+        """Use another architecture for a block, in this thread; ops may be called on their own in it.
+
+        Raises
+        ------
+        SampleError
+            The sample names a label or a candidate that the space does not have, or lacks one.
+        """
+        check_sample(sample, self.choices)
+        sample = dict(sample)
+        opened = self.source.using((sample, lambda label: Gate(_values(sample[label]))), context)
+        with scope.enter(opened):
+            yield self
+
+    def _link(self) -> None:
+        self.source.decide = self._decide if self.sampler is not None else None
+
+    def _decide(self) -> tuple[dict[str, Any] | None, Any]:
+        if self.sample is None:
+            raise ScopeError(
+                "No architecture is drawn yet. Call `mutator.reset()` before the forward, or use "
+                "`with mutator.using(sample):`."
+            )
+        return (None if self.sampler.mixes else self.sample), self._gate
+
+    def _gate(self, label: str) -> Gate:
+        """What the sampler lets run of a label, and with which factors."""
+        choice, weights = self.choices[label], self.sampler.relaxed(label)
+        if not self.sampler.mixes:
+            value = self.sample[label]
+            values = _values(value)
+            factor = None if weights is None else weights[choice.index(value)].expand(len(values))
+            return Gate(values, factor)
+        if choice.inputs is None:
+            return Gate(choice.candidates, weights)
+        members = weights.new_zeros(len(choice), choice.inputs)
+        for row, subset in enumerate(choice.candidates):
+            members[row, subset] = 1.0
+        return Gate(range(choice.inputs), weights @ members)
+
+    # What is asked for
+
+    def plan(self, sample: Mapping[str, Any] | None = None) -> Plan:
+        """Return the sites that are alive under a sample (the drawn one by default) and how much they need.
+
+        With a sampler that mixes all candidates and without a sample: every site.
+        """
+        if sample is None:
+            mixes = self.sampler is None or self.sampler.mixes
+            if mixes:
+                return Plan(tuple(self.source.sites.values()))
+            sample = self._drawn()
+        check_sample(sample, self.choices)
+        alive = {str(op.site): None for op in alive_ops(self.space, sample)}
+        return Plan(tuple(self.source.sites[name] for name in alive), dict(sample))
+
+    def freeze(self, sample: Mapping[str, Any] | None = None) -> DynamicNetwork:
+        """Return one architecture as a plain module ``network(x, context)``, with a copy of the weights it needs.
+
+        Parameters
+        ----------
+        sample
+            The exported one by default.
+        """
+        sample = self.export() if sample is None else dict(sample)
+        plan = self.plan(sample)
+        network = copy.deepcopy(self.space.freeze(sample))
+        WeightSource.uninstall(network)
+        frozen = DynamicNetwork(network, self.source.restricted(plan.sites), sample)
+        return frozen.train(self.training)
+
+    def strategy(self, **options: Any) -> DynamicStrategy:
+        """Return the strategy that searches this mutator's space in an NNI ``NasExperiment``."""
+        from .strategy import DynamicStrategy
+
+        return DynamicStrategy(self, **options)
+
+    def extra_repr(self) -> str:
+        return f"label={self.label!r}, choices={list(self.choices)}"
+
+
+def _values(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _check_arguments(space: Any, controller: Any, sampler: Any, context: Any) -> None:
+    if not isinstance(space, ModelSpace):
+        raise SpaceError(
+            f"The space is a {type(space).__name__}, but must be a `nni.nas.nn.pytorch.ModelSpace`: let your network's "
+            f"class inherit it."
+        )
+    parts: Iterable[tuple[str, Any, type]] = (
+        ("controller", controller, Controller),
+        ("sampler", sampler or None, Sampler),
+        ("context", context, nn.Module),
+    )
+    for name, value, wanted in parts:
+        if value is not None and not isinstance(value, wanted):
+            raise ConfigError(f"`{name}` is {value!r}, but must be a {wanted.__name__} (or None).")
+    if is_supernet(space):
+        raise SpaceError(
+            f"{type(space).__name__} is a supernet already. Make a new one: `{type(space).__name__}(...)`, and give it to "
+            f"one mutator."
+        )
+    if not any(isinstance(module, DynamicOp) for module in space.modules()):
+        raise SpaceError(
+            f"{type(space).__name__} has no dynamic op: there is nothing for a controller to make. Put one in, such as "
+            f"`nni_dynconv.ops.DynamicConv2d`."
+        )
+

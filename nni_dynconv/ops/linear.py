@@ -1,0 +1,45 @@
+"""Linear map with generated weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .. import functional
+from ..spec import WeightSpec
+from .base import DynamicOp
+
+__all__ = ["DynamicLinear"]
+
+
+class DynamicLinear(DynamicOp):
+    """Linear map whose weights are made elsewhere; the arguments are those of :class:`torch.nn.Linear`.
+
+    Parameters
+    ----------
+    in_features, out_features, bias
+        As in torch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> linear = DynamicLinear(2, 1)
+    >>> linear(torch.tensor([[1.0, 2.0]]), {"weight": torch.tensor([[3.0, 4.0]]), "bias": torch.tensor([0.5])})
+    tensor([[11.5000]])
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        super().__init__()
+        self.in_features, self.out_features, self.bias = in_features, out_features, bias
+
+    def weight_specs(self) -> tuple[WeightSpec, ...]:
+        weight = WeightSpec("weight", (self.out_features, self.in_features), self.in_features)
+        bias = WeightSpec("bias", (self.out_features,), self.in_features, "bias")
+        return (weight, bias) if self.bias else (weight,)
+
+    def compute(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:  # B ... Cin -> B ... Cout
+        return functional.linear(x, weights["weight"], weights.get("bias"))
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias}"

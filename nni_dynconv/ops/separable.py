@@ -1,0 +1,93 @@
+"""The two operators of microsoft/nni issue 2693: ReLU - depthwise (dilated) - pointwise - BatchNorm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from .. import functional
+from ..spec import WeightSpec
+from .base import DynamicOp
+from .conv import Pair, pair
+
+__all__ = ["DynamicDilConv", "DynamicSepConv"]
+
+Norm = Callable[[int], nn.Module]
+
+
+class DynamicSepConv(DynamicOp):
+    """ReLU, depthwise convolution, pointwise convolution, normalisation.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride
+        As in :class:`torch.nn.Conv2d`.
+    padding
+        ``None`` keeps the size at stride 1, for an odd kernel.
+    dilation
+        Of the depthwise convolution.
+    norm
+        Makes the normalisation from its number of channels; ``None`` for none. It is ordinary state, learned and not
+        generated: ``num_generated`` does not count it, and in training BatchNorm lets the samples of a batch meet.
+
+    References
+    ----------
+    Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019. Its separable convolution stands twice in a row;
+    this one, as in the issue, once.
+
+    Examples
+    --------
+    >>> DynamicSepConv(4, 8, 3).num_generated == 4 * 9 + 8 * 4
+    True
+    """
+
+    default_dilation = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair | None = None,
+        dilation: int | Pair | None = None,
+        norm: Norm | None = nn.BatchNorm2d,
+    ):
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride = pair(kernel_size), pair(stride)
+        self.dilation = pair(self.default_dilation if dilation is None else dilation)
+        same = (self.dilation[0] * (self.kernel_size[0] // 2), self.dilation[1] * (self.kernel_size[1] // 2))
+        self.padding = same if padding is None else pair(padding)
+        self.norm = nn.Identity() if norm is None else norm(out_channels)
+
+    def weight_specs(self) -> tuple[WeightSpec, ...]:
+        taps = math.prod(self.kernel_size)
+        return (
+            WeightSpec("depthwise", (self.in_channels, 1, *self.kernel_size), taps),
+            WeightSpec("pointwise", (self.out_channels, self.in_channels, 1, 1), self.in_channels),
+        )
+
+    def compute(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:  # B Cin H W -> B Cout H W
+        x = functional.conv2d(
+            x.relu(), weights["depthwise"], None, self.stride, self.padding, self.dilation, self.in_channels
+        )
+        return self.norm(functional.conv2d(x, weights["pointwise"]))
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        return f"{text}, padding={self.padding}, dilation={self.dilation}"
+
+
+class DynamicDilConv(DynamicSepConv):
+    """The same with a dilated depthwise convolution; the dilation is 2 unless told.
+
+    Examples
+    --------
+    >>> DynamicDilConv(4, 8, 3).padding
+    (2, 2)
+    """
+
+    default_dilation = 2

@@ -1,0 +1,219 @@
+"""The base of every sampler: a distribution over architectures. It knows labels and candidates, and no network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import torch
+from nni.nas.space import MutationSampler
+from torch import Tensor, nn
+
+from ..errors import SampleError
+from .choices import Choice
+
+__all__ = ["Sampler", "Walk"]
+
+Walk = Generator[Tensor, int, None]
+"""Yields the logits of each label's candidates, ``(n,)``, in the order of the labels, and is sent the chosen number."""
+
+
+class Sampler(nn.Module, MutationSampler, ABC):
+    """A distribution over samples, as a network with parameters and as an NNI ``MutationSampler``.
+
+    A subclass writes :meth:`prepare` and :meth:`walk`; the rest follows. One that learns by gradient also writes
+    :meth:`relaxed`, one that learns from results :meth:`observe`.
+
+    Parameters
+    ----------
+    seed
+        Decides what is drawn; ``None`` draws a seed. The global generator is left alone.
+    """
+
+    mixes = False
+    """Whether a forward runs all candidates, mixed by :meth:`relaxed`, instead of the drawn one."""
+    differentiable = False
+    """Whether it learns by the gradient of a loss, through :meth:`relaxed`."""
+
+    def __init__(self, seed: int | None = None):
+        super().__init__()
+        self.generator = torch.Generator()
+        if seed is None:
+            self.generator.seed()
+        else:
+            self.generator.manual_seed(seed)
+        self.choices: dict[str, Choice] = {}
+        self._walk: Walk | None = None
+        self._logits: Tensor | None = None
+        self._target: dict[str, Any] | None = None
+        self._greedy = False
+
+    # What a sampler is
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make parameters for ``self.choices``."""
+
+    @abstractmethod
+    def walk(self) -> Walk:
+        """Yield the logits of each label in turn; the number chosen is sent back before the next."""
+
+    def relaxed(self, label: str) -> Tensor | None:
+        """Return a factor for each candidate's output, ``(n,)``, with gradient, or ``None`` for plain paths."""
+        return None
+
+    def observe(self, sample: Mapping[str, Any], reward: float) -> None:
+        """Learn from the result of one sample; higher rewards are better."""
+
+    def anneal(self, progress: float) -> None:
+        """Take note of how far the search is, from 0 to 1."""
+
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """Return the optimizer for parameters that learn by the loss's gradient, or ``None``."""
+        return None
+
+    # What follows
+
+    def bind(self, choices: Mapping[str, Choice]) -> None:
+        """Tell the sampler what there is to choose, once.
+
+        Raises
+        ------
+        SampleError
+            It has been told something else before.
+        """
+        if self.choices and dict(choices) != self.choices:
+            raise SampleError(f"{type(self).__name__} serves {list(self.choices)} already. Make one sampler a space.")
+        if not self.choices:
+            self.choices = dict(choices)
+            self.prepare()
+
+    def sample(self) -> dict[str, Any]:
+        """Draw one architecture."""
+        return self._follow(self._draw)[0]
+
+    def best(self) -> dict[str, Any]:
+        """Return the architecture that it would choose now: the most probable candidate at each step."""
+        return self._follow(lambda label, logits: int(logits.argmax()))[0]
+
+    def probabilities(self, label: str) -> Tensor:
+        """Return the probability of each candidate, ``(n,)``.
+
+        For a sampler whose choices depend on one another: given the most probable candidates of the labels before.
+        """
+        self._known(label)
+        found: dict[str, Tensor] = {}
+
+        def pick(name: str, logits: Tensor) -> int:
+            found[name] = logits.detach().softmax(-1)
+            return int(logits.argmax())
+
+        with torch.no_grad():
+            self._follow(pick)
+        return found[label]
+
+    def log_prob(self, sample: Mapping[str, Any]) -> Tensor:
+        """Return the log-probability of a sample, a scalar with gradient."""
+        return self._evaluate(sample)[0]
+
+    def entropy(self, sample: Mapping[str, Any]) -> Tensor:
+        """Return the sum of the labels' entropies in nats along the steps to a sample, a scalar with gradient."""
+        return self._evaluate(sample)[1]
+
+    def _evaluate(self, sample: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        log_probs, entropies = [torch.zeros(())], [torch.zeros(())]
+
+        def pick(label: str, logits: Tensor) -> int:
+            index = self.choices[label].index(sample[label])
+            logs = logits.log_softmax(-1)
+            log_probs.append(logs[index])
+            entropies.append(-(logs.exp() * logs).sum())
+            return index
+
+        self._follow(pick)
+        return torch.stack(log_probs).sum(), torch.stack(entropies).sum()
+
+    def _follow(self, pick: Callable[[str, Tensor], int]) -> tuple[dict[str, Any], list[int]]:
+        self._check_bound()
+        walk, numbers = self.walk(), []
+        logits = next(walk, None)
+        for label in self.choices:
+            assert logits is not None, f"{type(self).__name__}.walk ended before label {label}"
+            numbers.append(pick(label, logits))
+            try:
+                logits = walk.send(numbers[-1])
+            except StopIteration:
+                logits = None
+        labels = zip(self.choices.items(), numbers, strict=True)
+        return {label: choice.candidates[number] for (label, choice), number in labels}, numbers
+
+    def _draw(self, label: str, logits: Tensor) -> int:
+        probabilities = logits.detach().softmax(-1).cpu()
+        return int(torch.multinomial(probabilities, 1, generator=self.generator))
+
+    def _known(self, label: str) -> None:
+        self._check_bound()
+        if label not in self.choices:
+            raise SampleError(f"The sampler has no label `{label}`; it has {list(self.choices)}.")
+
+    def _check_bound(self) -> None:
+        if not self.choices:
+            raise SampleError(f"{type(self).__name__} does not know the space yet. Call `bind(choices_of(space))`.")
+
+    # NNI's words: `Mutator.apply` calls these
+
+    def greedily(self, greedy: bool) -> None:
+        """Let the coming mutation take :meth:`best` instead of drawing."""
+        self._greedy = greedy
+
+    def mutation_start(self, mutator: Any, model: Any) -> None:
+        self._check_bound()
+        self._target = self.best() if self._greedy else None
+        self._walk = self.walk()
+        self._logits = next(self._walk, None)
+
+    def choice(self, candidates: list[Any], mutator: Any, model: Any, index: int) -> Any:
+        """Answer NNI's ``Mutator.choice``: the label at hand is the one of the same number."""
+        label = list(self.choices)[index]
+        assert self._walk is not None and self._logits is not None, "choice() outside of a mutation"
+        if self._target is None:
+            number = self._draw(label, self._logits)
+        else:
+            number = self.choices[label].index(self._target[label])
+        try:
+            self._logits = self._walk.send(number)
+        except StopIteration:
+            self._logits = None
+        return candidates[number]
+
+    def mutation_end(self, mutator: Any, model: Any) -> None:
+        self._walk = self._logits = self._target = None
+        self._greedy = False
+
+    # State: parameters, and where the generator is
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state(), **self.memory()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        self.generator.set_state(state.pop("generator"))
+        self.remember(state)
+
+    def memory(self) -> dict[str, Any]:
+        """Return what is neither parameter nor buffer: numbers, strings, lists and tensors."""
+        return {}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """Restore what :meth:`memory` gave."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**self.__dict__, "_walk": None, "_logits": None}
+        state["generator"] = self.generator.get_state()  # a generator can be neither copied nor pickled
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        generator = torch.Generator()
+        generator.set_state(state["generator"])
+        super().__setstate__({**state, "generator": generator})

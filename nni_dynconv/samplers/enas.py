@@ -1,0 +1,104 @@
+"""Sampling by a recurrent policy that learns from rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from .base import Sampler, Walk
+
+__all__ = ["EnasSampler"]
+
+
+class EnasSampler(Sampler):
+    """An LSTM chooses label by label, each choice told to the next; REINFORCE moves it towards rewards.
+
+    ``loss = -(reward - baseline) / spread * log p(sample) - entropy_weight * entropy``; baseline and spread are moving
+    averages.
+
+    Parameters
+    ----------
+    seed
+        Decides initial weights and draws.
+    hidden
+        Width of the LSTM.
+    learning_rate
+        Of Adam, one step a reward.
+    entropy_weight
+        Keeps the policy from settling early.
+    baseline_decay
+        Of the moving averages.
+    tanh_constant
+        Bound of the logits, as in the paper.
+
+    Notes
+    -----
+    The paper subtracts a moving average of the reward; here the difference is also divided by its moving spread, so that
+    the scale of a loss does not matter.
+
+    References
+    ----------
+    Pham et al., Efficient neural architecture search via parameter sharing, ICML 2018.
+    """
+
+    def __init__(
+        self,
+        seed: int | None = None,
+        hidden: int = 64,
+        learning_rate: float = 0.01,
+        entropy_weight: float = 0.01,
+        baseline_decay: float = 0.9,
+        tanh_constant: float = 2.5,
+    ):
+        super().__init__(seed)
+        self.hidden, self.learning_rate, self.entropy_weight = hidden, learning_rate, entropy_weight
+        self.baseline_decay, self.tanh_constant = baseline_decay, tanh_constant
+
+    def prepare(self) -> None:
+        sizes = [len(choice) for choice in self.choices.values()]
+        self.cell = nn.LSTMCell(self.hidden, self.hidden)
+        self.start = nn.Parameter(torch.empty(1, self.hidden))
+        self.tokens = nn.ModuleList(nn.Embedding(size, self.hidden) for size in sizes)
+        self.heads = nn.ModuleList(nn.Linear(self.hidden, size, bias=False) for size in sizes)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -0.1, 0.1, generator=self.generator)
+        self.register_buffer("baseline", torch.zeros(()))
+        self.register_buffer("spread", torch.zeros(()))
+        self.register_buffer("observed", torch.zeros((), dtype=torch.long))
+        self._adam = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+
+    def walk(self) -> Walk:
+        x, state = self.start, None
+        for token, head in zip(self.tokens, self.heads, strict=True):
+            state = self.cell(x, state)
+            number = yield self.tanh_constant * torch.tanh(head(state[0])[0])
+            x = token.weight[number : number + 1]
+
+    def observe(self, sample: Mapping[str, Any], reward: float) -> None:
+        advantage = self._advantage(reward)
+        with torch.enable_grad():
+            log_prob, entropy = self._evaluate(sample)
+            loss = -advantage * log_prob - self.entropy_weight * entropy
+            self._adam.zero_grad()
+            loss.backward()
+            self._adam.step()
+
+    def _advantage(self, reward: float) -> float:
+        """Return the reward's distance from the moving average, in moving mean distances."""
+        if not self.observed:
+            self.baseline.fill_(reward)
+        distance = reward - float(self.baseline)
+        rate = max(1 - self.baseline_decay, 1 / (1 + int(self.observed)))
+        self.spread += rate * (abs(distance) - self.spread)
+        self.baseline += rate * distance
+        self.observed += 1
+        return distance / max(float(self.spread), 1e-12)
+
+    def memory(self) -> dict[str, Any]:
+        return {"adam": self._adam.state_dict()["state"]}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        self._adam.load_state_dict({**self._adam.state_dict(), "state": memory["adam"]})

@@ -1,0 +1,294 @@
+"""The supernet: NNI's path-sampling super-modules, told by the open scope what runs, and how outputs are weighted.
+
+NNI's modules keep the sampled path in themselves; ours read it from the scope, so that threads do not meet and a mixture
+(DARTS) or a factor with gradient (GDAS) is one more reading of the same path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from . import compat  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni.mutable import Categorical
+from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, Repeat
+from nni.nas.nn.pytorch.cell import preprocess_cell_inputs
+from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, no_default_hook
+from nni.nas.oneshot.pytorch.supermodule._expression_utils import weighted_sum
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.oneshot.pytorch.supermodule.operation import NATIVE_MIXED_OPERATIONS, MixedOperation
+from nni.nas.oneshot.pytorch.supermodule.sampling import (
+    MixedOpPathSamplingPolicy,
+    PathSamplingCell,
+    PathSamplingInput,
+    PathSamplingLayer,
+    PathSamplingRepeat,
+)
+import torch
+from torch import Tensor, nn
+
+from . import scope
+from .errors import SpaceError
+from .ops import DynamicOp
+from .scope import Gate
+from .source import NAME
+
+__all__ = ["alive_ops", "check_supported", "is_supernet", "mutate", "name_sites"]
+
+
+def gate(label: str) -> Gate | None:
+    """Return what the open scope lets run of a label, or ``None`` where it does not decide."""
+    opened = scope.current()
+    return None if opened is None else opened.gate_of(label)
+
+
+def mix(items: list[Any], weights: Tensor | None) -> Any:
+    """Add outputs up, each times its factor; structures of tensors too."""
+    if weights is None:
+        return items[0] if len(items) == 1 else weighted_sum(items)
+    return weighted_sum(items, list(weights))
+
+
+class _Scoped:
+    """Gives NNI's path-sampling modules their path: the scope's, or what ``resample(memo)`` told them."""
+
+    label: str
+    _own: Any = None
+
+    @property
+    def _sampled(self) -> Any:
+        opened = gate(self.label)
+        return self._own if opened is None else list(opened.values)
+
+    @_sampled.setter
+    def _sampled(self, value: Any) -> None:
+        self._own = value
+
+    def _weights(self) -> Tensor | None:
+        opened = gate(self.label)
+        return None if opened is None else opened.weights
+
+
+class ScopedLayer(_Scoped, PathSamplingLayer):
+    """``LayerChoice`` in the supernet."""
+
+    def _reduction(self, items: list[Any], sampled: list[Any]) -> Any:
+        return mix(items, self._weights())
+
+
+class ScopedInput(_Scoped, PathSamplingInput):
+    """``InputChoice`` in the supernet."""
+
+    def _reduction(self, items: list[Any], sampled: list[Any]) -> Any:
+        weights = self._weights()
+        if weights is None:
+            return super()._reduction(items, sampled)
+        if self.reduction == "concat":  # one path (GDAS): the same factor for all
+            return super()._reduction(items, sampled) * weights[0]
+        return mix(items, weights / self.n_chosen if self.reduction == "mean" else weights)
+
+
+class ScopedRepeat(_Scoped, PathSamplingRepeat):
+    """``Repeat`` in the supernet; unlike NNI's it may be of depth 0."""
+
+    def _depths(self) -> tuple[list[int], Tensor | None]:
+        opened = scope.current()
+        if opened is None or opened.gate is None:
+            return [self._own], None
+        if isinstance(self.depth_choice, Categorical):
+            found = opened.gate_of(self.depth_choice.label)
+            return list(found.values), found.weights
+        values = {label: opened.gate_of(label).values[0] for label in self.depth_choice.simplify()}
+        return [self.depth_choice.freeze(values)], None
+
+    def forward(self, x: Any) -> Any:
+        depths, weights = self._depths()
+        outputs = [x]
+        for block in self.blocks[: max(depths)]:
+            outputs.append(block(outputs[-1]))
+        return mix([outputs[depth] for depth in depths], weights)
+
+
+class ScopedCell(PathSamplingCell):
+    """``Cell`` with operators made by a factory: one operator for each (node, input, name). NNI's cannot freeze."""
+
+    def forward(self, *inputs: Any) -> Any:
+        processed = preprocess_cell_inputs(self.num_predecessors, *inputs)
+        states = self.preprocessor(processed)
+        for node, ops in enumerate(self.ops, start=self.num_predecessors):
+            states.append(sum(self._branch(node, slot, ops, states) for slot in range(self.num_ops_per_node)))
+        return self.postprocessor(torch.cat(states[self.num_predecessors :], self.concat_dim), processed)
+
+    def _branch(self, node: int, slot: int, ops: Any, states: list[Tensor]) -> Any:
+        op, source = (self._gate(f"{self.label}/{kind}_{node}_{slot}") for kind in ("op", "input"))
+        outputs = [mix([ops[j][name](states[j]) for name in op.values], op.weights) for j in source.values]
+        return mix(outputs, source.weights)
+
+    def _gate(self, label: str) -> Gate:
+        found = gate(label)
+        if found is not None:
+            return found
+        own = self._sampled[label]
+        return Gate(own if isinstance(own, list) else [own])
+
+    def chosen(self, sample: Mapping[str, Any]) -> Iterator[tuple[int, int, nn.Module]]:
+        """Yield ``(node, input, op)`` of each slot under a sample."""
+        for node in range(self.num_predecessors, self.num_predecessors + self.num_nodes):
+            for slot in range(self.num_ops_per_node):
+                (source,) = sample[f"{self.label}/input_{node}_{slot}"]
+                name = sample[f"{self.label}/op_{node}_{slot}"]
+                yield node, source, self.ops[node - self.num_predecessors][source][name]
+
+    def freeze(self, sample: Mapping[str, Any]) -> nn.Module:
+        return FrozenCell(self, sample)
+
+
+class FrozenCell(nn.Module):
+    """A cell of one architecture, with the operators of the supernet's cell."""
+
+    def __init__(self, cell: ScopedCell, sample: Mapping[str, Any]):
+        super().__init__()
+        self.preprocessor, self.postprocessor = cell.preprocessor, cell.postprocessor
+        self.num_predecessors, self.concat_dim = cell.num_predecessors, cell.concat_dim
+        chosen = list(cell.chosen(sample))
+        self.edges = [(node, source) for node, source, _ in chosen]
+        self.ops = nn.ModuleList(op for _, _, op in chosen)
+
+    def forward(self, *inputs: Any) -> Any:
+        processed = preprocess_cell_inputs(self.num_predecessors, *inputs)
+        states = list(self.preprocessor(processed))
+        first = len(states)
+        for (node, source), op in zip(self.edges, self.ops, strict=True):
+            output = op(states[source])
+            if node == len(states):
+                states.append(output)
+            else:
+                states[node] = states[node] + output
+        return self.postprocessor(torch.cat(states[first:], self.concat_dim), processed)
+
+
+class ScopedPolicy(MixedOpPathSamplingPolicy):
+    """Arguments of NNI's parametrised modules (``MutableConv2d(kernel_size=nni.choice(...))``) from the scope's sample."""
+
+    def forward_argument(self, operation: MixedOperation, name: str) -> Any:
+        opened = scope.current()
+        if opened is not None and opened.sample is not None and name in operation.mutable_arguments:
+            return operation.mutable_arguments[name].freeze(dict(opened.sample))
+        return super().forward_argument(operation, name)
+
+
+class _Builder(OneShotStrategy):
+    """NNI's own machinery for replacing modules in place."""
+
+    def default_mutation_hooks(self) -> list[Any]:
+        ours = [ScopedLayer.mutate, ScopedInput.mutate, ScopedRepeat.mutate, ScopedCell.mutate]
+        return [*ours, *(operation.mutate for operation in NATIVE_MIXED_OPERATIONS), no_default_hook]
+
+    def run_hook(self, hook: Any, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
+        return hook(module, name, memo, {"mixed_op_sampling": ScopedPolicy})
+
+
+def mutate(space: ModelSpace) -> None:
+    """Turn a model space into a supernet, in place.
+
+    Raises
+    ------
+    SpaceError
+        A module has mutables that neither NNI nor we can sample.
+    """
+    try:
+        _Builder().mutate_model(space)
+    except (TypeError, ValueError) as error:
+        raise SpaceError(f"{type(space).__name__} cannot be made a supernet: {error}") from error
+
+
+def is_supernet(space: nn.Module) -> bool:
+    """Tell whether some module of the space has been replaced already."""
+    return any(isinstance(module, BaseSuperNetModule) for module in space.modules())
+
+
+def check_supported(space: ModelSpace, gradient: bool, mixes: bool) -> None:
+    """Refuse by name what a sampler cannot search, before anything is changed.
+
+    Parameters
+    ----------
+    gradient
+        The sampler learns by gradient (GDAS, DARTS).
+    mixes
+        A forward runs all candidates at once (DARTS).
+    """
+    for name, module in space.named_modules():
+        if isinstance(module, InputChoice) and module.reduction == "none":
+            _refuse(name, "`InputChoice` with `reduction='none'`", "any sampler")
+        if mixes and isinstance(module, InputChoice) and module.reduction == "concat":
+            _refuse(name, "`InputChoice` with `reduction='concat'`", "a sampler that mixes all inputs (DARTS)")
+        if not gradient:
+            continue
+        depth = getattr(module, "depth_choice", None)
+        if isinstance(module, Repeat) and not isinstance(depth, (int, Categorical)):
+            _refuse(name, "`Repeat` with an expression as its depth", "samplers that learn by gradient (DARTS, GDAS)")
+        own = [one for one in getattr(module, "mutables", [])]
+        if own and not isinstance(module, (LayerChoice, InputChoice, Repeat, Cell, PathSamplingCell)):
+            _refuse(name, f"`{type(module).__name__}` with `nni.choice` arguments", "samplers that learn by gradient")
+
+
+def _refuse(name: str, what: str, whom: str) -> None:
+    raise SpaceError(f"Module `{name}`: {what} is not supported by {whom}. See the support matrix in docs/support.md.")
+
+
+# Sites
+
+
+def name_sites(network: nn.Module) -> list[DynamicOp]:
+    """Give every dynamic op of a network its site's name, and return the ops in order.
+
+    The name is the owning label, the candidate and the path inside it: module names move when a space freezes.
+    """
+    ops: dict[DynamicOp, str] = {}
+    taken: dict[str, int] = {}
+
+    def visit(module: nn.Module, path: str) -> None:
+        if isinstance(module, DynamicOp):
+            if module not in ops:
+                taken[path] = taken.get(path, 0) + 1  # two choices of one label have their own ops
+                ops[module] = path if taken[path] == 1 else f"{path}#{taken[path]}"
+            return
+        for name, child in _children(module):
+            visit(child, name if name.startswith("/") else f"{path}.{name}".lstrip("."))
+
+    visit(network, "")
+    for op, name in ops.items():
+        op.site = name.removeprefix("/")
+    return list(ops)
+
+
+def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield children by name; a name with a leading slash starts anew."""
+    if isinstance(module, LayerChoice):
+        yield from ((f"/{module.label}/{name}", module[name]) for name in module.names)
+    elif isinstance(module, PathSamplingCell):
+        for node, inputs in enumerate(module.ops, start=module.num_predecessors):
+            for source, ops in enumerate(inputs):
+                yield from ((f"/{module.label}/{node}_{source}/{name}", op) for name, op in ops.items())
+        yield from ((name, child) for name, child in module.named_children() if name != "ops")
+    else:
+        yield from ((name, child) for name, child in module.named_children() if name != NAME)
+
+
+def alive_ops(module: nn.Module, sample: Mapping[str, Any]) -> Iterator[DynamicOp]:
+    """Yield the dynamic ops that run under a sample."""
+    if isinstance(module, DynamicOp):
+        yield module
+        return
+    if isinstance(module, LayerChoice):
+        children = [module[sample[module.label]]]
+    elif isinstance(module, Repeat):
+        depth = module.depth_choice
+        children = list(module.blocks[: depth if isinstance(depth, int) else depth.freeze(dict(sample))])
+    elif isinstance(module, ScopedCell):
+        children = [op for _, _, op in module.chosen(sample)]
+        children += [child for name, child in module.named_children() if name != "ops"]
+    else:
+        children = [child for _, child in _children(module)]
+    for child in children:
+        yield from alive_ops(child, sample)
