@@ -48,6 +48,7 @@ class RunSettings:
     base: str = "none"
     strategy: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    metric: str | None = None
     report: str | None = None
     report_args: dict[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None

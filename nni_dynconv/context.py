@@ -50,7 +50,7 @@ class VectorContext(nn.Module):
 
     def __init__(self, in_features: int, dim: int):
         super().__init__()
-        self.in_features, self.out_dim = in_features, dim
+        self.in_features, self.dim, self.out_dim = in_features, dim, dim
         self.mlp = nn.Sequential(nn.Linear(in_features, dim), nn.ReLU(), nn.Linear(dim, dim))
 
     def forward(self, context: Tensor) -> Tensor:  # B D, or D for a context that the batch shares -> B dim
@@ -81,7 +81,7 @@ class FeatureMapContext(nn.Module):
 
     def __init__(self, in_channels: int, dim: int):
         super().__init__()
-        self.in_channels, self.out_dim = in_channels, dim
+        self.in_channels, self.dim, self.out_dim = in_channels, dim, dim
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, dim, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(dim, dim, 3, stride=2, padding=1)
         )
@@ -113,7 +113,7 @@ class SequenceContext(nn.Module):
 
     def __init__(self, in_features: int, dim: int):
         super().__init__()
-        self.in_features, self.out_dim = in_features, dim
+        self.in_features, self.dim, self.out_dim = in_features, dim, dim
         self.gru = nn.GRU(in_features, dim, batch_first=True)
 
     def forward(self, context: Tensor) -> Tensor:  # B T D -> B dim

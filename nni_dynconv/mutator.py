@@ -95,7 +95,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
     def _take_over(self, space: ModelSpace, sampler: Sampler) -> None:
         if self.choices:
             sampler.bind(self.choices)
-        check_supported(space, gradient=sampler.differentiable, mixes=sampler.mixes)
+        check_supported(space, gradient=sampler.learns == "gradient", mixes=sampler.mixes)
         mutate(space)
 
     def __setattr__(self, name: str, value: Any) -> None:

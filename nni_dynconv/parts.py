@@ -27,6 +27,11 @@ class EnasSettings:
     """Settings of :class:`nni_dynconv.samplers.EnasSampler`."""
 
     seed: int | None = None
+    hidden: int = 64
+    learning_rate: float = 0.01
+    entropy_weight: float = 0.01
+    baseline_decay: float = 0.9
+    tanh_constant: float = 2.5
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class DartsSettings:
     """Settings of :class:`nni_dynconv.samplers.DartsSampler`."""
 
     seed: int | None = None
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,10 @@ class GdasSettings:
     """Settings of :class:`nni_dynconv.samplers.GdasSampler`."""
 
     seed: int | None = None
+    learning_rate: float = 0.02
+    weight_decay: float = 0.0
+    tau_start: float = 4.0
+    tau_end: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,12 @@ TABLES = {"sampler": SAMPLERS, "controller": CONTROLLERS, "context": CONTEXTS}
 @dataclass(frozen=True)
 class StrategySettings:
     """Options of :meth:`nni_dynconv.DynamicWeightMutator.strategy`."""
+
+    warmup_epochs: int = 0
+    gradient_clip_val: float | None = None
+    log_every: int = 10
+    contenders: int = 32
+    contender_batches: int = 8
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ class WeightSource(nn.Module):
                     del hooks[key]
 
     def _before(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args, kwargs, context = self._take_context(args, kwargs)
+        args, kwargs, context = self.take_context(args, kwargs)
         outer = scope.current()
         decision = self.decide() if self.decide is not None else (None, None)
         if outer is not None and outer.owner is self:  # inside `using`
@@ -196,7 +196,7 @@ class WeightSource(nn.Module):
         if opened is not None and opened.owner is self and opened.token is not None:
             scope.close(opened, opened.token)
 
-    def _take_context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
+    def take_context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         """Find the context in ``network(x, context=c)`` or ``network((x, c))``."""
         if "context" in kwargs:
             return args, {key: value for key, value in kwargs.items() if key != "context"}, kwargs["context"]

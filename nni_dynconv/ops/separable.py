@@ -14,7 +14,7 @@ from .conv import Pair, pair
 
 __all__ = ["DynamicDilConv", "DynamicSepConv"]
 
-Norm = Callable[[int], nn.Module]
+Norm = Callable[[int], nn.Module] | nn.Module
 
 
 class DynamicSepConv(DynamicOp):
@@ -29,7 +29,7 @@ class DynamicSepConv(DynamicOp):
     dilation
         Of the depthwise convolution.
     norm
-        Makes the normalisation from its number of channels; ``None`` for none. It is ordinary state, learned and not
+        Makes the normalisation from its number of channels, or is it; ``None`` for none. It is ordinary state, learned and not
         generated: ``num_generated`` does not count it, and in training BatchNorm lets the samples of a batch meet.
 
     References
@@ -61,7 +61,7 @@ class DynamicSepConv(DynamicOp):
         self.dilation = pair(self.default_dilation if dilation is None else dilation)
         same = (self.dilation[0] * (self.kernel_size[0] // 2), self.dilation[1] * (self.kernel_size[1] // 2))
         self.padding = same if padding is None else pair(padding)
-        self.norm = nn.Identity() if norm is None else norm(out_channels)
+        self.norm = _make_norm(norm, out_channels)
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:
         taps = math.prod(self.kernel_size)
@@ -79,6 +79,12 @@ class DynamicSepConv(DynamicOp):
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         return f"{text}, padding={self.padding}, dilation={self.dilation}"
+
+
+def _make_norm(norm: Norm | None, channels: int) -> nn.Module:
+    if norm is None:
+        return nn.Identity()
+    return norm if isinstance(norm, nn.Module) else norm(channels)
 
 
 class DynamicDilConv(DynamicSepConv):

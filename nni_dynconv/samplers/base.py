@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from nni.nas.space import MutationSampler
@@ -33,8 +33,8 @@ class Sampler(nn.Module, MutationSampler, ABC):
 
     mixes = False
     """Whether a forward runs all candidates, mixed by :meth:`relaxed`, instead of the drawn one."""
-    differentiable = False
-    """Whether it learns by the gradient of a loss, through :meth:`relaxed`."""
+    learns: Literal["gradient", "rewards", "selection"] = "rewards"
+    """By what it learns: the gradient of a loss through :meth:`relaxed`, rewards during the search, or rewards after it."""
 
     def __init__(self, seed: int | None = None):
         super().__init__()

@@ -21,7 +21,7 @@ class DifferentiableSampler(Sampler):
         Of the architecture's Adam.
     """
 
-    differentiable = True
+    learns = "gradient"
 
     def __init__(self, seed: int | None = None, learning_rate: float = 3e-3, weight_decay: float = 0.0):
         super().__init__(seed)

@@ -32,6 +32,8 @@ class RandomSampler(Sampler):
     tensor([0.5000, 0.5000])
     """
 
+    learns = "selection"
+
     def prepare(self) -> None:
         self._rewards: dict[str, tuple[float, int]] = {}  # sample as JSON numbers -> sum of rewards, their count
 

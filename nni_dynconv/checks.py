@@ -1,0 +1,65 @@
+"""Shape checks that bind axis names to sizes and, where two tensors disagree, show both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .errors import ShapeError
+
+__all__ = ["Axes"]
+
+
+class Axes:
+    """The axis names of one call, bound to sizes by the tensors seen so far.
+
+    Parameters
+    ----------
+    where : str
+        The function that checks, as its caller knows it.
+
+    Examples
+    --------
+    >>> axes = Axes("conv2d")
+    >>> axes.bind("x", (2, 3, 8, 8), "B Cin H W")
+    >>> axes["Cin"]
+    3
+    >>> axes.bind("weight", (4, 5, 1, 1), "Cout Cin Kh Kw")
+    Traceback (most recent call last):
+    nni_dynconv.errors.ShapeError: `conv2d`: axis `Cin` is 3 in `x` but 5 in `weight`.
+      x: B Cin H W = (2, 3, 8, 8)
+      weight: Cout Cin Kh Kw = (4, 5, 1, 1)
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self._bound: dict[str, tuple[int, str]] = {}
+        self._seen: list[str] = []
+
+    def __getitem__(self, name: str) -> int:
+        return self._bound[name][0]
+
+    def bind(self, tensor: str, shape: Sequence[int], names: str) -> None:
+        """Bind each of ``names`` to its size in ``shape``.
+
+        Raises
+        ------
+        ShapeError
+            If the number of axes differs, or a name is already bound to another size.
+        """
+        split = names.split()
+        if len(shape) != len(split):
+            self.fail(f"`{tensor}` has {len(shape)} axes, {tuple(shape)}, but needs {len(split)}: {names}.")
+        self._seen.append(f"{tensor}: {names} = {tuple(shape)}")
+        for name, size in zip(split, shape, strict=True):
+            bound, owner = self._bound.setdefault(name, (size, f"`{tensor}`"))
+            if bound != size:
+                self.fail(f"axis `{name}` is {bound} in {owner} but {size} in `{tensor}`.")
+
+    def derive(self, name: str, size: int, owner: str) -> None:
+        """Bind ``name`` to a size that follows from others; ``owner`` says in words where it comes from."""
+        self._bound[name] = (size, owner)
+
+    def fail(self, what: str) -> NoReturn:
+        """Raise a :class:`ShapeError` that says what is wrong and lists the tensors seen so far."""
+        raise ShapeError("\n  ".join([f"`{self.where}`: {what}", *self._seen]))

@@ -1,0 +1,122 @@
+// The C interface of the compiled kernels, and the choice of the instruction set when they run.
+
+#include <algorithm>
+#include <cstdint>
+
+#include "geometry.h"
+#include "pool.h"
+#include "scratch.h"
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define UNROLL _Pragma("GCC unroll 32")
+#else
+#error "the kernels are written with the vector extensions of GCC and clang"
+#endif
+
+namespace baseline {  // SSE2, NEON, or whatever the compiler takes for granted
+#define LANES 4
+#include "depthwise.h"
+#include "planes.h"
+#undef LANES
+}  // namespace baseline
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+namespace avx2 {
+#define LANES 8
+#include "depthwise.h"
+#include "planes.h"
+#undef LANES
+}  // namespace avx2
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx2,fma")
+#endif
+namespace avx512 {
+#define LANES 16
+#include "depthwise.h"
+#include "planes.h"
+#undef LANES
+}  // namespace avx512
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+namespace {
+
+struct Kernels {
+  decltype(&baseline::forward) forward;
+  decltype(&baseline::backward) backward;
+};
+
+int best_level() {
+#if defined(__x86_64__)
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+  return __builtin_cpu_supports("avx512f") ? 2 : 1;
+#else
+  return 0;
+#endif
+}
+
+int level = best_level();
+
+// Rows shorter than a vector of 16 leave most of it idle.
+Kernels kernels(const Geometry& g) {
+#if defined(__x86_64__)
+  if (level == 2 && std::min(g.Wo, g.W) >= 16) return {avx512::forward, avx512::backward};
+  if (level >= 1) return {avx2::forward, avx2::backward};
+#endif
+  return {baseline::forward, baseline::backward};
+}
+
+// Multiply-adds below which waking another thread costs more than it brings.
+constexpr int64_t kWorthAThread = 200000;
+
+template <class Range>
+void parallel(const Geometry& g, int64_t count, const Range& range) {
+  const int64_t work = g.B * g.C * g.Ho * g.Wo * g.Kh * g.Kw;
+  const int64_t threads = std::max<int64_t>(1, std::min({g.threads, count, work / kWorthAThread}));
+  const int64_t pieces = threads == 1 ? 1 : std::min(count, 4 * threads);
+  if (pieces == 1) return range(0, count);
+  Pool::instance().run(static_cast<int>(threads), pieces,
+                       [&](int64_t i) { range(count * i / pieces, count * (i + 1) / pieces); });
+}
+
+}  // namespace
+
+extern "C" {
+
+// The instruction set in use (0 baseline, 1 AVX2, 2 AVX-512); a `wanted` that this CPU has is used from now on.
+int nni_dynconv_level(int wanted) {
+  if (wanted >= 0) level = std::min(wanted, best_level());
+  return level;
+}
+
+// y[b][c] = x[b][c] * weight[[b][c]], all of them contiguous.
+void nni_dynconv_depthwise(const Geometry* g, const float* x, const float* weight, float* y) {
+  const Kernels use = kernels(*g);
+  parallel(*g, g->B * g->C, [&](int64_t first, int64_t last) { use.forward(*g, x, weight, y, first, last); });
+}
+
+// The gradients of x and weight, either of which may be null: not wanted.
+void nni_dynconv_depthwise_backward(const Geometry* g, const float* x, const float* weight, const float* dy, float* dx,
+                                    float* dw) {
+  const Kernels use = kernels(*g);
+  parallel(*g, g->shared ? g->C : g->B * g->C,
+           [&](int64_t first, int64_t last) { use.backward(*g, x, weight, dy, dx, dw, first, last); });
+}
+}

@@ -1,0 +1,5 @@
+"""Networks and supernets on disk: safetensors and JSON. A network is read back without NNI and without its own class."""
+
+from .files import load, load_supernet, save, save_supernet
+
+__all__ = ["load", "load_supernet", "save", "save_supernet"]
