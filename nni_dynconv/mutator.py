@@ -151,7 +151,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
             self.sample = drawn
 
     def _choose(self, greedy: bool) -> dict[str, Any]:
-        self._check_sampler()
+        self.check_sampler()
         self._link()
         if self.choices:
             self.sampler.greedily(greedy)
@@ -178,7 +178,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
 
     def status(self) -> dict[str, Any]:
         """Return where the search is: the sample, its log-probability and entropy, each label's probabilities."""
-        self._check_sampler()
+        self.check_sampler()
         tables = {label: self.sampler.probabilities(label).tolist() for label in self.choices}
         named = {
             label: dict(zip(map(str, choice.candidates), tables[label], strict=True))
@@ -203,12 +203,13 @@ class DynamicWeightMutator(nn.Module, Mutator):
         return self.sampler.entropy(self._drawn())
 
     def _drawn(self) -> dict[str, Any]:
-        self._check_sampler()
+        self.check_sampler()
         if self.sample is None:
             raise ScopeError("No architecture is drawn yet. Call `mutator.reset()` first.")
         return self.sample
 
-    def _check_sampler(self) -> None:
+    def check_sampler(self) -> None:
+        """Refuse in words what needs a sampler where NNI's own strategy chooses."""
         if self.sampler is None:
             raise ScopeError("This mutator was made with `sampler=False`: NNI's own strategy chooses.")
 
@@ -258,15 +259,20 @@ class DynamicWeightMutator(nn.Module, Mutator):
                 "No architecture is drawn yet. Call `mutator.reset()` before the forward, or use "
                 "`with mutator.using(sample):`."
             )
-        return (None if self.sampler.mixes else self.sample), self._gate
+        sample = self.sample
+        return (None if self.sampler.mixes else sample), lambda label: self._gate(label, sample)
 
-    def _gate(self, label: str) -> Gate:
+    def _gate(self, label: str, sample: Mapping[str, Any]) -> Gate:
         """What the sampler lets run of a label, and with which factors."""
         choice, weights = self.choices[label], self.sampler.relaxed(label)
         if not self.sampler.mixes:
-            value = self.sample[label]
-            values = _values(value)
-            factor = None if weights is None else weights[choice.index(value)].expand(len(values))
+            if weights is not None and sample is not self.sample:
+                raise ScopeError(
+                    "`mutator.reset()` was called between a forward and the backward that runs it again (activation "
+                    "checkpointing). Call `backward()` first."
+                )
+            values = _values(sample[label])
+            factor = None if weights is None else weights[choice.index(sample[label])].expand(len(values))
             return Gate(values, factor)
         if choice.inputs is None:
             return Gate(choice.candidates, weights)

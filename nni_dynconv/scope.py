@@ -1,7 +1,7 @@
 """The open forward: which sample, which context, and who makes the weights. Ops and super-modules read it here.
 
 The scope is a context variable, so that forwards of different threads do not meet. What recomputes a forward later,
-such as activation checkpointing in a backward, runs outside it: an op then enters the scope again that it last saw.
+such as activation checkpointing in a backward, runs outside it: a module then enters the scope again that it last saw.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .errors import ScopeError
 
-__all__ = ["Gate", "Scope", "close", "current", "enter", "open_", "weights_for"]
+__all__ = ["Gate", "Scope", "close", "current", "enter", "open_", "seen_by", "weights_for"]
 
 Weights = Mapping[str, Tensor]
 
@@ -59,6 +59,8 @@ class Scope:
     sample: Mapping[str, Any] | None = None
     context: Any = None
     token: Token[Scope | None] | None = None
+    again: Callable[[], Scope] | None = None
+    """Makes the same scope anew: for a forward that first ran without gradient inside one that wanted it."""
     made: dict[str, Weights] = field(default_factory=dict)
     gates: dict[str, Gate] = field(default_factory=dict)
 
@@ -78,7 +80,7 @@ class Scope:
 
 
 _scope: ContextVar[Scope | None] = ContextVar("nni_dynconv_scope", default=None)
-_last_seen: WeakKeyDictionary[nn.Module, Scope] = WeakKeyDictionary()
+_last_seen: WeakKeyDictionary[nn.Module, tuple[Scope, bool]] = WeakKeyDictionary()  # and whether with gradient
 
 
 def current() -> Scope | None:
@@ -108,13 +110,27 @@ def enter(scope: Scope) -> Iterator[Scope]:
         close(scope, token)
 
 
+def seen_by(module: nn.Module) -> Scope | None:
+    """Return the open scope, or, in a backward that runs a forward again, the one that this module was last in."""
+    opened = _scope.get()
+    if opened is not None:
+        if not torch.compiler.is_compiling():
+            _last_seen[module] = opened, torch.is_grad_enabled()
+        return opened
+    in_backward = torch._C._current_graph_task_id() != -1  # torch has no public word for it
+    if not in_backward or module not in _last_seen:
+        return None
+    last, with_gradient = _last_seen[module]
+    return last if with_gradient or last.again is None else last.again()
+
+
 def weights_for(op: nn.Module, site: str | None, name: str) -> Weights:
     """Return the weights that an op uses now.
 
     Parameters
     ----------
     op
-        The op that asks; it is remembered, for a backward that runs it again.
+        The op that asks.
     site
         Its site.
     name
@@ -125,30 +141,18 @@ def weights_for(op: nn.Module, site: str | None, name: str) -> Weights:
     ScopeError
         No forward is open, or the op is of a network that has no controller.
     """
-    scope = _scope.get()
-    if scope is None:
-        scope = _scope_of_recomputation(op)
-        if scope is None:
-            raise ScopeError(
-                f"Layer `{site or name}` has no weights. Call the network through the mutator, or inside "
-                f"`with mutator.using(sample):`."
-            )
-        with enter(scope):
-            return scope.weights(_known(site, name))
-    if not torch.compiler.is_compiling():
-        _last_seen[op] = scope
-    return scope.weights(_known(site, name))
-
-
-def _scope_of_recomputation(op: nn.Module) -> Scope | None:
-    in_backward = torch._C._current_graph_task_id() != -1  # -1 outside of a backward; torch has no public word for it
-    return _last_seen.get(op) if in_backward else None
-
-
-def _known(site: str | None, name: str) -> str:
+    opened = seen_by(op)
+    if opened is None:
+        raise ScopeError(
+            f"Layer `{site or name}` has no weights. Call the network through the mutator, or inside "
+            f"`with mutator.using(sample):`."
+        )
     if site is None:
         raise ScopeError(
             f"Layer `{name}` stands in a network that no controller knows. Make a mutator of the whole network: "
             f"`DynamicWeightMutator(space, ...)`."
         )
-    return site
+    if opened is _scope.get():
+        return opened.weights(site)
+    with enter(opened):
+        return opened.weights(site)

@@ -98,7 +98,7 @@ class WeightSource(nn.Module):
         return torch.addcmul(self.bases[row], scale * self.factors[row], delta)
 
     def open(self, decision: Decision, context: Any, batch: int | None) -> Scope:
-        """Return the scope of one forward; nothing is encoded or made before an op asks.
+        """Return the scope of one forward: the context is encoded, and nothing is made before an op asks.
 
         Parameters
         ----------
@@ -112,23 +112,31 @@ class WeightSource(nn.Module):
         Raises
         ------
         ContextError
-            The context is missing, or not wanted.
+            The context is missing, not wanted, or of another batch size.
         """
-        self._check_context(context)
-        return self.using(decision, context, batch)
+        code = self._encode(context, batch)
+        opened = self._scope(decision, context, lambda: code)
+        opened.again = lambda: self.using(decision, context, batch)
+        return opened
 
     def using(self, decision: Decision, context: Any, batch: int | None = None) -> Scope:
         """Return a scope whose context may still come: from a forward inside it, or before an op asks."""
-        sample, gate = decision
         code: list[Tensor | None] = []
 
+        def encoded() -> Tensor | None:
+            if not code:
+                code.append(self._encode(context, batch))
+            return code[0]
+
+        return self._scope(decision, context, encoded)
+
+    def _scope(self, decision: Decision, context: Any, encoded: Callable[[], Tensor | None]) -> Scope:
         def make(name: str) -> dict[str, Tensor]:
             if name not in self.sites:
                 raise ScopeError(f"Site `{name}` is none of this network's {len(self.sites)} sites.")
-            if not code:
-                code.append(self._encode(context, batch))
-            return self.make([self.sites[name]], code[0])[0]
+            return self.make([self.sites[name]], encoded())[0]
 
+        sample, gate = decision
         return Scope(owner=self, make=make, gate=gate, sample=sample, context=context)
 
     def _check_context(self, context: Any) -> None:
@@ -183,10 +191,11 @@ class WeightSource(nn.Module):
     def _before(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs, context = self.take_context(args, kwargs)
         outer = scope.current()
-        decision = self.decide() if self.decide is not None else (None, None)
         if outer is not None and outer.owner is self:  # inside `using`
             decision = outer.sample, outer.gate
             context = outer.context if context is None else context
+        else:
+            decision = self.decide() if self.decide is not None else (None, None)
         opened = self.open(decision, context, batch_of(args, kwargs))
         opened.token = scope.open_(opened)
         return args, kwargs

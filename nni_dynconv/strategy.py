@@ -61,6 +61,7 @@ class DynamicStrategy(OneShotStrategy):
         **options: Any,
     ):
         super().__init__(**options)
+        mutator.check_sampler()
         self.mutator = mutator
         self.warmup_epochs, self.gradient_clip_val, self.log_every = warmup_epochs, gradient_clip_val, log_every
         self.contenders, self.contender_batches = contenders, contender_batches

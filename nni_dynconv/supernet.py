@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import compat  # noqa: F401  isort: skip (before anything of nni.nas)
-from nni.mutable import Categorical
+from nni.mutable import Categorical, Mutable
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, Repeat
 from nni.nas.nn.pytorch.cell import preprocess_cell_inputs
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, no_default_hook
@@ -36,9 +36,9 @@ from .source import NAME
 __all__ = ["alive_ops", "check_supported", "is_supernet", "mutate", "name_sites"]
 
 
-def gate(label: str) -> Gate | None:
-    """Return what the open scope lets run of a label, or ``None`` where it does not decide."""
-    opened = scope.current()
+def gate(module: nn.Module, label: str) -> Gate | None:
+    """Return what the module's scope lets run of a label, or ``None`` where it does not decide."""
+    opened = scope.seen_by(module)
     return None if opened is None else opened.gate_of(label)
 
 
@@ -57,7 +57,7 @@ class _Scoped:
 
     @property
     def _sampled(self) -> Any:
-        opened = gate(self.label)
+        opened = gate(self, self.label)
         return self._own if opened is None else list(opened.values)
 
     @_sampled.setter
@@ -65,7 +65,7 @@ class _Scoped:
         self._own = value
 
     def _weights(self) -> Tensor | None:
-        opened = gate(self.label)
+        opened = gate(self, self.label)
         return None if opened is None else opened.weights
 
 
@@ -92,7 +92,7 @@ class ScopedRepeat(_Scoped, PathSamplingRepeat):
     """``Repeat`` in the supernet; unlike NNI's it may be of depth 0."""
 
     def _depths(self) -> tuple[list[int], Tensor | None]:
-        opened = scope.current()
+        opened = scope.seen_by(self)
         if opened is None or opened.gate is None:
             return [self._own], None
         if isinstance(self.depth_choice, Categorical):
@@ -125,7 +125,7 @@ class ScopedCell(PathSamplingCell):
         return mix(outputs, source.weights)
 
     def _gate(self, label: str) -> Gate:
-        found = gate(label)
+        found = gate(self, label)
         if found is not None:
             return found
         own = self._sampled[label]
@@ -171,10 +171,11 @@ class ScopedPolicy(MixedOpPathSamplingPolicy):
     """Arguments of NNI's parametrised modules (``MutableConv2d(kernel_size=nni.choice(...))``) from the scope's sample."""
 
     def forward_argument(self, operation: MixedOperation, name: str) -> Any:
-        opened = scope.current()
-        if opened is not None and opened.sample is not None and name in operation.mutable_arguments:
-            return operation.mutable_arguments[name].freeze(dict(opened.sample))
-        return super().forward_argument(operation, name)
+        opened = scope.seen_by(operation)
+        if opened is None or opened.sample is None:
+            return super().forward_argument(operation, name)
+        argument = operation.mutable_arguments.get(name, operation.init_arguments[name])
+        return argument.freeze(dict(opened.sample)) if isinstance(argument, Mutable) else argument
 
 
 class _Builder(OneShotStrategy):

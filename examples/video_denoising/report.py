@@ -65,7 +65,7 @@ def report(
     save(networks, folder, sample)
     shown = {name: networks[name] for name in ("static_twin", "dynamic")}
     draw(plot_data(psnr, probabilities(mutator), sample, shown), folder / "plot.png")
-    return {
+    summary = {
         "architecture": dict(sample),
         "seconds": round(time.monotonic() - began, 1),
         "experiment_id": nni.get_experiment_id(),
@@ -75,6 +75,30 @@ def report(
         "multiply_adds": {name: multiply_adds(net, FRAMES) for name, net in networks.items()},
         "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in networks.items()},
     }
+    (folder / "report.txt").write_text(report_text(summary))
+    return summary
+
+
+def report_text(summary: Mapping[str, Any]) -> str:
+    """Lay the results out for reading."""
+    names = {
+        "noisy": "noisy input",
+        "static_twin": "static twin",
+        "static_equal_macs": "static CNN, equal cost",
+        "dynamic": "dynamic (searched)",
+    }
+    lines = ["Found architecture: " + ", ".join(f"{label} = {name}" for label, name in summary["architecture"].items())]
+    lines += [f"PSNR in dB, each network trained for {summary['steps']} steps on the same batches:"]
+    lines += [f"  {'':<30}{'unseen shots':>14}{'unseen video':>14}{'multiply-adds a tile':>22}"]
+    for name, words in names.items():
+        values = "".join(f"{summary['psnr'][test][name]:>14.2f}" for test in TEST_SETS)
+        cost = summary["multiply_adds"].get(name)
+        lines.append(f"  {words:<30}{values}{'' if cost is None else f'{cost:>22,}'}")
+    for rival in ("static_twin", "static_equal_macs"):
+        gains = (summary["psnr"][test]["dynamic"] - summary["psnr"][test][rival] for test in TEST_SETS)
+        words = f"ahead of {names[rival]}"
+        lines.append(f"  {words:<30}" + "".join(f"{gain:>+14.2f}" for gain in gains))
+    return "\n".join(lines) + "\n"
 
 
 def rivals(sample: Mapping[str, str], seed: int, controller: Mapping[str, Any]) -> dict[str, nn.Module]:

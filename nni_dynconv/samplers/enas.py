@@ -59,10 +59,11 @@ class EnasSampler(Sampler):
 
     def prepare(self) -> None:
         sizes = [len(choice) for choice in self.choices.values()]
-        self.cell = nn.LSTMCell(self.hidden, self.hidden)
-        self.start = nn.Parameter(torch.empty(1, self.hidden))
-        self.tokens = nn.ModuleList(nn.Embedding(size, self.hidden) for size in sizes)
-        self.heads = nn.ModuleList(nn.Linear(self.hidden, size, bias=False) for size in sizes)
+        with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator
+            self.cell = nn.LSTMCell(self.hidden, self.hidden)
+            self.start = nn.Parameter(torch.empty(1, self.hidden))
+            self.tokens = nn.ModuleList(nn.Embedding(size, self.hidden) for size in sizes)
+            self.heads = nn.ModuleList(nn.Linear(self.hidden, size, bias=False) for size in sizes)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -0.1, 0.1, generator=self.generator)
         self.register_buffer("baseline", torch.zeros(()))

@@ -1,0 +1,55 @@
+"""The same search as a strategy of NNI's NasExperiment: python examples/02_nas_experiment.py --fast --sampler gdas."""
+
+import argparse
+
+import nni.nas.strategy  # noqa: F401 (before anything under nni.nas.oneshot, or NNI's imports go round in a circle)
+import torch
+from digits import DigitSpace, TurnedDigits
+from nni.nas.evaluator.pytorch import Classification, DataLoader
+from nni.nas.experiment import NasExperiment
+
+from nni_dynconv import (
+    DartsSampler,
+    DynamicWeightMutator,
+    EnasSampler,
+    GdasSampler,
+    RandomSampler,
+    VectorContext,
+    export,
+)
+
+SAMPLERS = {"random": RandomSampler, "enas": EnasSampler, "darts": DartsSampler, "gdas": GdasSampler}
+
+
+def main(sampler, epochs, batches):
+    torch.manual_seed(0)
+    mutator = DynamicWeightMutator(
+        DigitSpace(), sampler=SAMPLERS[sampler](seed=0), context=VectorContext(4, dim=16), base="learned"
+    )
+    evaluator = Classification(
+        learning_rate=2e-3,
+        num_classes=10,
+        train_dataloaders=DataLoader(TurnedDigits(train=True), 64, shuffle=True),
+        val_dataloaders=DataLoader(TurnedDigits(train=False), 64),
+        max_epochs=epochs,
+        limit_train_batches=batches,
+        limit_val_batches=batches,
+        accelerator="cpu",
+        enable_checkpointing=False,
+        logger=False,
+    )
+    experiment = NasExperiment(mutator.space, evaluator, mutator.strategy())
+    experiment.run()
+
+    (best,) = experiment.export_top_models(formatter="dict")
+    print(f"found {best}")
+    export.save(mutator.freeze(best), "runs/digits")
+    print('use it: nni_dynconv.load("runs/digits")')
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fast", action="store_true", help="a search of seconds")
+    parser.add_argument("--sampler", choices=SAMPLERS, default="gdas")
+    options = parser.parse_args()
+    main(options.sampler, *((2, 20) if options.fast else (8, None)))

@@ -1,0 +1,68 @@
+"""Switches around a block of calls: ``portable()``, and what the surroundings of a call allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch.autograd import forward_ad
+
+__all__ = ["is_portable", "is_transformed", "portable", "wants_kernels", "without_kernels"]
+
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7 has it
+_portable: ContextVar[bool] = ContextVar("nni_dynconv.functional.portable", default=False)
+_kernels: ContextVar[bool] = ContextVar("nni_dynconv.functional.kernels", default=True)
+
+
+@contextmanager
+def portable(enabled: bool = True) -> Iterator[None]:
+    """Use only forms that ``torch.export`` and ONNX take with a dynamic batch, inside the block.
+
+    Per-sample convolutions become unfold + matmul: ``groups = batch`` is a constant in ONNX. While
+    ``torch.export`` or the ONNX exporter runs, this is on by itself; ``torch.compile`` does not see it.
+
+    Examples
+    --------
+    >>> from nni_dynconv.functional import conv2d
+    >>> x, weight = torch.ones(2, 1, 3, 3), torch.ones(2, 1, 1, 3, 3)
+    >>> with portable():
+    ...     conv2d(x, weight).flatten().tolist()
+    [9.0, 9.0]
+    """
+    token = _portable.set(enabled)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Compute with torch's operators alone, inside the block, as where no compiler built the kernels.
+
+    ``NNI_DYNCONV_KERNELS=torch`` in the environment does it for the whole process.
+    """
+    token = _kernels.set(False)
+    try:
+        yield
+    finally:
+        _kernels.reset(token)
+
+
+def wants_kernels() -> bool:
+    """Whether the calls of this block may use the compiled kernels."""
+    return torch.compiler.is_compiling() or _kernels.get()
+
+
+def is_portable() -> bool:
+    """Whether the calls of this block must survive an export with a dynamic batch."""
+    if torch.compiler.is_compiling():  # which cannot trace a context variable
+        return _is_exporting()
+    return _portable.get() or torch.onnx.is_in_onnx_export()
+
+
+def is_transformed() -> bool:
+    """Whether ``torch.func`` or forward-mode differentiation watches, which want torch's own operators only."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

@@ -1,0 +1,66 @@
+"""The compiled kernels as an operator that ``torch.compile`` and ``torch.export`` know; eager calls go past it.
+
+The dispatcher costs more than a small convolution does, so :mod:`nni_dynconv.functional.depthwise` uses this only
+while something traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import kernels
+from .geometry import Geometry, measure
+
+__all__ = ["depthwise_operator"]
+
+DENSE = torch.contiguous_format
+
+
+def _geometry(x: Tensor, weight: Tensor, options: Sequence[Sequence[int]]) -> Geometry:
+    (sh, sw), (ph, pw), (dh, dw) = options
+    return measure(x.shape, weight.shape, None, (sh, sw), (ph, pw), (dh, dw), x.shape[1])
+
+
+@torch.library.custom_op("nni_dynconv::depthwise", mutates_args=())
+def depthwise_operator(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:
+    """Depthwise convolution of ``x: B C H W`` with ``weight: [B] C 1 Kh Kw``, float32."""
+    geometry = _geometry(x, weight, (stride, padding, dilation))
+    return kernels.forward(x.contiguous(), weight.contiguous(), geometry)
+
+
+@depthwise_operator.register_fake
+def _(x: Tensor, weight: Tensor, *options: list[int]) -> Tensor:
+    geometry = _geometry(x, weight, options)
+    return x.new_empty((geometry.B, geometry.Cout, geometry.Ho, geometry.Wo))
+
+
+@torch.library.custom_op("nni_dynconv::depthwise_backward", mutates_args=())
+def backward_operator(
+    x: Tensor, weight: Tensor, dy: Tensor, stride: list[int], padding: list[int], dilation: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Both gradients of ``depthwise``."""
+    geometry = _geometry(x, weight, (stride, padding, dilation))
+    dx, dw = torch.empty_like(x, memory_format=DENSE), torch.empty_like(weight, memory_format=DENSE)
+    kernels.backward(x.contiguous(), weight.contiguous(), dy.contiguous(), dx, dw, geometry)
+    return dx, dw
+
+
+@backward_operator.register_fake
+def _(x: Tensor, weight: Tensor, dy: Tensor, *options: list[int]) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x, memory_format=DENSE), torch.empty_like(weight, memory_format=DENSE)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.options = inputs[2:]
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+    return *backward_operator(*ctx.saved_tensors, dy, *ctx.options), None, None, None
+
+
+depthwise_operator.register_autograd(_backward, setup_context=_remember)

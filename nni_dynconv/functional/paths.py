@@ -1,0 +1,66 @@
+"""The ways to compute one convolution from torch's own operators; which one runs is the planner's choice.
+
+Each takes ``x: B Cin H W``, ``weight: [B] Cout Cin/G Kh Kw``, ``bias: [B] Cout`` or None, and the
+:class:`~nni_dynconv.functional.geometry.Geometry`, and returns ``B Cout Ho Wo``. ``padding="same"`` of an even
+kernel has been cut down to symmetric padding before.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .geometry import Geometry
+
+__all__ = ["add_bias", "grouped", "matmul", "plain", "single", "unfold"]
+
+
+def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:  # B Cout Ho Wo, [B] Cout -> B Cout Ho Wo
+    return y if bias is None else y + bias[..., None, None]
+
+
+def plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """One weight for all samples: torch's convolution."""
+    inner = bias if bias is not None and bias.dim() == 1 else None
+    y = F.conv2d(x, weight, inner, geometry.stride, geometry.padding, geometry.dilation, geometry.G)
+    return y if inner is bias else add_bias(y, bias)
+
+
+def single(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """A batch of one sample: its weights are the shared weights."""
+    return plain(x, weight.squeeze(0), bias, geometry)
+
+
+def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """The batch laid into the channels: one convolution with ``B * G`` groups."""
+    B, Cin, H, W, Cout = geometry[:5]
+    flat = bias.expand(B, Cout).reshape(-1) if bias is not None else None
+    x = x.reshape(1, B * Cin, H, W)
+    weight = weight.reshape(B * Cout, Cin // geometry.G, geometry.Kh, geometry.Kw)
+    y = F.conv2d(x, weight, flat, geometry.stride, geometry.padding, geometry.dilation, B * geometry.G)
+    return y.view(B, Cout, geometry.Ho, geometry.Wo)
+
+
+def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """A 1x1 kernel only mixes channels: one matrix product per sample (and group)."""
+    sh, sw = geometry.stride
+    if sh > 1 or sw > 1:
+        x = x[:, :, ::sh, ::sw]
+    return add_bias(_mix(x.flatten(2), weight, geometry), bias)
+
+
+def unfold(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """The patches as columns, then one matrix product per sample (and group); no size of the batch is used."""
+    kernel = (geometry.Kh, geometry.Kw)
+    columns = F.unfold(x, kernel, geometry.dilation, geometry.padding, geometry.stride)
+    return add_bias(_mix(columns, weight, geometry), bias)
+
+
+def _mix(columns: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:  # B Cin*Kh*Kw L -> B Cout Ho Wo
+    G = geometry.G
+    if G == 1:
+        y = torch.bmm(weight.flatten(2), columns)
+    else:
+        y = torch.matmul(weight.flatten(2).unflatten(1, (G, -1)), columns.unflatten(1, (G, -1)))
+    return y.reshape(-1, geometry.Cout, geometry.Ho, geometry.Wo)

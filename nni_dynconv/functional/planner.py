@@ -1,0 +1,81 @@
+"""Which path computes a convolution: rules measured per device type, in one place.
+
+The rules for the CPU come from ``benchmarks/ops.py``; a device that was never measured gets the forms that need no
+tuning.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from .geometry import Geometry
+
+__all__ = ["Choice", "Setting", "choose"]
+
+TINY_DENSE = 4096  # elements of x up to which one matrix product beats oneDNN's set-up
+LARGE = 6 << 20  # bytes of x from which chunks of samples, which fit in the cache, are faster
+
+
+class Setting(NamedTuple):
+    """What, beside the shapes, decides."""
+
+    device: str
+    dtype: torch.dtype
+    training: bool  # gradients are wanted
+    kernels: bool = False  # the compiled kernels are there and may see these tensors
+    portable: bool = False
+    transformed: bool = False  # torch.func or forward-mode differentiation watches
+
+
+class Choice(NamedTuple):
+    """The name of a path (``conv.PATHS``) and the reason for it."""
+
+    path: str
+    why: str
+
+
+def choose(geometry: Geometry, setting: Setting) -> Choice:
+    """Pick the path of one convolution.
+
+    Examples
+    --------
+    >>> from nni_dynconv.functional.geometry import measure
+    >>> geometry = measure((8, 16, 32, 32), (8, 4, 16, 1, 1), None, 1, 0, 1, 1)
+    >>> choose(geometry, Setting("cpu", torch.float32, True)).path
+    'matmul'
+    """
+    if setting.kernels and not setting.portable and geometry.depthwise and min(geometry[:4]) > 0:
+        return Choice("compiled", "depthwise in float32, for which there is a compiled kernel")
+    if not geometry.per_sample:
+        return Choice("plain", "all samples share the weights")
+    if setting.portable:
+        return Choice("unfold", "a dynamic batch must survive the export")
+    if geometry.B == 0:
+        return Choice("unfold", "an empty batch, which no grouped convolution takes")
+    if geometry.B == 1:
+        return Choice("single", "the batch holds one sample")
+    if geometry.pointwise:
+        return Choice("matmul", "a 1x1 kernel only mixes channels")
+    if setting.device == "cpu" and not setting.transformed:
+        return _choose_on_cpu(geometry, setting)
+    return Choice("grouped", "the batch fits into the groups of one convolution")
+
+
+def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
+    elements = geometry.B * geometry.Cin * geometry.H * geometry.W
+    if geometry.G == 1 and elements <= TINY_DENSE:
+        return Choice("unfold", f"dense and tiny: x has at most {TINY_DENSE} elements")
+    if geometry.depthwise and setting.training and _own_backward(geometry):
+        if elements * setting.dtype.itemsize > LARGE:
+            return Choice("depthwise_in_chunks", "torch's depthwise backward is slow, and x is larger than the cache")
+        return Choice("depthwise", "torch's depthwise backward is slow for this kernel")
+    return Choice("grouped", "the batch fits into the groups of one convolution")
+
+
+def _own_backward(geometry: Geometry) -> bool:
+    """Whether both gradients are convolutions, and faster as such."""
+    pads = zip(geometry.padding, geometry.dilation, (geometry.Kh, geometry.Kw), strict=True)
+    convolutions = geometry.stride == (1, 1) and all(p <= d * (k - 1) for p, d, k in pads)
+    return convolutions and (max(geometry.Kh, geometry.Kw) > 3 or geometry.dilation != (1, 1))

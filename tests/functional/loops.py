@@ -1,0 +1,47 @@
+"""The truth of the functional tests: a Python loop over the samples with torch's own functions, and comparing to it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def loop(function, x, weight, bias=None, *, axes, **options):
+    """Apply ``function`` to each sample; ``axes`` is the rank of one weight."""
+    samples = []
+    for b in range(x.shape[0]):
+        own_weight = weight[b] if weight.dim() > axes else weight
+        own_bias = bias[b] if bias is not None and bias.dim() == 2 else bias
+        samples.append(function(x[b : b + 1], own_weight, own_bias, **options))
+    return torch.cat(samples)
+
+
+def loop_conv2d(x, weight, bias=None, **options):
+    return loop(F.conv2d, x, weight, bias, axes=4, **options)
+
+
+def loop_linear(x, weight, bias=None):
+    return loop(F.linear, x, weight, bias, axes=2)
+
+
+def tensors(*shapes, seed=0, dtype=torch.float64):
+    """Random tensors that want gradients; a shape of None stays None."""
+    generator = torch.Generator().manual_seed(seed)
+    made = [None if s is None else torch.randn(s, generator=generator, dtype=dtype) for s in shapes]
+    return [one if one is None else one.requires_grad_() for one in made]
+
+
+def assert_like_loop(function, reference, inputs, tolerance=None, **options):
+    """Value and every gradient of ``function`` equal those of ``reference``."""
+    leaves = [one for one in inputs if one is not None]
+    ours, theirs = function(*inputs, **options), reference(*inputs, **options)
+    if tolerance is None:
+        tolerance = {torch.float64: 1e-10, torch.float32: 2e-4, torch.bfloat16: 6e-2}[ours.dtype]
+    close = {"atol": tolerance, "rtol": tolerance}
+    torch.testing.assert_close(ours, theirs, **close)
+    pull = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(ours.dtype)
+    for mine, right in zip(
+        torch.autograd.grad(ours, leaves, pull), torch.autograd.grad(theirs, leaves, pull), strict=True
+    ):
+        scale = max(1.0, right.detach().abs().max().item()) if right.numel() else 1.0
+        torch.testing.assert_close(mine / scale, right / scale, **close)

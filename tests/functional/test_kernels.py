@@ -1,0 +1,195 @@
+"""The compiled kernels against the loop: every shape, stride, dilation, instruction set; threads; torch.compile."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from functional.loops import assert_like_loop, loop_conv2d, tensors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nni_dynconv.functional
+from nni_dynconv.functional import conv2d, kernels, without_kernels
+from nni_dynconv.functional.depthwise import CompiledDepthwise
+from nni_dynconv.functional.operators import depthwise_operator
+
+built = pytest.mark.skipif(not kernels.loaded(), reason="the compiled kernels are not built, or turned off")
+SOURCES = Path(nni_dynconv.functional.__file__).parent.parent / "csrc"
+
+
+def make(B, C, H, W, K, shared=False, **more):
+    weight = (C, 1, K, K) if shared else (B, C, 1, K, K)
+    return tensors((B, C, H, W), weight, dtype=torch.float32, **more)
+
+
+@pytest.fixture(params=range(3), ids=kernels.LEVELS)
+def instructions(request):
+    before = kernels.level()
+    if kernels.level(request.param) != request.param:
+        kernels.level(before)
+        pytest.skip(f"this CPU has no {kernels.LEVELS[request.param]}")
+    yield
+    kernels.level(before)
+
+
+@built
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("K", [1, 2, 3, 4, 5, 6, 7, 9])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3), (3, 2)])
+@pytest.mark.usefixtures("instructions")
+def test_every_kernel_stride_and_dilation(K, stride, dilation, shared):
+    padding = dilation * (K - 1) // 2
+    inputs = make(2, 9, 17, 13, K, shared)
+    assert_like_loop(conv2d, loop_conv2d, inputs, stride=stride, padding=padding, dilation=dilation, groups=9)
+
+
+@built
+@given(st.data())
+@settings(max_examples=80, deadline=None)
+def test_any_depthwise_problem_equals_the_loop(data):
+    pair = lambda least, most: data.draw(st.tuples(*[st.integers(least, most)] * 2))  # noqa: E731
+    (Kh, Kw), stride, dilation, padding = pair(1, 6), pair(1, 3), pair(1, 3), pair(0, 7)
+    spans = [d * (k - 1) + 1 for d, k in zip(dilation, (Kh, Kw), strict=True)]
+    H, W = [max(1, span - 2 * p) + more for span, p, more in zip(spans, padding, pair(0, 20), strict=True)]
+    B, C = data.draw(st.sampled_from([(1, 1), (1, 8), (2, 3), (3, 16), (5, 4)]))
+    weight = (B, C, 1, Kh, Kw)[data.draw(st.integers(0, 1)) :]
+    inputs = tensors((B, C, H, W), weight, dtype=torch.float32)
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": C}
+    assert_like_loop(conv2d, loop_conv2d, inputs, **options)
+
+
+@built
+def test_it_is_really_the_kernel_that_runs():
+    y = conv2d(*make(2, 4, 8, 8, 3), padding=1, groups=4)
+    assert y.grad_fn.name() == f"{CompiledDepthwise.__name__}Backward"
+    with without_kernels():
+        assert "Compiled" not in conv2d(*make(2, 4, 8, 8, 3), padding=1, groups=4).grad_fn.name()
+
+
+@built
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_one_gradient_alone_is_the_same(wanted):
+    inputs = make(2, 4, 9, 9, 5)
+    pull = torch.randn(2, 4, 9, 9)
+    both = torch.autograd.grad(conv2d(*inputs, padding=2, groups=4), inputs, pull)
+    inputs[1 - wanted].requires_grad_(False)
+    (alone,) = torch.autograd.grad(conv2d(*inputs, padding=2, groups=4), [inputs[wanted]], pull)
+    torch.testing.assert_close(alone, both[wanted], atol=0, rtol=0)
+
+
+@built
+@pytest.mark.parametrize("shared", [False, True])
+def test_second_gradients_are_those_of_torch(shared):
+    def second(x, weight, **options):
+        y = conv2d(x, weight, **options)
+        dx, dw = torch.autograd.grad(y.square().sum(), (x, weight), create_graph=True)
+        return torch.autograd.grad(dx.square().sum() + dw.square().sum(), (x, weight))
+
+    inputs = make(2, 4, 6, 6, 3, shared)
+    ours = second(*inputs, padding=1, groups=4)
+    with without_kernels():
+        theirs = second(*inputs, padding=1, groups=4)
+    for mine, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine / right.abs().max(), right / right.abs().max(), atol=1e-5, rtol=1e-4)
+
+
+@built
+@pytest.mark.parametrize("shared", [False, True])
+def test_threads_give_the_same_bits(shared):
+    inputs = make(8, 16, 40, 40, 5, shared)
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            y = conv2d(*inputs, padding=2, groups=16)
+            results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, atol=0, rtol=0)
+
+
+@built
+def test_calls_from_many_threads_do_not_meet():
+    x, weight = [one.detach() for one in make(8, 16, 40, 40, 5)]
+    expected = conv2d(x, weight, padding=2, groups=16)
+    with ThreadPoolExecutor(4) as pool:
+        for y in pool.map(lambda _: conv2d(x, weight, padding=2, groups=16), range(16)):
+            torch.testing.assert_close(y, expected, atol=0, rtol=0)
+
+
+def _convolve(queue):
+    torch.set_num_threads(2)
+    x, weight = [one.detach() for one in make(8, 16, 40, 40, 5)]
+    queue.put(kernels.forward(x, weight, _measure(x, weight)).sum().item())
+
+
+def _measure(x, weight):
+    return nni_dynconv.functional.geometry.measure(x.shape, weight.shape, None, 1, 2, 1, 16)
+
+
+@built
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_a_forked_child_has_threads_of_its_own():
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    before = torch.get_num_threads()
+    _convolve(queue)  # the parent's pool has started
+    torch.set_num_threads(before)
+    child = context.Process(target=_convolve, args=(queue,))
+    child.start()
+    assert queue.get(timeout=60) == pytest.approx(queue.get(timeout=60))
+    child.join(60)
+
+
+@built
+@pytest.mark.parametrize("shared", [False, True])
+def test_torch_compile_keeps_the_kernel_in_one_graph(shared):
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(str(graph.graph))
+        return graph
+
+    compiled = torch.compile(conv2d, backend=backend, fullgraph=True)
+    assert_like_loop(compiled, loop_conv2d, make(3, 4, 6, 6, 5, shared), padding=2, groups=4)
+    assert ["nni_dynconv.depthwise" in graph for graph in graphs] == [True]
+
+
+@built
+def test_the_operator_passes_torchs_own_check():
+    x, weight = make(3, 4, 9, 9, 3)
+    torch.library.opcheck(depthwise_operator, (x, weight, [2, 1], [1, 1], [1, 2]))
+    torch.library.opcheck(depthwise_operator, (x, weight[0].detach(), [1, 1], [1, 1], [1, 1]))
+
+
+def test_the_environment_turns_the_kernels_off():
+    code = "from nni_dynconv.functional import kernels; print(kernels.loaded())"
+    environment = os.environ | {"NNI_DYNCONV_KERNELS": "torch"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+def test_a_library_that_is_none_is_left_alone(tmp_path):
+    other = tmp_path / "_kernels.so"
+    other.write_text("not a library")
+    assert kernels.load(other) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+def test_the_sources_build_and_load(tmp_path):
+    target = tmp_path / "_kernels.so"
+    sources = [str(one) for one in SOURCES.glob("*.cpp")]
+    command = ["g++", "-O1", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-pthread"]
+    subprocess.run([*command, *sources, "-o", str(target)], check=True, timeout=500)
+    assert kernels.load(target) is not None

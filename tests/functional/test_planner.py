@@ -1,0 +1,62 @@
+"""The rules that pick a path, and what `explain` says of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nni_dynconv.errors import ShapeError
+from nni_dynconv.functional import explain, portable, without_kernels
+from nni_dynconv.functional.geometry import measure
+from nni_dynconv.functional.planner import Setting, choose
+
+CPU = Setting("cpu", torch.float32, training=True)
+RULES = {
+    "shared": ("plain", (8, 4, 16, 16), (4, 4, 3, 3), {}, CPU),
+    "dense": ("grouped", (8, 8, 16, 16), (8, 4, 8, 3, 3), {}, CPU),
+    "dense and tiny": ("unfold", (8, 4, 8, 8), (8, 4, 4, 3, 3), {}, CPU),
+    "dense and tiny, not measured": ("grouped", (8, 4, 8, 8), (8, 4, 4, 3, 3), {}, CPU._replace(device="cuda")),
+    "one sample": ("single", (1, 4, 16, 16), (1, 4, 4, 3, 3), {}, CPU),
+    "no sample": ("unfold", (0, 4, 16, 16), (0, 4, 4, 3, 3), {}, CPU),
+    "1x1": ("matmul", (8, 4, 16, 16), (8, 4, 4, 1, 1), {}, CPU),
+    "1x1, padded": ("grouped", (8, 8, 16, 16), (8, 4, 8, 1, 1), {"padding": 1}, CPU),
+    "1x1, portable": ("unfold", (8, 4, 16, 16), (8, 4, 4, 1, 1), {}, CPU._replace(portable=True)),
+    "depthwise 3x3": ("grouped", (8, 4, 16, 16), (8, 4, 1, 3, 3), {"groups": 4}, CPU),
+    "depthwise 5x5": ("depthwise", (8, 4, 16, 16), (8, 4, 1, 5, 5), {"groups": 4}, CPU),
+    "depthwise 5x5, forward": ("grouped", (8, 4, 16, 16), (8, 4, 1, 5, 5), {"groups": 4}, CPU._replace(training=False)),
+    "depthwise 5x5, strided": ("grouped", (8, 4, 16, 16), (8, 4, 1, 5, 5), {"groups": 4, "stride": 2}, CPU),
+    "depthwise 5x5, much padded": ("grouped", (8, 4, 16, 16), (8, 4, 1, 5, 5), {"groups": 4, "padding": 5}, CPU),
+    "depthwise, dilated": ("depthwise", (8, 4, 16, 16), (8, 4, 1, 3, 3), {"groups": 4, "dilation": 2}, CPU),
+    "depthwise, large": ("depthwise_in_chunks", (128, 64, 32, 32), (128, 64, 1, 5, 5), {"groups": 64}, CPU),
+    "transformed": ("grouped", (8, 4, 16, 16), (8, 4, 1, 5, 5), {"groups": 4}, CPU._replace(transformed=True)),
+    "compiled": ("compiled", (8, 4, 16, 16), (8, 4, 1, 3, 3), {"groups": 4}, CPU._replace(kernels=True)),
+    "compiled, shared": ("compiled", (8, 4, 16, 16), (4, 1, 3, 3), {"groups": 4}, CPU._replace(kernels=True)),
+    "kernels, not depthwise": ("grouped", (8, 8, 16, 16), (8, 8, 4, 3, 3), {"groups": 2}, CPU._replace(kernels=True)),
+}
+
+
+@pytest.mark.parametrize(("path", "x", "weight", "options", "setting"), RULES.values(), ids=RULES)
+def test_the_rules(path, x, weight, options, setting):
+    arguments = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1} | options
+    assert choose(measure(x, weight, **arguments), setting).path == path
+
+
+def test_explain_says_path_and_reason(capsys):
+    with without_kernels():
+        explain((8, 4, 16, 16), (8, 4, 1, 5, 5), padding=2, groups=4)
+    assert capsys.readouterr().out.splitlines() == [
+        "conv2d, x: 8 4 16 16, weight: 8 4 1 5 5 (one set per sample), float32 on cpu, with gradients",
+        "  path `depthwise`: torch's depthwise backward is slow for this kernel",
+        "  output: 8 4 16 16; 204,800 multiply-adds",
+    ]
+
+
+def test_explain_sees_the_block_it_is_called_in(capsys):
+    with portable():
+        explain((8, 4, 16, 16), (8, 4, 4, 3, 3), training=False)
+    assert "path `unfold`: a dynamic batch must survive the export" in capsys.readouterr().out
+
+
+def test_explain_refuses_what_conv2d_refuses():
+    with pytest.raises(ShapeError, match=r"^`conv2d`: axis `Cin/G` is 3"):
+        explain((2, 3, 8, 8), (2, 4, 5, 3, 3))

@@ -1,0 +1,48 @@
+"""The issue's two operators against torch's own layers."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nni_dynconv.ops import DynamicDilConv, DynamicSepConv
+from nni_dynconv.testing import OpSuite
+
+
+class TestSepConv(OpSuite):
+    def make(self):
+        return DynamicSepConv(3, 4, 3, stride=2, norm=None)
+
+    def example(self, batch):
+        x = torch.randn(batch, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+        return x + 0.1 * x.sign()  # gradcheck does not like the kink of a ReLU
+
+    def reference(self, x, weights):
+        x = F.conv2d(x.relu(), weights["depthwise"], None, 2, 1, 1, 3)
+        return F.conv2d(x, weights["pointwise"])
+
+
+class TestDilConv(TestSepConv):
+    def make(self):
+        return DynamicDilConv(3, 4, 5, norm=None)
+
+    def reference(self, x, weights):
+        x = F.conv2d(x.relu(), weights["depthwise"], None, 1, 4, 2, 3)
+        return F.conv2d(x, weights["pointwise"])
+
+
+def test_normalisation_is_ordinary_state_and_not_counted():
+    op = DynamicSepConv(3, 4, 3)
+    assert op.num_generated == 3 * 9 + 4 * 3
+    assert sum(parameter.numel() for parameter in op.parameters()) == 2 * 4
+    assert isinstance(op.norm, nn.BatchNorm2d)
+
+
+def test_in_evaluation_it_equals_the_static_layers_with_their_weights():
+    layers = nn.Sequential(
+        nn.ReLU(), nn.Conv2d(3, 3, 3, padding=2, dilation=2, groups=3, bias=False), nn.Conv2d(3, 4, 1, bias=False)
+    )
+    op, x = DynamicDilConv(3, 4, 3).eval(), torch.randn(2, 3, 8, 8)
+    weights = {"depthwise": layers[1].weight, "pointwise": layers[2].weight}
+    torch.testing.assert_close(op(x, weights), op.norm(layers(x)))

@@ -1,0 +1,105 @@
+"""The strategy in NNI's `NasExperiment`, for each sampler, and a planted best by each."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from toy_task import ToySpace, evaluator
+
+from nni_dynconv import compat  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni.nas.experiment import NasExperiment
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+
+from nni_dynconv import DartsSampler, DynamicConv2d, DynamicWeightMutator, EnasSampler, GdasSampler, RandomSampler
+from nni_dynconv.errors import ScopeError, SpaceError
+from nni_dynconv.samplers import check_sample
+
+SAMPLERS = [RandomSampler, EnasSampler, DartsSampler, GdasSampler]
+
+
+@pytest.fixture(autouse=True)
+def own_nni_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "nni"))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_it_runs_in_a_nas_experiment_and_exports_a_sample_that_freezes(sampler):
+    mutator = DynamicWeightMutator(ToySpace(), sampler=sampler(seed=0))
+    task = evaluator(epochs=2, batches=4)
+    before = {name: value.clone() for name, value in mutator.controller.named_parameters()}
+    experiment = NasExperiment(mutator.space, task, mutator.strategy(contenders=4))
+    experiment.run()
+    (best,) = experiment.export_top_models(formatter="dict")
+    check_sample(best, mutator.choices)
+    assert mutator.freeze(best)(torch.rand(2, 1, 8, 8)).shape == (2, 1, 8, 8)
+    assert any(not torch.equal(value, before[name]) for name, value in mutator.controller.named_parameters())
+    assert {"entropy", "train_loss", "val_loss"} <= set(task.trainer.callback_metrics)
+    assert "prob/first/3" in task.trainer.callback_metrics
+    logging.getLogger("nni").handlers.clear()
+
+
+def test_the_experiment_must_search_the_mutators_own_space():
+    mutator = DynamicWeightMutator(ToySpace(), sampler=RandomSampler(0))
+    with pytest.raises(SpaceError, match=r"Write `NasExperiment\(mutator.space, evaluator, mutator.strategy\(\)\)`"):
+        mutator.strategy().mutate_model(ToySpace())
+
+
+def test_without_a_sampler_there_is_no_strategy():
+    with pytest.raises(ScopeError, match="sampler=False"):
+        DynamicWeightMutator(ToySpace(), sampler=False).strategy()
+
+
+class PlantedSpace(ModelSpace):
+    """The target is a wide blur of a wide blur: only 5x5, twice, reaches it."""
+
+    def __init__(self):
+        super().__init__()
+        for name in ("one", "two"):
+            candidates = {str(k): DynamicConv2d(1, 1, k, padding=k // 2, bias=False) for k in (1, 3, 5)}
+            setattr(self, name, LayerChoice({**candidates, "skip": torch.nn.Identity()}, label=name))
+
+    def forward(self, x):
+        return self.two(self.one(x))
+
+
+def planted_batch(generator):
+    x = torch.randn(16, 1, 12, 12, generator=generator)
+    blur = torch.ones(1, 1, 5, 5) / 5
+    return x, F.conv2d(F.conv2d(x, blur, padding=2), blur, padding=2)
+
+
+def find(sampler, seed, steps):
+    """Search in a plain loop: weights on one batch, architecture on another."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    mutator = DynamicWeightMutator(PlantedSpace(), sampler=sampler(seed=seed), base="learned")
+    roles = mutator.parameters_by_role()
+    optimizer = torch.optim.Adam(roles["weights"] + roles["controller"], lr=0.01)
+    architecture = mutator.sampler.optimizer()
+    for step in range(steps):
+        mutator.sampler.anneal(step / steps)
+        for learns_architecture in (False, True):
+            x, y = planted_batch(generator)
+            sample = mutator.reset()
+            loss = F.mse_loss(mutator(x), y)
+            mutator.zero_grad()
+            if not learns_architecture:
+                loss.backward()
+                optimizer.step()
+            elif architecture is not None:
+                loss.backward()
+                architecture.step()
+            elif mutator.sampler.learns == "rewards" or step > 0.8 * steps:
+                mutator.sampler.observe(sample, -loss.item())
+    return mutator.export()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_planted_best_architecture_is_found_from_9_of_10_seeds(sampler):
+    found = [find(sampler, seed, steps=300) for seed in range(10)]
+    assert sum(one == {"one": "5", "two": "5"} for one in found) >= 9, found
