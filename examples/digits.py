@@ -1,4 +1,4 @@
-"""The task of the numbered examples: scikit-learn's digits, each turned by a multiple of 90 degrees; the context tells which."""
+"""The task of the numbered examples: scikit-learn's digits, turned by quarters; the context tells how far."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Search networks whose weights another network makes: a plugin for Microsoft NNI 3.0.
 
-The public names are loaded on first use (PEP 562): NNI gives a tuner process ten seconds to connect, and naming the tuner
-must load neither torch nor Lightning.
+The public names are loaded on first use (PEP 562): NNI gives a tuner process ten seconds to connect, and naming the
+tuner must load neither torch nor Lightning.
 """
 
 from importlib import import_module

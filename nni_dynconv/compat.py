@@ -1,10 +1,10 @@
 """What is broken in NNI 3.0 on today's Python and torch, each with how to see it. Import NNI's NAS parts through here.
 
-1. Import order. ``import nni.nas.oneshot.pytorch`` before ``nni.nas.strategy`` goes round in a circle, and NNI's one-shot
-   strategies silently become ``ImportFailedStrategy``. See it: ``python -c "import nni.nas.oneshot.pytorch.strategy;
-   from nni.nas.strategy import DARTS; DARTS().mutate_model"``. Here ``nni.nas.strategy`` comes first.
+1. Import order. ``import nni.nas.oneshot.pytorch`` before ``nni.nas.strategy`` goes round in a circle, and NNI's
+   one-shot strategies silently become ``ImportFailedStrategy``. See it: ``python -c "import
+   nni.nas.oneshot.pytorch.strategy; from nni.nas.strategy import DARTS; DARTS().mutate_model"``. Here ``nni.nas.strategy`` comes first.
 2. Import noise. ``import nni.nas.nn.pytorch`` warns that it does not know torch's newer classes (``Buffer``,
-   ``LinearCrossEntropyOptions``). See it: ``python -W error -c "import nni.nas.nn.pytorch"``. Here the warnings are hidden.
+   ``LinearCrossEntropyOptions``). See it: ``python -W error -c "import nni.nas.nn.pytorch"``. Here they are hidden.
 3. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``. The
    package asks for ``setuptools<81``; nothing is done here.
 """
@@ -24,7 +24,7 @@ def load_nni_nas() -> None:
         logger.setLevel(logging.ERROR)
         try:
             import nni.nas.strategy
-            import nni.nas.nn.pytorch  # noqa: F401, I001 (the order is the point)
+            import nni.nas.nn.pytorch  # noqa: F401 (the order is the point)
         finally:
             logger.setLevel(level)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import ContextError
@@ -18,7 +19,7 @@ class Standardise(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:  # B D -> B D
         if self.training and len(x) == 1:
-            return (x - self.running_mean) / (self.running_var + self.eps).sqrt()
+            return F.batch_norm(x, self.running_mean, self.running_var, eps=self.eps)
         return super().forward(x)
 
 

@@ -46,8 +46,8 @@ class DynamicWeightMutator(nn.Module, Mutator):
     controller
         Makes the weights; :class:`~nni_dynconv.controllers.ChunkedController` by default.
     sampler
-        Chooses architectures; :class:`~nni_dynconv.samplers.GdasSampler` by default. ``False`` leaves the choices to one
-        of NNI's own strategies, run on ``mutator.space``.
+        Chooses architectures; :class:`~nni_dynconv.samplers.GdasSampler` by default. ``False`` leaves the choices to
+        one of NNI's own strategies, run on ``mutator.space``.
     context
         Encoder of the context, any module with ``out_dim``; ``None``: weights do not depend on a context.
     base
@@ -67,6 +67,10 @@ class DynamicWeightMutator(nn.Module, Mutator):
     >>> y = mutator(x, context=c)  # doctest: +SKIP
     >>> mutator.export()  # doctest: +SKIP
     """
+
+    sampler: Any  # a Sampler, or None
+    space: ModelSpace
+    _cur_choice_idx: int | None
 
     def __init__(
         self,
@@ -157,24 +161,25 @@ class DynamicWeightMutator(nn.Module, Mutator):
             self.sampler.greedily(greedy)
             with torch.no_grad():
                 self.apply(self.space)
-        return dict(self.sample)
+        return dict(self.sample or {})
 
     def apply(self, target: Any) -> Any:
         """Mutate a space, as NNI's ``Mutator``, or apply a function to each submodule, as ``nn.Module``."""
         if not isinstance(target, ModelSpace):
             return nn.Module.apply(self, target)
-        self._cur_model, self._cur_choice_idx, self._cur_samples = target, 0, []
+        self._cur_model, self._cur_choice_idx = target, 0
+        self._cur_samples: list[Any] = []
         self.sampler.mutation_start(self, target)
         try:
             self.mutate(target)
         finally:
             self.sampler.mutation_end(self, target)
-            self._cur_model = self._cur_choice_idx = None
+            self._cur_model, self._cur_choice_idx = None, None
         return target
 
     def mutate(self, model: ModelSpace) -> None:
         """Ask the sampler for a candidate of each label."""
-        self.sample = {label: self.choice(choice.candidates) for label, choice in self.choices.items()}
+        self.sample = {label: Mutator.choice(self, choice.candidates) for label, choice in self.choices.items()}
 
     def status(self) -> dict[str, Any]:
         """Return where the search is: the sample, its log-probability and entropy, each label's probabilities."""
@@ -274,7 +279,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
             values = _values(sample[label])
             factor = None if weights is None else weights[choice.index(sample[label])].expand(len(values))
             return Gate(values, factor)
-        if choice.inputs is None:
+        if choice.inputs is None or weights is None:
             return Gate(choice.candidates, weights)
         members = weights.new_zeros(len(choice), choice.inputs)
         for row, subset in enumerate(choice.candidates):
@@ -342,12 +347,11 @@ def _check_arguments(space: Any, controller: Any, sampler: Any, context: Any) ->
             raise ConfigError(f"`{name}` is {value!r}, but must be a {wanted.__name__} (or None).")
     if is_supernet(space):
         raise SpaceError(
-            f"{type(space).__name__} is a supernet already. Make a new one: `{type(space).__name__}(...)`, and give it to "
-            f"one mutator."
+            f"{type(space).__name__} is a supernet already. Make a new one: `{type(space).__name__}(...)`, and give it "
+            f"to one mutator."
         )
     if not any(isinstance(module, DynamicOp) for module in space.modules()):
         raise SpaceError(
             f"{type(space).__name__} has no dynamic op: there is nothing for a controller to make. Put one in, such as "
             f"`nni_dynconv.ops.DynamicConv2d`."
         )
-

@@ -32,7 +32,7 @@ class DynamicNetwork(nn.Module):
         self.architecture = dict(architecture)
 
     def forward(self, x: Any, context: Any = None) -> Tensor:
-        """Run the network, as ``network(x, context)`` or ``network((x, context))``; several inputs go in as one tuple."""
+        """Run ``network(x, context)`` or ``network((x, context))``; several inputs go in as one tuple."""
         if context is None:
             (x, *_), _, context = self.source.take_context((x,), {})
         inputs = x if isinstance(x, tuple) else (x,)

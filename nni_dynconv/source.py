@@ -56,7 +56,8 @@ class WeightSource(nn.Module):
         if base not in ("none", "learned"):
             raise ConfigError(f"`base` is {base!r}, but must be 'none' or 'learned'.")
         self.controller, self.encoder, self.base = controller, encoder, base
-        self.controller.bind(sites, _out_dim(encoder))
+        self.code_dim = _out_dim(encoder)
+        self.controller.bind(sites, self.code_dim)
         self.sites: dict[str, Site] = {}
         self.decide: Callable[[], Decision] | None = None  # the mutator's word on what runs; a copy has none
         self._set_sites(sites)
@@ -156,9 +157,9 @@ class WeightSource(nn.Module):
         if self.encoder is None:
             return None
         code = self.encoder(context)
-        if code.dim() != 2 or code.shape[1] != self.encoder.out_dim:
+        if code.dim() != 2 or code.shape[1] != self.code_dim:
             raise ContextError(
-                f"{type(self.encoder).__name__} must give (B, {self.encoder.out_dim}), but gave {tuple(code.shape)}."
+                f"{type(self.encoder).__name__} must give (B, {self.code_dim}), but gave {tuple(code.shape)}."
             )
         if len(code) == 1:
             return code[0]
@@ -238,12 +239,13 @@ def batch_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:
 def _out_dim(encoder: nn.Module | None) -> int | None:
     if encoder is None:
         return None
-    if not isinstance(getattr(encoder, "out_dim", None), int):
+    dim = getattr(encoder, "out_dim", None)
+    if not isinstance(dim, int):
         raise ConfigError(
-            f"The context encoder {type(encoder).__name__} has no `out_dim`: set it to the length of the vectors that its "
-            f"forward gives, (B, out_dim)."
+            f"The context encoder {type(encoder).__name__} has no `out_dim`: set it to the length of the vectors that "
+            f"its forward gives, (B, out_dim)."
         )
-    return encoder.out_dim
+    return dim
 
 
 def _scale(site: Site) -> Tensor:

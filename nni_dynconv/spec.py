@@ -1,4 +1,4 @@
-"""What is asked for: the tensors of an op, the place where it stands, and the plan of one architecture. No computation."""
+"""What is asked for: the tensors of an op, the place where it stands, and the plan of one architecture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mutator as a strategy of NNI's ``NasExperiment``: NNI's one-shot machinery around the user's Lightning evaluator."""
+"""The mutator as a strategy of NNI's ``NasExperiment``: NNI's one-shot machinery around a Lightning evaluator."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .errors import SpaceError
 from .mutator import DynamicWeightMutator
+from .samplers import Sampler
 
 __all__ = ["DynamicStrategy", "SearchModule"]
 
@@ -25,8 +26,8 @@ class DynamicStrategy(OneShotStrategy):
     """Search the space of a mutator by training its supernet once.
 
     Weights and controller train on training batches, by the evaluator's own optimizer and loss. The sampler learns on
-    validation batches: by gradient (DARTS, GDAS), by rewards, each the negative loss of one drawn architecture (ENAS), or
-    by comparing some architectures when training has ended (random). Validation measures the architecture that
+    validation batches: by gradient (DARTS, GDAS), by rewards, each the negative loss of one drawn architecture (ENAS),
+    or by comparing some architectures when training has ended (random). Validation measures the architecture that
     :meth:`DynamicWeightMutator.export` would give.
 
     Parameters
@@ -93,6 +94,9 @@ class DynamicStrategy(OneShotStrategy):
 
 class SearchModule(BaseOneShotLightningModule):
     """The search as a Lightning module around the evaluator's own."""
+
+    sampler: Sampler
+    mutator: DynamicWeightMutator
 
     def __init__(self, training_module: LightningModule, strategy: DynamicStrategy):
         super().__init__(training_module)
@@ -162,7 +166,9 @@ class SearchModule(BaseOneShotLightningModule):
         with _silent(self.training_module):
             for _ in range(self.strategy.contenders):
                 sample = self.resample()
-                for index, batch in enumerate(islice(self.strategy.validation_batches(), self.strategy.contender_batches)):
+                for index, batch in enumerate(
+                    islice(self.strategy.validation_batches(), self.strategy.contender_batches)
+                ):
                     batch = self.trainer.strategy.batch_to_device(batch, self.device)
                     self.sampler.observe(sample, -self._held_out_loss(batch, index))
 

@@ -1,7 +1,7 @@
 """The supernet: NNI's path-sampling super-modules, told by the open scope what runs, and how outputs are weighted.
 
-NNI's modules keep the sampled path in themselves; ours read it from the scope, so that threads do not meet and a mixture
-(DARTS) or a factor with gradient (GDAS) is one more reading of the same path.
+NNI's modules keep the sampled path in themselves; ours read it from the scope, so that threads do not meet and a
+mixture (DARTS) or a factor with gradient (GDAS) is one more reading of the same path.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import compat  # noqa: F401  isort: skip (before anything of nni.nas)
+import torch
 from nni.mutable import Categorical, Mutable
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, Repeat
 from nni.nas.nn.pytorch.cell import preprocess_cell_inputs
@@ -24,7 +25,6 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import (
     PathSamplingLayer,
     PathSamplingRepeat,
 )
-import torch
 from torch import Tensor, nn
 
 from . import scope
@@ -49,7 +49,7 @@ def mix(items: list[Any], weights: Tensor | None) -> Any:
     return weighted_sum(items, list(weights))
 
 
-class _Scoped:
+class _Scoped(BaseSuperNetModule):
     """Gives NNI's path-sampling modules their path: the scope's, or what ``resample(memo)`` told them."""
 
     label: str
@@ -96,9 +96,9 @@ class ScopedRepeat(_Scoped, PathSamplingRepeat):
         if opened is None or opened.gate is None:
             return [self._own], None
         if isinstance(self.depth_choice, Categorical):
-            found = opened.gate_of(self.depth_choice.label)
+            found = opened.gate(self.depth_choice.label)
             return list(found.values), found.weights
-        values = {label: opened.gate_of(label).values[0] for label in self.depth_choice.simplify()}
+        values = {label: opened.gate(label).values[0] for label in self.depth_choice.simplify()}
         return [self.depth_choice.freeze(values)], None
 
     def forward(self, x: Any) -> Any:
@@ -168,7 +168,7 @@ class FrozenCell(nn.Module):
 
 
 class ScopedPolicy(MixedOpPathSamplingPolicy):
-    """Arguments of NNI's parametrised modules (``MutableConv2d(kernel_size=nni.choice(...))``) from the scope's sample."""
+    """Arguments of NNI's parametrised modules, such as ``MutableConv2d``, from the scope's sample."""
 
     def forward_argument(self, operation: MixedOperation, name: str) -> Any:
         opened = scope.seen_by(operation)
@@ -228,7 +228,7 @@ def check_supported(space: ModelSpace, gradient: bool, mixes: bool) -> None:
         depth = getattr(module, "depth_choice", None)
         if isinstance(module, Repeat) and not isinstance(depth, (int, Categorical)):
             _refuse(name, "`Repeat` with an expression as its depth", "samplers that learn by gradient (DARTS, GDAS)")
-        own = [one for one in getattr(module, "mutables", [])]
+        own = list(getattr(module, "mutables", []))
         if own and not isinstance(module, (LayerChoice, InputChoice, Repeat, Cell, PathSamplingCell)):
             _refuse(name, f"`{type(module).__name__}` with `nni.choice` arguments", "samplers that learn by gradient")
 

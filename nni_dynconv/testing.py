@@ -1,4 +1,4 @@
-"""Suites that a new op, sampler or controller inherits: a class of a few lines in a test file, and pytest does the rest.
+"""Suites that a new op, sampler or controller inherits: a class of a few lines, and pytest does the rest.
 
 >>> class TestMyController(ControllerSuite):
 ...     def make(self):
@@ -11,7 +11,7 @@ import copy
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,14 +26,16 @@ __all__ = ["ControllerSuite", "OpSuite", "SamplerSuite"]
 assert ChunkedController is not None  # named in the docstring's example
 
 
-def _close(found: Any, expected: Any, message: str = "", **tolerance: float) -> None:
-    torch.testing.assert_close(found, expected, msg=(lambda text: f"{message}\n{text}") if message else None, **tolerance)
+def _close(found: Any, expected: Any, message: str = "", **tolerance: Any) -> None:
+    torch.testing.assert_close(
+        found, expected, msg=(lambda text: f"{message}\n{text}") if message else None, **tolerance
+    )
 
 
 class OpSuite(ABC):
     """An op equals a loop over the samples with torch's own functions, in value and gradient."""
 
-    tolerance = {"rtol": 1e-4, "atol": 1e-5}
+    tolerance: ClassVar[dict[str, Any]] = {"rtol": 1e-4, "atol": 1e-5}
 
     @abstractmethod
     def make(self) -> DynamicOp:
@@ -105,7 +107,7 @@ class OpSuite(ABC):
 class SamplerSuite(ABC):
     """A sampler stays in the space, is decided by its seed, restores its state, and copies."""
 
-    choices = {
+    choices: ClassVar[dict[str, Choice]] = {
         "first": Choice("first", ("a", "b", "c")),
         "inputs": Choice("inputs", ([0, 1], [0, 2], [1, 2]), inputs=3),
         "depth": Choice("depth", (1, 2)),

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from . import compat  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
@@ -18,6 +18,7 @@ from .config import check_class_args
 from .errors import ConfigError
 from .mutator import DynamicWeightMutator
 from .references import load_object
+from .source import Base
 
 __all__ = ["ReportMetric", "build", "evaluate_one", "main", "search", "warm_up"]
 
@@ -32,7 +33,8 @@ class ReportMetric(pl.Callback):
     """
 
     def __init__(self, name: str | None):
-        self.name, self.last = name, None
+        self.name = name
+        self.last: float | None = None
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.name is None or trainer.sanity_checking:
@@ -70,7 +72,7 @@ def build(settings: Mapping[str, Any], **changes: Any) -> tuple[DynamicWeightMut
         controller=checked.controller.build(),
         sampler=checked.sampler.build(**({} if "seed" in checked.sampler.args else {"seed": checked.seed})),
         context=checked.context.build() if checked.context is not None else None,
-        base=checked.base,
+        base=cast(Base, checked.base),
     )
     evaluator = load_object(checked.evaluator)(**checked.evaluator_args)
     callback = ReportMetric(checked.metric)

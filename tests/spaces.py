@@ -23,7 +23,9 @@ class OneChoice(ModelSpace):
     def __init__(self):
         super().__init__()
         self.stem = nn.Conv2d(1, CHANNELS, 1)
-        self.op = LayerChoice({"3x3": conv(3), "5x5": conv(5), "pool": nn.AvgPool2d(3, 1, 1), "skip": nn.Identity()}, label="op")
+        self.op = LayerChoice(
+            {"3x3": conv(3), "5x5": conv(5), "pool": nn.AvgPool2d(3, 1, 1), "skip": nn.Identity()}, label="op"
+        )
 
     def forward(self, x):
         return self.op(self.stem(x))
@@ -39,7 +41,9 @@ class Everything(ModelSpace):
         self.outer = LayerChoice({"separable": DynamicSepConv(CHANNELS, CHANNELS, 5), "nested": inner}, label="outer")
         self.pair = nn.ModuleList(LayerChoice({"a": conv(3), "b": conv(5)}, label="shared") for _ in range(2))
         self.inputs = InputChoice(3, n_chosen=2, label="inputs")
-        self.repeat = Repeat(lambda index: LayerChoice([conv(1), nn.Identity()], label=f"block{index}"), (0, 2), label="depth")
+        self.repeat = Repeat(
+            lambda index: LayerChoice([conv(1), nn.Identity()], label=f"block{index}"), (0, 2), label="depth"
+        )
         self.head = DynamicLinear(CHANNELS, 2)
 
     def forward(self, x):

@@ -52,13 +52,14 @@ def test_one_more_candidate_adds_one_row():
 
 def test_ten_times_as_many_candidates_grow_it_by_less_than_a_tenth():
     from examples.video_denoising.space import DenoisingSpace
-
     from nni_dynconv import DynamicWeightMutator
 
     mutator = DynamicWeightMutator(DenoisingSpace())
     count, candidates = len(mutator.source.sites), sum(map(len, mutator.choices.values()))
     assert candidates == 13
-    sites = [Site(f"{name}#{copy}", site.op, site.specs) for name, site in mutator.source.sites.items() for copy in range(10)]
+    sites = [
+        Site(f"{name}#{copy}", site.op, site.specs) for name, site in mutator.source.sites.items() for copy in range(10)
+    ]
     assert len(sites) == 10 * count
     assert _size(_bound(sites)) < 1.1 * _size(_bound(list(mutator.source.sites.values())))
 

@@ -199,13 +199,19 @@ def test_a_context_without_encoder_says_how_to_give_one():
 
 def test_a_context_of_another_batch_size_is_refused():
     mutator = make(context=True)
-    with mutator.using({"op": "3x3"}), pytest.raises(ContextError, match="The context has 2 samples, but the input has 3"):
+    with (
+        mutator.using({"op": "3x3"}),
+        pytest.raises(ContextError, match="The context has 2 samples, but the input has 3"),
+    ):
         mutator(image(3), context=vector(2))
 
 
 def test_a_context_of_another_length_is_refused():
     mutator = make(context=True)
-    with mutator.using({"op": "3x3"}), pytest.raises(ContextError, match=r"takes a context \(B, D\) with D = 5, but was given"):
+    with (
+        mutator.using({"op": "3x3"}),
+        pytest.raises(ContextError, match=r"takes a context \(B, D\) with D = 5, but was given"),
+    ):
         mutator(image(3), context=torch.zeros(3, 4))
 
 
@@ -368,7 +374,12 @@ def test_status_tells_where_the_search_is():
 
 def test_the_plan_is_a_table():
     text = str(make().plan({"op": "5x5"}))
-    assert "op/5x5  DynamicConv2d  weight 4x4x5x5, bias 4  404" in text and text.splitlines()[-1].split() == ["total", "1", "sites", "404"]
+    assert "op/5x5  DynamicConv2d  weight 4x4x5x5, bias 4  404" in text and text.splitlines()[-1].split() == [
+        "total",
+        "1",
+        "sites",
+        "404",
+    ]
 
 
 # What is refused
@@ -405,7 +416,10 @@ def test_parts_of_the_wrong_type_are_refused():
 
 def test_a_label_that_the_space_does_not_know_is_refused():
     mutator = make()
-    with pytest.raises(SampleError, match="The space has no label `opp`. Did you mean `op`?"), mutator.using({"opp": "3x3"}):
+    with (
+        pytest.raises(SampleError, match="The space has no label `opp`. Did you mean `op`?"),
+        mutator.using({"opp": "3x3"}),
+    ):
         pass
     with pytest.raises(SampleError, match="Label `op` has no candidate '7x7'"):
         mutator.freeze({"op": "7x7"})
@@ -414,7 +428,9 @@ def test_a_label_that_the_space_does_not_know_is_refused():
 @pytest.mark.parametrize("sampler", [DartsSampler, GdasSampler])
 def test_arguments_that_nni_chooses_are_refused_with_gradients_and_the_space_is_left_alone(sampler):
     space = WidthSpace()
-    with pytest.raises(SpaceError, match="Module `stem`: .*`nni.choice` arguments is not supported by samplers that learn"):
+    with pytest.raises(
+        SpaceError, match="Module `stem`: .*`nni.choice` arguments is not supported by samplers that learn"
+    ):
         DynamicWeightMutator(space, sampler=sampler())
     DynamicWeightMutator(space, sampler=RandomSampler())
 

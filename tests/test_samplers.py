@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 
@@ -130,14 +132,16 @@ class TestChoices:
         with pytest.raises(SpaceError, match="Label `x` is a Numerical, which is not supported"):
             choices_of(Numerical(0, 1, label="x"))
 
-    choices = {"op": Choice("op", ("conv3", "conv5")), "flag": Choice("flag", (True, False))}
+    choices: ClassVar = {"op": Choice("op", ("conv3", "conv5")), "flag": Choice("flag", (True, False))}
 
     def test_an_unknown_label_is_named(self):
         with pytest.raises(SampleError, match="The space has no label `opp`. Did you mean `op`?"):
             check_sample({"opp": "conv3", "flag": True}, self.choices)
 
     def test_a_missing_label_is_named(self):
-        with pytest.raises(SampleError, match=r"The sample has no `flag`; it needs a candidate for each of \['op', 'flag'\]"):
+        with pytest.raises(
+            SampleError, match=r"The sample has no `flag`; it needs a candidate for each of \['op', 'flag'\]"
+        ):
             check_sample({"op": "conv3"}, self.choices)
 
     def test_an_unknown_candidate_is_named(self):

@@ -54,26 +54,31 @@ def test_without_a_sampler_there_is_no_strategy():
 
 
 class PlantedSpace(ModelSpace):
-    """The target is a wide blur of a wide blur: only 5x5, twice, reaches it."""
+    """Two branches; the image moved by two pixels needs a 5x5 kernel, moved by three one that is dilated by three."""
 
     def __init__(self):
         super().__init__()
-        for name in ("one", "two"):
-            candidates = {str(k): DynamicConv2d(1, 1, k, padding=k // 2, bias=False) for k in (1, 3, 5)}
+        for name in ("two", "three"):
+            candidates = {f"conv{k}": DynamicConv2d(1, 1, k, padding=k // 2, bias=False) for k in (1, 3, 5)}
+            candidates["dilated"] = DynamicConv2d(1, 1, 3, padding=3, dilation=3, bias=False)
             setattr(self, name, LayerChoice({**candidates, "skip": torch.nn.Identity()}, label=name))
+        self.scale = torch.nn.Parameter(torch.ones(()))
 
     def forward(self, x):
-        return self.two(self.one(x))
+        return self.scale * torch.cat([self.two(x), self.three(x)], dim=1)
+
+
+BEST = {"two": "conv5", "three": "dilated"}
 
 
 def planted_batch(generator):
     x = torch.randn(16, 1, 12, 12, generator=generator)
-    blur = torch.ones(1, 1, 5, 5) / 5
-    return x, F.conv2d(F.conv2d(x, blur, padding=2), blur, padding=2)
+    moved = [F.pad(x, (by, 0))[..., : x.shape[-1]] for by in (2, 3)]
+    return x, torch.cat(moved, dim=1)
 
 
 def find(sampler, seed, steps):
-    """Search in a plain loop: weights on one batch, architecture on another."""
+    """Search in a plain loop: weights on one batch, and after a warm-up the architecture on another."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     mutator = DynamicWeightMutator(PlantedSpace(), sampler=sampler(seed=seed), base="learned")
@@ -90,10 +95,10 @@ def find(sampler, seed, steps):
             if not learns_architecture:
                 loss.backward()
                 optimizer.step()
-            elif architecture is not None:
+            elif step > steps / 3 and architecture is not None:
                 loss.backward()
                 architecture.step()
-            elif mutator.sampler.learns == "rewards" or step > 0.8 * steps:
+            elif step > steps / 3:
                 mutator.sampler.observe(sample, -loss.item())
     return mutator.export()
 
@@ -101,5 +106,5 @@ def find(sampler, seed, steps):
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_planted_best_architecture_is_found_from_9_of_10_seeds(sampler):
-    found = [find(sampler, seed, steps=300) for seed in range(10)]
-    assert sum(one == {"one": "5", "two": "5"} for one in found) >= 9, found
+    found = [find(sampler, seed, steps=450) for seed in range(10)]
+    assert sum(one == BEST for one in found) >= 9, [one for one in found if one != BEST]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import nni
-import nni.nas.strategy  # noqa: F401  (before anything under nni.nas.oneshot)
+import nni.nas.strategy
 import torch
 import torch.nn.functional as F
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
-from nni_dynconv.ops import DynamicConv2d
 from torch import nn
+
+from nni_dynconv.ops import DynamicConv2d
 
 CHANNELS = 2
 

@@ -12,7 +12,7 @@ import nni
 import torch
 from torch import nn
 
-from nni_dynconv import DynamicWeightMutator, export
+from nni_dynconv import DynamicNetwork, DynamicWeightMutator, export
 from nni_dynconv.controllers import ChunkedController
 from nni_dynconv.samplers import RandomSampler
 
@@ -177,7 +177,7 @@ def probabilities(mutator: DynamicWeightMutator) -> dict[str, dict[str, float]]:
 def save(networks: Mapping[str, nn.Module], folder: Path, sample: Mapping[str, str]) -> None:
     """Write the dynamic network, as :func:`nni_dynconv.load` reads it, and its twin beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    export.save(networks["dynamic"].eval(), folder, architecture=dict(sample))
-    twin = networks["static_twin"]
-    if isinstance(twin, StaticTwin):
-        save_twin(twin, folder)
+    dynamic, twin = networks["dynamic"], networks["static_twin"]
+    assert isinstance(dynamic, DynamicNetwork) and isinstance(twin, StaticTwin)
+    export.save(dynamic, folder, architecture=dict(sample))
+    save_twin(twin, folder)

@@ -16,8 +16,8 @@ class Controller(nn.Module, ABC):
     """Makes the weights of sites, out of a context or out of nothing.
 
     A subclass writes two methods: :meth:`bind` learns which sites there are and makes what it needs for them,
-    :meth:`generate` makes their weights. It makes values of unit variance at the start; the package scales each tensor by
-    its fan-in, adds the base where there is one, and cuts the flat vector into tensors.
+    :meth:`generate` makes their weights. It makes values of unit variance at the start; the package scales each tensor
+    by its fan-in, adds the base where there is one, and cuts the flat vector into tensors.
     """
 
     @abstractmethod

@@ -32,8 +32,8 @@ class ChunkedController(Controller):
     Notes
     -----
     At the start each source (site, position, context) contributes equally to the first layer and the output has unit
-    variance, whatever the widths: with the scale by fan-in that follows, this is hyperfan-in initialisation. The context
-    is layer-normalised, as that scheme needs its variance to be known.
+    variance, whatever the widths: with the scale by fan-in that follows, this is hyperfan-in initialisation. The
+    context is layer-normalised, as that scheme needs its variance to be known.
 
     References
     ----------

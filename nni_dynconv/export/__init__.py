@@ -1,4 +1,4 @@
-"""Networks and supernets on disk: safetensors and JSON. A network is read back without NNI and without its own class."""
+"""Networks and supernets on disk: safetensors and JSON. A network is read back without NNI or its class."""
 
 from .files import load, load_supernet, save, save_supernet
 

@@ -47,10 +47,11 @@ def save(network: DynamicNetwork, folder: str | Path, architecture: Mapping[str,
     source = network.source
     traced = graph.trace(network.network)
     encoder = None if source.encoder is None else graph.trace(nn.Sequential(source.encoder))
+    written = None if encoder is None else {**graph.describe_network(encoder), "out_dim": source.code_dim}
     description = {
         "format": FORMAT,
         "network": graph.describe_network(traced),
-        "encoder": None if encoder is None else {**graph.describe_network(encoder), "out_dim": source.encoder.out_dim},
+        "encoder": written,
         "controller": modules.describe_module(source.controller, "controller", complete=False),
         "base": source.base,
         "ops": _ops_of(traced),
@@ -86,7 +87,15 @@ def load(folder: str | Path) -> DynamicNetwork:
             raise ExportError(f"format {description['format']}, but this version reads {FORMAT}")
         network = _make_network(description, sample)
         _fill(network, tensors)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:
         raise ExportError(
             f"There is no network that can be read in `{folder}`: {error}\nA search writes one, and so does "
             f"`nni_dynconv.export.save(mutator.freeze(sample), folder)`."
@@ -157,7 +166,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def save_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
-    """Write a mutator's supernet with its controller: ``supernet.safetensors``, and its choices as ``supernet.json``."""
+    """Write a mutator's supernet, controller included, as ``supernet.safetensors``, and its choices beside it."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     choices = {label: list(choice.candidates) for label, choice in mutator.choices.items()}
@@ -183,8 +192,8 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     if ours != theirs:
         name = next(name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name))
         raise ExportError(
-            f"The supernet in `{folder}` is of another space or controller: `{name}` is {ours.get(name, 'missing')} here "
-            f"but {theirs.get(name, 'missing')} there. Delete the folder to make it anew, or use the settings it was made "
-            f"with."
+            f"The supernet in `{folder}` is of another space or controller: `{name}` is {ours.get(name, 'missing')} "
+            f"here but {theirs.get(name, 'missing')} there. Delete the folder to make it anew, or use the settings "
+            f"that it was made with."
         )
     mutator.space.load_state_dict(tensors)

@@ -19,7 +19,18 @@ __all__ = ["describe_network", "make_network", "trace"]
 
 LEAVES = (DynamicOp, context.VectorContext, context.FeatureMapContext, context.SequenceContext)
 PLACES = ("torch", "torch.nn.functional", "torch._C._nn", "operator", "_operator", "math")
-FORBIDDEN = ("load", "save", "compile", "classes", "ops", "hub", "import_ir_module", "attrgetter", "methodcaller", "call")
+FORBIDDEN = (
+    "load",
+    "save",
+    "compile",
+    "classes",
+    "ops",
+    "hub",
+    "import_ir_module",
+    "attrgetter",
+    "methodcaller",
+    "call",
+)
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _PATH = re.compile(r"\w+(\.\w+)*")
 
@@ -48,8 +59,8 @@ def trace(network: nn.Module) -> fx.GraphModule:
         return traced
     except (fx.proxy.TraceError, TypeError, RuntimeError, NotImplementedError) as error:
         raise ExportError(
-            f"{type(network).__name__} cannot be written as a graph: {error} Keep decisions that depend on tensors out of "
-            f"its forward, or put them into a module of their own that `torch.fx` can trace."
+            f"{type(network).__name__} cannot be written as a graph: {error} Keep decisions that depend on tensors out "
+            f"of its forward, or put them into a module of their own that `torch.fx` can trace."
         ) from error
     finally:
         network.train(training)
@@ -79,7 +90,8 @@ def make_network(description: dict[str, Any]) -> fx.GraphModule:
     for path, one in description["tensors"].items():
         empty = torch.empty(one["shape"])
         attributes[path] = nn.Parameter(empty) if one["parameter"] else empty
-    graph, nodes = fx.Graph(), {}
+    graph = fx.Graph()
+    nodes: dict[str, fx.Node] = {}
     for written in description["nodes"]:
         nodes[written["name"]] = _read_node(graph, written, nodes)
     graph.lint()

@@ -79,8 +79,8 @@ def describe_module(module: nn.Module, path: str = "", complete: bool = True) ->
             continue
         if not hasattr(module, name):
             raise ExportError(
-                f"`{path or cls.__name__}` ({cls.__name__}) cannot be written: it does not keep its constructor's argument "
-                f"`{name}`. Keep it as `self.{name}`."
+                f"`{path or cls.__name__}` ({cls.__name__}) cannot be written: it does not keep its constructor's "
+                f"argument `{name}`. Keep it as `self.{name}`."
             )
         value = getattr(module, name)
         bias = name == "bias" and not isinstance(value, bool)  # torch's layers take a bool and keep a parameter or None
@@ -105,7 +105,9 @@ def make_module(description: dict[str, Any]) -> nn.Module:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise ExportError(f"The class `{description['class']}` of the saved network is not to be found: {error}.") from None
+        raise ExportError(
+            f"The class `{description['class']}` of the saved network is not to be found: {error}."
+        ) from None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise ExportError(f"`{description['class']}` is no class of torch modules.")
     return found(**{key: decode(value) for key, value in description["args"].items()})

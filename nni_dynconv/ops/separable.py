@@ -29,8 +29,8 @@ class DynamicSepConv(DynamicOp):
     dilation
         Of the depthwise convolution.
     norm
-        Makes the normalisation from its number of channels, or is it; ``None`` for none. It is ordinary state, learned and not
-        generated: ``num_generated`` does not count it, and in training BatchNorm lets the samples of a batch meet.
+        Makes the normalisation from its number of channels, or is it; ``None`` for none. It is ordinary state, learned
+        and not generated: ``num_generated`` does not count it, and in training BatchNorm lets samples meet.
 
     References
     ----------

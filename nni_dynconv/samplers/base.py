@@ -34,7 +34,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
     mixes = False
     """Whether a forward runs all candidates, mixed by :meth:`relaxed`, instead of the drawn one."""
     learns: Literal["gradient", "rewards", "selection"] = "rewards"
-    """By what it learns: the gradient of a loss through :meth:`relaxed`, rewards during the search, or rewards after it."""
+    """By what it learns: a loss's gradient through :meth:`relaxed`, rewards during the search, or rewards after it."""
 
     def __init__(self, seed: int | None = None):
         super().__init__()

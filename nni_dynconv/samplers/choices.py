@@ -73,8 +73,8 @@ def _choice(label: str, mutable: Any) -> Choice:
         count = math.comb(len(mutable.values), mutable.n_chosen)
         if count > MOST_CANDIDATES:
             raise SpaceError(
-                f"Label `{label}` chooses {mutable.n_chosen} of {len(mutable.values)} inputs: {count} combinations, more "
-                f"than {MOST_CANDIDATES}. Choose fewer, or split it into several choices."
+                f"Label `{label}` chooses {mutable.n_chosen} of {len(mutable.values)} inputs: {count} combinations, "
+                f"more than {MOST_CANDIDATES}. Choose fewer, or split it into several choices."
             )
         subsets = itertools.combinations(mutable.values, mutable.n_chosen)
         return Choice(label, tuple(list(subset) for subset in subsets), inputs=len(mutable.values))

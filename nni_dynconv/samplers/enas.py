@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .base import Sampler, Walk
 
@@ -36,8 +36,8 @@ class EnasSampler(Sampler):
 
     Notes
     -----
-    The paper subtracts a moving average of the reward; here the difference is also divided by its moving spread, so that
-    the scale of a loss does not matter.
+    The paper subtracts a moving average of the reward; here the difference is also divided by its moving spread, so
+    that the scale of a loss does not matter.
 
     References
     ----------
@@ -66,17 +66,21 @@ class EnasSampler(Sampler):
             self.heads = nn.ModuleList(nn.Linear(self.hidden, size, bias=False) for size in sizes)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -0.1, 0.1, generator=self.generator)
+        self.baseline: Tensor
+        self.spread: Tensor
+        self.observed: Tensor
         self.register_buffer("baseline", torch.zeros(()))
         self.register_buffer("spread", torch.zeros(()))
         self.register_buffer("observed", torch.zeros((), dtype=torch.long))
         self._adam = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
 
     def walk(self) -> Walk:
+        x: Tensor
         x, state = self.start, None
         for token, head in zip(self.tokens, self.heads, strict=True):
             state = self.cell(x, state)
             number = yield self.tanh_constant * torch.tanh(head(state[0])[0])
-            x = token.weight[number : number + 1]
+            x = token(torch.tensor([number], device=x.device))
 
     def observe(self, sample: Mapping[str, Any], reward: float) -> None:
         advantage = self._advantage(reward)

@@ -13,8 +13,8 @@ __all__ = ["GdasSampler"]
 class GdasSampler(DifferentiableSampler):
     """Draw one candidate by Gumbel-max; its output is scaled by a factor of one that carries the gradient.
 
-    ``p = softmax((log_softmax(alpha) + gumbel) / tau)``, ``factor = onehot(argmax p) - stop_gradient(p) + p``. The noise is
-    drawn once for each label and ``reset()``, so that layers which share a label agree.
+    ``p = softmax((log_softmax(alpha) + gumbel) / tau)``, ``factor = onehot(argmax p) - stop_gradient(p) + p``. The
+    noise is drawn once for each label and ``reset()``, so that layers which share a label agree.
 
     Parameters
     ----------

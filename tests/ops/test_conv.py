@@ -102,5 +102,7 @@ class TestParams:
 
     def test_a_weight_of_the_wrong_shape_is_refused(self):
         weights = {"weight": torch.zeros(4, 2, 5, 5), "bias": torch.zeros(4)}
-        with pytest.raises(ParamsError, match=r"`weight` must be \(4, 2, 3, 3\) or \(B, 4, 2, 3, 3\), but is \(4, 2, 5, 5\)"):
+        with pytest.raises(
+            ParamsError, match=r"`weight` must be \(4, 2, 3, 3\) or \(B, 4, 2, 3, 3\), but is \(4, 2, 5, 5\)"
+        ):
             self.op(torch.zeros(1, 2, 5, 5), weights)

@@ -1,0 +1,60 @@
+# Everything runs from a bare clone: each target first installs what it needs into .venv/, with the versions of
+# constraints.txt. Another Python: `make PYTHON=python3.12 ...`. pip's own settings (PIP_INDEX_URL,
+# PIP_FIND_LINKS, ...) are respected.
+
+PYTHON ?= python3
+# Processes that run tests side by side.
+JOBS ?= 2
+# More arguments for pytest: `make test ARGS="-k tuner -x"`.
+ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+SETUP_FILES := setup.cfg setup.py pyproject.toml constraints.txt $(wildcard nni_dynconv/csrc/*)
+# One thread each: the tests run side by side, and threads only get in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup search test test-slow check format bench clean
+
+help:  ## show this
+	@echo "make TARGET, where TARGET is:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+
+setup: $(STAMP)  ## install into .venv/ (the other targets do it by themselves)
+
+$(STAMP): $(SETUP_FILES)
+	@echo "Installing into .venv/ (once; this takes a few minutes) ..."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel
+	@rm -f nni_dynconv/_kernels*
+	@$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[examples,dev]'
+	@ls nni_dynconv/_kernels* > /dev/null 2>&1 || \
+		echo "The compiled kernels could not be built (is there a C++ compiler?). PyTorch's own serve, more slowly."
+	@touch $@
+
+search: $(STAMP)  ## search a network on real video, through nnictl (a few minutes)
+	@$(BIN)/nni-dynconv launch configs/one_shot.yml --output runs/quickstart
+
+test: $(STAMP)  ## run the tests
+	@$(PYTEST) -n $(JOBS) --dist worksteal $(ARGS)
+
+test-slow: $(STAMP)  ## run the tests that are marked `slow`
+	@$(PYTEST) -n $(JOBS) --dist worksteal -m slow $(ARGS)
+
+check: $(STAMP)  ## lint, formatting, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## format the code and mend what the linter can mend
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP)  ## run the benchmarks, against peers
+	@ls benchmarks/bench_*.py > /dev/null
+	@set -e; for one in benchmarks/bench_*.py; do echo "== $$one"; $(BIN)/python "$$one"; done
+
+clean:  ## remove .venv/, caches and what was built; runs/ stays, for it holds your results
+	rm -rf .venv build dist *.egg-info nni_dynconv/_kernels* .pytest_cache .mypy_cache .ruff_cache .hypothesis lightning_logs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
