@@ -1,8 +1,8 @@
 """What is broken in NNI 3.0 on today's Python and torch, each with how to see it. Import NNI's NAS parts through here.
 
-1. Import order. ``import nni.nas.oneshot.pytorch`` before ``nni.nas.strategy`` goes round in a circle, and NNI's
-   one-shot strategies silently become ``ImportFailedStrategy``. See it: ``python -c "import
-   nni.nas.oneshot.pytorch.strategy; from nni.nas.strategy import DARTS; DARTS().mutate_model"``. Here ``nni.nas.strategy`` comes first.
+1. Import order. ``import nni.nas.oneshot.pytorch.strategy`` before ``nni.nas.strategy`` goes round in a circle, and
+   NNI's one-shot strategies silently become ``ImportFailedStrategy``. See it: import both in that order, then look at
+   ``nni.nas.strategy.DARTS``. Here ``nni.nas.strategy`` comes first.
 2. Import noise. ``import nni.nas.nn.pytorch`` warns that it does not know torch's newer classes (``Buffer``,
    ``LinearCrossEntropyOptions``). See it: ``python -W error -c "import nni.nas.nn.pytorch"``. Here they are hidden.
 3. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``. The

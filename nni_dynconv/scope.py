@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .errors import ScopeError
 
-__all__ = ["Gate", "Scope", "close", "current", "enter", "open_", "seen_by", "weights_for"]
+__all__ = ["Gate", "Scope", "close", "current", "current_of", "enter", "open_", "seen_by", "weights_for"]
 
 Weights = Mapping[str, Tensor]
 
@@ -59,6 +59,7 @@ class Scope:
     sample: Mapping[str, Any] | None = None
     context: Any = None
     token: Token[Scope | None] | None = None
+    outer: Scope | None = None
     again: Callable[[], Scope] | None = None
     """Makes the same scope anew: for a forward that first ran without gradient inside one that wanted it."""
     made: dict[str, Weights] = field(default_factory=dict)
@@ -90,12 +91,22 @@ def current() -> Scope | None:
 
 def open_(scope: Scope) -> Token[Scope | None]:
     """Open a scope; whoever does calls :func:`close` in a ``finally``."""
+    scope.outer = _scope.get()
     return _scope.set(scope)
+
+
+def current_of(owner: object) -> Scope | None:
+    """Return the innermost open scope of an owner."""
+    opened = _scope.get()
+    while opened is not None and opened.owner is not owner:
+        opened = opened.outer
+    return opened
 
 
 def close(scope: Scope, token: Token[Scope | None]) -> None:
     """Close a scope and let its weights go."""
     _scope.reset(token)
+    scope.outer = None
     scope.made.clear()
     scope.gates.clear()
 

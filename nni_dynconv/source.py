@@ -191,8 +191,8 @@ class WeightSource(nn.Module):
 
     def _before(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs, context = self.take_context(args, kwargs)
-        outer = scope.current()
-        if outer is not None and outer.owner is self:  # inside `using`
+        outer = scope.current_of(self)
+        if outer is not None:  # inside `using`
             decision = outer.sample, outer.gate
             context = outer.context if context is None else context
         else:

@@ -46,7 +46,9 @@ def save(network: DynamicNetwork, folder: str | Path, architecture: Mapping[str,
     """
     source = network.source
     traced = graph.trace(network.network)
-    encoder = None if source.encoder is None else graph.trace(nn.Sequential(source.encoder))
+    encoder = (
+        None if source.encoder is None else graph.trace(nn.Sequential(source.encoder).train(source.encoder.training))
+    )
     written = None if encoder is None else {**graph.describe_network(encoder), "out_dim": source.code_dim}
     description = {
         "format": FORMAT,

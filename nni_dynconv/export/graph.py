@@ -18,6 +18,7 @@ from . import modules
 __all__ = ["describe_network", "make_network", "trace"]
 
 LEAVES = (DynamicOp, context.VectorContext, context.FeatureMapContext, context.SequenceContext)
+OPERATIONS = ("placeholder", "get_attr", "call_module", "call_function", "call_method", "output")
 PLACES = ("torch", "torch.nn.functional", "torch._C._nn", "operator", "_operator", "math")
 FORBIDDEN = (
     "load",
@@ -117,6 +118,8 @@ def _read_node(graph: fx.Graph, written: dict[str, Any], nodes: dict[str, fx.Nod
     args = _read(written["args"], nodes)
     kwargs = {key: _read(value, nodes) for key, value in written["kwargs"].items()}
     pattern = _NAME if op in ("placeholder", "call_method", "output") else _PATH
+    if op not in OPERATIONS:
+        raise ExportError(f"The saved network has a node `{name}` of the unknown kind `{op}`.")
     if not _NAME.fullmatch(name) or not pattern.fullmatch(target):
         raise ExportError(f"The saved network has a node `{name}` with the target `{target}`, which is no name.")
     if op == "call_method" and target.startswith("_"):

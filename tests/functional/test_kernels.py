@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import nni_dynconv.functional
 from nni_dynconv.functional import conv2d, kernels, without_kernels
 from nni_dynconv.functional.depthwise import CompiledDepthwise
+from nni_dynconv.functional.geometry import measure
 from nni_dynconv.functional.operators import depthwise_operator
 
 built = pytest.mark.skipif(not kernels.loaded(), reason="the compiled kernels are not built, or turned off")
@@ -127,28 +128,32 @@ def test_calls_from_many_threads_do_not_meet():
             torch.testing.assert_close(y, expected, atol=0, rtol=0)
 
 
-def _convolve(queue):
-    torch.set_num_threads(2)
+def _convolve_on_two_threads(queue):
+    # torch's own threads do not survive a fork: torch runs on one, the kernel on two
     x, weight = [one.detach() for one in make(8, 16, 40, 40, 5)]
-    queue.put(kernels.forward(x, weight, _measure(x, weight)).sum().item())
-
-
-def _measure(x, weight):
-    return nni_dynconv.functional.geometry.measure(x.shape, weight.shape, None, 1, 2, 1, 16)
+    y = torch.zeros(8, 16, 40, 40)
+    struct = kernels._struct(measure(x.shape, weight.shape, None, 1, 2, 1, 16), 2)
+    kernels._library.nni_dynconv_depthwise(struct, x.data_ptr(), weight.data_ptr(), y.data_ptr())
+    queue.put(y[0, 0].tolist())
 
 
 @built
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+@pytest.mark.timeout(60)
 def test_a_forked_child_has_threads_of_its_own():
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
+    _convolve_on_two_threads(queue)  # the parent's pool has started
     before = torch.get_num_threads()
-    _convolve(queue)  # the parent's pool has started
-    torch.set_num_threads(before)
-    child = context.Process(target=_convolve, args=(queue,))
-    child.start()
-    assert queue.get(timeout=60) == pytest.approx(queue.get(timeout=60))
-    child.join(60)
+    torch.set_num_threads(1)
+    try:
+        child = context.Process(target=_convolve_on_two_threads, args=(queue,))
+        child.start()
+        assert queue.get(timeout=30) == queue.get(timeout=30)
+        child.join(30)
+    finally:
+        torch.set_num_threads(before)
+        child.kill()
 
 
 @built

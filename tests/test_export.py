@@ -1,0 +1,194 @@
+"""Saved networks come back without NNI and without their class; supernets come back into the same space only."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from spaces import CellSpace, Everything, OneChoice, PlainCellSpace, image, vector
+from torch import nn
+
+import nni_dynconv
+from nni_dynconv import DynamicWeightMutator, FeatureMapContext, RandomSampler, SequenceContext, VectorContext, export
+from nni_dynconv.errors import ExportError
+
+
+class OwnEncoder(nn.Module):
+    """What a user writes: layers, a function, a shape."""
+
+    out_dim = 6
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 6)
+        self.shift = nn.Parameter(torch.randn(6))
+
+    def forward(self, context):
+        return torch.tanh(self.layer(context)) + self.shift / context.shape[1]
+
+
+def frozen(space=OneChoice, encoder=None, base="none", **choices):
+    torch.manual_seed(0)
+    mutator = DynamicWeightMutator(space(), sampler=RandomSampler(seed=0), context=encoder, base=base).eval()
+    return mutator.freeze({**mutator.reset(), **choices})
+
+
+CONTEXTS = [
+    (lambda: None, None),
+    (lambda: VectorContext(5, 8), vector()),
+    (lambda: FeatureMapContext(2, 8), torch.randn(3, 2, 8, 8)),
+    (lambda: SequenceContext(5, 8), torch.randn(3, 4, 5)),
+    (OwnEncoder, vector()),
+]
+
+
+@pytest.mark.parametrize("space", [OneChoice, Everything, CellSpace, PlainCellSpace])
+@pytest.mark.parametrize(("encoder", "context"), CONTEXTS)
+def test_a_network_comes_back_as_it_was(space, encoder, context, tmp_path):
+    network = frozen(space, encoder(), base="learned")
+    export.save(network, tmp_path)
+    again = nni_dynconv.load(tmp_path)
+    assert again.architecture == network.architecture and not again.training
+    for batch in (3, 1):
+        given = None if context is None else context[:batch]
+        torch.testing.assert_close(again(image(batch), given), network(image(batch), given))
+
+
+def test_it_is_read_without_nni_in_another_process(tmp_path):
+    network, x = frozen(encoder=OwnEncoder(), op="5x5"), image()
+    export.save(network, tmp_path)
+    save_file({"x": x, "context": vector(), "y": network(x, vector()).detach()}, tmp_path / "expected.safetensors")
+    code = """
+import sys, torch, nni_dynconv
+from safetensors.torch import load_file
+expected = load_file(sys.argv[1] + "/expected.safetensors")
+network = nni_dynconv.load(sys.argv[1])
+torch.testing.assert_close(network(expected["x"], expected["context"]), expected["y"])
+assert "nni" not in sys.modules and "spaces" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def test_the_files_are_json_and_safetensors(tmp_path):
+    export.save(frozen(op="3x3"), tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [
+        "architecture.json",
+        "network.json",
+        "network.safetensors",
+    ]
+    assert json.loads((tmp_path / "architecture.json").read_text()) == {"architecture": {"op": "3x3"}}
+    assert len(json.loads((tmp_path / "network.json").read_text())["sites"]) == 1
+
+
+def test_saving_leaves_the_network_as_it_was(tmp_path):
+    network = frozen(op="3x3").train()
+    export.save(network, tmp_path)
+    assert network.training and network.network.training
+
+
+def test_a_folder_without_a_network_is_refused_in_words(tmp_path):
+    with pytest.raises(ExportError, match=r"There is no network that can be read in (.|\n)*A search writes one"):
+        nni_dynconv.load(tmp_path)
+
+
+def test_a_damaged_file_is_refused_in_words(tmp_path):
+    export.save(frozen(op="3x3"), tmp_path)
+    path = tmp_path / "network.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ExportError, match="There is no network that can be read"):
+        nni_dynconv.load(tmp_path)
+
+
+def test_a_tensor_that_is_missing_is_refused_in_words(tmp_path):
+    export.save(frozen(op="3x3"), tmp_path)
+    tensors = load_file(tmp_path / "network.safetensors")
+    tensors.pop("source.controller.embedding")
+    save_file(tensors, tmp_path / "network.safetensors")
+    with pytest.raises(ExportError, match="controller.embedding"):
+        nni_dynconv.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("target", "os.system"),
+        ("target", "torch.load"),
+        ("target", "builtins.eval"),
+        ("name", "x = __import__('os')"),
+        ("op", "call_everything"),
+    ],
+)
+def test_a_file_that_calls_anything_but_torchs_functions_is_refused(key, value, tmp_path):
+    export.save(frozen(Everything), tmp_path)
+    description = json.loads((tmp_path / "network.json").read_text())
+    node = next(node for node in description["network"]["nodes"] if node["op"] == "call_function")
+    node[key] = value
+    (tmp_path / "network.json").write_text(json.dumps(description))
+    with pytest.raises(ExportError, match="There is no network that can be read"):
+        nni_dynconv.load(tmp_path)
+
+
+def test_a_class_that_is_no_module_is_refused(tmp_path):
+    export.save(frozen(op="3x3"), tmp_path)
+    text = (
+        (tmp_path / "network.json")
+        .read_text()
+        .replace("nni_dynconv.controllers.chunked:ChunkedController", "os:system")
+    )
+    (tmp_path / "network.json").write_text(text)
+    with pytest.raises(ExportError, match="`os:system` is no class of torch modules"):
+        nni_dynconv.load(tmp_path)
+
+
+class Deciding(OneChoice):
+    def forward(self, x):
+        x = self.stem(x)
+        return self.op(x) if x.sum() > 0 else x
+
+
+class Forgetful(nn.Hardtanh):
+    def __init__(self, limit):
+        super().__init__(-limit, limit)
+
+
+def test_a_forward_that_decides_by_values_is_refused_in_words(tmp_path):
+    with pytest.raises(ExportError, match="Deciding cannot be written as a graph: .*Keep decisions"):
+        export.save(frozen(Deciding, op="3x3"), tmp_path)
+
+
+def test_a_layer_that_forgets_its_arguments_is_refused_in_words():
+    from nni_dynconv.export.modules import describe_module
+
+    with pytest.raises(ExportError, match="does not keep its constructor's argument `limit`. Keep it as `self.limit`"):
+        describe_module(Forgetful(2.0), "act")
+
+
+class TestSupernet:
+    def make(self, space=OneChoice, seed=0):
+        torch.manual_seed(seed)
+        return DynamicWeightMutator(space(), sampler=RandomSampler(seed=0), base="learned").eval()
+
+    def test_it_comes_back(self, tmp_path):
+        mutator, other = self.make(), self.make(seed=1)
+        export.save_supernet(mutator, tmp_path)
+        export.load_supernet(other, tmp_path)
+        for sample in ({"op": "3x3"}, {"op": "5x5"}):
+            with mutator.using(sample), other.using(sample):
+                torch.testing.assert_close(mutator(image()), other(image()))
+
+    def test_one_of_another_space_is_refused_and_nothing_is_loaded(self, tmp_path):
+        export.save_supernet(self.make(Everything), tmp_path)
+        mutator = self.make()
+        before = {name: value.clone() for name, value in mutator.space.state_dict().items()}
+        with pytest.raises(ExportError, match="is of another space or controller: `.*` is .* here but .* there"):
+            export.load_supernet(mutator, tmp_path)
+        assert all(torch.equal(value, before[name]) for name, value in mutator.space.state_dict().items())
+
+    def test_a_missing_one_is_refused(self, tmp_path):
+        with pytest.raises(ExportError, match="There is no supernet that can be read"):
+            export.load_supernet(self.make(), tmp_path / "none")
