@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-from . import compat  # noqa: F401  isort: skip (before anything of nni.nas)
+from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from nni.nas.evaluator.pytorch import LightningModule
 from nni.nas.nn.pytorch import ModelSpace

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import compat  # noqa: F401  isort: skip (before anything of nni.nas)
+from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from nni.mutable import Categorical, Mutable
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, Repeat

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from . import compat  # noqa: F401  isort: skip (before anything of nni.nas)
+from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 import pytorch_lightning as pl
 import torch

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from nni.tuner import Tuner
 
+from .compat import mend_resume
 from .config import (
     RunSettings,
     check_class_args,
@@ -85,6 +86,8 @@ class DynamicWeightTuner(Tuner):
 
     def __init__(self, **class_args: Any) -> None:
         super().__init__()
+        if os.environ.get("SDK_PROCESS") == "dispatcher":
+            mend_resume()
         self._code_directory = experiment_code_directory(sys.argv)
         self.settings: RunSettings = check_class_args(class_args, code_directory=self._code_directory)
         self._lock = threading.RLock()

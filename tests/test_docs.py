@@ -1,0 +1,365 @@
+"""What a newcomer reads is true: blocks of code run, YAMLs are checked, files exist, tables name what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from spaces import CHANNELS, conv
+
+from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import nni
+from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, Repeat
+from torch import nn
+
+import nni_dynconv
+from nni_dynconv import DynamicConv2d, DynamicWeightMutator, context, controllers, export, ops, parts, samplers
+from nni_dynconv.config import RunSettings, check_config
+from nni_dynconv.errors import SpaceError
+from nni_dynconv.testing import ControllerSuite, OpSuite, SamplerSuite
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
+SUITES = (ControllerSuite, OpSuite, SamplerSuite)
+
+
+def read(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(language):
+    """Each block of a language as a parameter that is named by page and line."""
+    found = []
+    for page in PAGES:
+        text = read(page)
+        for match in re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            line = text.count("\n", 0, match.start()) + 2
+            found.append(pytest.param(page, line, match.group(1), id=f"{page}:{line}"))
+    return found
+
+
+def table(page, before):
+    """Rows of the first table from a text on, each a list of cells; the head is left out."""
+    text = read(page)
+    rows = re.search(r"(?:^\|.*\n)+", text[text.index(before) :], re.MULTILINE).group(0).splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def first_words(page, before):
+    """The first words in backticks of a table's first cells."""
+    return [re.match(r"`([^`]+)`", cell).group(1) for cell, *_ in table(page, before) if cell.startswith("`")]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An own folder with the examples, an own home, and a run of the quickstart with untrained weights."""
+    from examples.video_denoising.report import fresh_dynamic
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "nni"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    sample = {"filter": "conv7", "first": "conv5", "second": "conv3"}
+    export.save(fresh_dynamic(sample, seed=0), "runs/quickstart", architecture=sample)
+    yield tmp_path
+    logging.getLogger("nni").handlers.clear()
+
+
+# Code
+
+
+@pytest.mark.parametrize(("page", "line", "code"), blocks("python"))
+def test_a_python_block_runs_alone_and_its_suites_pass(page, line, code, workplace):
+    names = {"__name__": "documented"}
+    exec(compile("\n" * (line - 1) + code, str(ROOT / page), "exec"), names)  # noqa: S102 (that is the test)
+    for suite in [one for one in names.values() if isinstance(one, type) and issubclass(one, SUITES)]:
+        if suite not in SUITES:
+            run_suite(suite)
+
+
+def run_suite(suite):
+    tests = [name for name in dir(suite) if name.startswith("test_")]
+    assert len(tests) > 5
+    for name in tests:
+        getattr(suite(), name)()
+
+
+@pytest.mark.parametrize(("page", "line", "text"), blocks("yaml"))
+def test_a_yaml_block_that_is_a_whole_experiment_passes_the_check(page, line, text, workplace):
+    if "tuner" not in yaml.safe_load(text):
+        pytest.skip("a part of a YAML")
+    path = workplace / "experiment.yml"
+    path.write_text(text)
+    assert check_config(path).space == "video_denoising.denoising:DenoisingSpace"
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yml")), ids=lambda path: path.name)
+def test_a_config_passes_the_check(config):
+    check_config(config, checkpoint_needed=False)
+
+
+def test_the_pages_have_blocks_of_each_kind():
+    assert len(blocks("python")) >= 9
+    assert len(blocks("yaml")) >= 2
+
+
+# Files, links, commands
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", read(page)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads], target
+
+
+MADE_BY_A_RUN = ("runs/", "supernet/")
+FILE = re.compile(r"`((?:[\w.-]+/)+(?:[\w-]+\.(?:py|yml|md|png|js))?|[\w-]+\.md)`")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_is_named_exists(page):
+    not_yet = read(page).split("## Where it departs", 1)[0]
+    for name in FILE.findall(not_yet):
+        places = (ROOT, ROOT / "nni_dynconv")
+        assert name.startswith(MADE_BY_A_RUN) or any((place / name).exists() for place in places), name
+
+
+def test_the_architecture_page_has_every_room():
+    rooms = set(first_words("docs/architecture.md", "## Rooms"))
+    package = ROOT / "nni_dynconv"
+    modules = {f"nni_dynconv/{path.name}" for path in package.glob("*.py")}
+    folders = {f"nni_dynconv/{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert rooms - {"nni_dynconv/csrc/"} == modules | folders
+
+
+def test_the_targets_of_make_that_are_named_exist():
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
+    named = {name for page in PAGES for name in re.findall(r"`make ([a-z-]+)", read(page))}
+    assert {"search", "test"} <= named <= targets
+
+
+def test_the_subcommands_that_are_named_exist():
+    known = set(re.findall(r'add_parser\("(\w+)"', read("nni_dynconv/cli.py")))
+    named = {name for page in PAGES for name in re.findall(r"nni-dynconv (\w+)", read(page))}
+    assert named == known
+
+
+def test_the_picture_is_drawn_by_its_script(tmp_path):
+    names = {"__name__": "drawing", "__file__": str(ROOT / "docs" / "draw_overview.py")}
+    exec(read("docs/draw_overview.py"), names)  # noqa: S102 (docs/ is no package)
+    names["draw"](tmp_path / "overview.png")
+    assert (tmp_path / "overview.png").stat().st_size > 10_000
+    assert names["PICTURE"].is_file()
+
+
+def test_a_result_stands_with_the_command_that_makes_it():
+    """A section of README with a measured number (two decimals) names a target of make."""
+    for section in re.split(r"^(?=##+ )", read("README.md"), flags=re.MULTILINE):
+        prose = re.sub(r"^```.*?^```", "", section, flags=re.DOTALL | re.MULTILINE)
+        if re.search(r"\b\d+\.\d\d\b|\bdB\b", prose):
+            assert re.search(r"`make [a-z]+`", section), section.splitlines()[0]
+
+
+def test_the_results_say_what_is_ahead():
+    rows = {name: values for name, *values in table("README.md", "### What `make search` found")}
+    shots, video = ({name: float(values[column]) for name, values in rows.items()} for column in (0, 1))
+    for psnr in (shots, video):
+        noisy, twin, cnn, dynamic = psnr.values()
+        assert noisy < twin < dynamic
+        assert cnn < dynamic
+    costs = [int(values[2].replace(",", "")) for values in list(rows.values())[1:]]
+    assert costs[1] >= costs[2], "the static CNN costs at least as much"
+
+
+# Tables
+
+
+def test_readme_lists_every_op_sampler_controller_and_encoder():
+    assert {*first_words("README.md", "| op |"), "DynamicOp"} == set(ops.__all__)
+    assert {*first_words("README.md", "| controller |"), "Controller"} == set(controllers.__all__)
+    assert set(first_words("README.md", "| context encoder |")) == set(context.__all__)
+    named = {name for name in samplers.__all__ if name.endswith("Sampler")}
+    assert {*first_words("README.md", "| sampler |"), "Sampler", "DifferentiableSampler"} == named
+
+
+@pytest.mark.parametrize("kind", ["sampler", "controller", "context encoder"])
+def test_readme_gives_each_part_its_name_in_the_yaml(kind):
+    names = parts.TABLES[kind.split()[0]]
+    rows = [row for row in table("README.md", f"| {kind} |") if row[0].startswith("`")]
+    named = {row[1].strip("`"): re.match(r"`(\w+)`", row[0]).group(1) for row in rows}
+    assert named == {name: part.dotted.split(":")[1] for name, part in names.items()}
+
+
+def default_of(one):
+    if one.default is not dataclasses.MISSING:
+        return one.default
+    if one.default_factory is not dataclasses.MISSING:
+        made = one.default_factory()
+        return made.name if isinstance(made, parts.Named) else made
+    return "required"
+
+
+def test_the_guide_has_every_key_of_class_args_with_its_default():
+    listed = {row[0].strip("`"): row[1] for row in table("docs/guide.md", "<!-- table: RunSettings -->")}
+    fields = {one.name: default_of(one) for one in dataclasses.fields(RunSettings)}
+    assert list(listed) == ["mode", "space", "evaluator", *[name for name in fields if name in listed][3:]]
+    assert {name: yaml.safe_load(value.strip("`")) for name, value in listed.items()} == fields
+
+
+def test_the_guide_has_every_setting_of_every_part_with_its_default():
+    rows = table("docs/guide.md", "<!-- table: parts -->")
+    listed = {(part.strip("`"), key.strip("`")): yaml.safe_load(value.strip("`")) for part, key, value in rows[1:]}
+    tables = {name: part.settings for names in parts.TABLES.values() for name, part in names.items()}
+    tables["strategy"] = parts.StrategySettings
+    expected = {
+        (name, one.name): default_of(one)
+        for name, settings in tables.items()
+        for one in dataclasses.fields(settings)
+        if one.name != "seed"
+    }
+    assert listed == expected
+
+
+# The support matrix
+
+
+class PartSpace(ModelSpace):
+    """A dynamic stem and one part to try."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.stem = DynamicConv2d(1, CHANNELS, 1)
+        self.part = make()
+
+    def forward(self, x):
+        return self.part(self.stem(x))
+
+
+class InputSpace(PartSpace):
+    def forward(self, x):
+        x = self.stem(x)
+        return self.part([x, 2 * x, 3 * x])
+
+
+class CellSpace(PartSpace):
+    def forward(self, x):
+        return self.part([self.stem(x)])
+
+
+def choice(label="choice"):
+    return LayerChoice({"a": conv(1), "b": conv(3)}, label=label)
+
+
+def inputs(**options):
+    return InputSpace(make=lambda: InputChoice(3, label="inputs", **options))
+
+
+def repeat(depth, **options):
+    return PartSpace(make=lambda: Repeat(lambda index: conv(3), depth, **options))
+
+
+def cell(candidates, **options):
+    sizes = {"num_nodes": 2, "num_ops_per_node": 2, "num_predecessors": 1}
+    return CellSpace(make=lambda: Cell(candidates, **sizes, label="cell", **options))
+
+
+def factories():
+    return {"conv": lambda *place: conv(3), "skip": lambda *place: nn.Identity()}
+
+
+def padded():
+    sizes = {"kernel_size": nni.choice("kernel", [1, 3]), "padding": nni.choice("padding", [0, 1])}
+    return MutableConv2d(CHANNELS, CHANNELS, **sizes)
+
+
+# The matrix's rows, in its order: what makes spaces of each.
+ROWS = (
+    (
+        lambda: PartSpace(make=choice),
+        lambda: PartSpace(make=lambda: LayerChoice([nn.Sequential(choice("inner")), conv(1)], label="outer")),
+        lambda: PartSpace(make=lambda: nn.Sequential(choice(), choice())),
+    ),
+    (lambda: inputs(n_chosen=2), lambda: inputs(n_chosen=2, reduction="mean")),
+    (lambda: inputs(n_chosen=2, reduction="concat"),),
+    (lambda: inputs(n_chosen=2, reduction="none"),),
+    (lambda: inputs(n_chosen=None),),
+    (
+        lambda: PartSpace(make=lambda: Repeat(lambda index: choice(f"block{index}"), 2)),
+        lambda: repeat((0, 2), label="depth"),
+        lambda: repeat(nni.choice("depth", [1, 3])),
+    ),
+    (lambda: repeat(nni.choice("depth", [1, 2]) * 2),),
+    (lambda: cell([conv(1), conv(3)]), lambda: cell(factories())),
+    (lambda: cell(factories(), merge_op="loose_end"),),
+    (lambda: PartSpace(make=padded),),
+    (lambda: PartSpace(make=lambda: MutableBatchNorm2d(CHANNELS, momentum=nni.uniform("momentum", 0.1, 0.2))),),
+    (lambda: PartSpace(make=lambda: conv(3)),),
+)
+SAMPLERS = ("random", "enas", "darts", "gdas")
+
+
+def refusals():
+    """The words of `docs/support.md` by their number."""
+    words = read("docs/support.md").split("## The words", 1)[1]
+    return dict(re.findall(r"^(\d)\. `` (.*?) ``", words, re.MULTILINE))
+
+
+def test_the_matrix_has_a_row_for_each_that_is_tried():
+    assert len(table("docs/support.md", "| primitive |")) == len(ROWS)
+    assert sorted(refusals()) == list("1234567")
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("row", range(len(ROWS)))
+def test_the_support_matrix_is_true(row, name):
+    cell = table("docs/support.md", "| primitive |")[row][1 + SAMPLERS.index(name)]
+    for make in ROWS[row]:
+        build = parts.SAMPLERS[name].dotted
+        sampler = getattr(samplers, build.split(":")[1])(seed=0)
+        if cell == "yes":
+            _search(DynamicWeightMutator(make(), sampler=sampler))
+        else:
+            words = refusals()[re.fullmatch(r"no \((\d)\)", cell).group(1)]
+            with pytest.raises(SpaceError, match=re.escape(words)):
+                DynamicWeightMutator(make(), sampler=sampler)
+
+
+def _search(mutator):
+    x = torch.randn(3, 1, 6, 6)
+    for _ in range(2):
+        mutator.reset()
+        mutator(x).sum().backward()
+    mutator.eval()
+    best = mutator.export()
+    with mutator.using(best):
+        torch.testing.assert_close(mutator.freeze(best)(x), mutator(x))
+
+
+def test_too_many_subsets_are_refused_in_the_words_of_the_matrix():
+    space = InputSpace(make=lambda: InputChoice(20, n_chosen=10, label="inputs"))
+    with pytest.raises(SpaceError, match=re.escape(refusals()["7"])):
+        DynamicWeightMutator(space)
+
+
+def test_no_page_names_a_place_of_one_machine():
+    for page in PAGES:
+        assert not re.search(r"(?<![\w.])/(?:home|work|tmp|root|usr)/", read(page)), page
+
+
+def test_the_public_names_that_pages_import_exist():
+    for page in PAGES:
+        for names in re.findall(r"^from nni_dynconv import (.*)$", read(page), re.MULTILINE):
+            for name in names.split(", "):
+                assert hasattr(nni_dynconv, name), name
