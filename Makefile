@@ -51,9 +51,8 @@ format: $(STAMP)  ## format the code and mend what the linter can mend
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP)  ## run the benchmarks, against peers
-	@ls benchmarks/bench_*.py > /dev/null
-	@set -e; for one in benchmarks/bench_*.py; do echo "== $$one"; $(BIN)/python "$$one"; done
+bench: $(STAMP)  ## measure every operator against its peers (a quarter of an hour)
+	@$(BIN)/python benchmarks/ops.py --output benchmarks/results.json
 
 clean:  ## remove .venv/, caches and what was built; runs/ stays, for it holds your results
 	rm -rf .venv build dist *.egg-info nni_dynconv/_kernels* .pytest_cache .mypy_cache .ruff_cache .hypothesis lightning_logs

@@ -26,7 +26,7 @@ kernels = Extension(
     SOURCES,
     depends=sorted(path.as_posix() for path in Path("nni_dynconv/csrc").glob("*.h")),
     language="c++",
-    extra_compile_args=["/O2", "/std:c++17"] if WINDOWS else ["-O3", "-std=c++17"],
+    extra_compile_args=["/O2", "/std:c++17"] if WINDOWS else ["-O3", "-std=c++17", "-ffp-contract=fast", "-pthread"],
     extra_link_args=[] if WINDOWS else ["-pthread"],
     optional=True,
 )

@@ -1,16 +1,16 @@
 """What is broken in NNI 3.0 on today's Python and torch, each with how to see it. Nothing happens on import.
 
-1. Import order (:func:`load_nni_nas`). ``import nni.nas.oneshot.pytorch.strategy`` before ``nni.nas.strategy`` goes round
-   in a circle, and NNI's one-shot strategies silently become ``ImportFailedStrategy``. See it: import both in that order,
-   then look at ``nni.nas.strategy.DARTS``.
-2. Import noise (:func:`load_nni_nas`). ``import nni.nas.nn.pytorch`` warns that it does not know torch's newer classes
-   (``Buffer``, ``LinearCrossEntropyOptions``). See it: ``python -W error -c "import nni.nas.nn.pytorch"``.
-3. Resumed experiments (:func:`mend_resume`). A trial that was interrupted runs again as soon as ``nnictl resume`` starts.
-   When it ends before the tuner has loaded, NNI's dispatcher drops its result ("Find unknown job parameter id"); it also
-   takes parameter id 0 for one of the earlier run, and dies of ``KeyError: 0``. See it: resume an experiment whose tuner
-   sleeps for 30 s in ``update_search_space``.
-4. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``. The
-   package asks for ``setuptools<81``; nothing is done here.
+1. Import order (:func:`load_nni_nas`). ``import nni.nas.oneshot.pytorch.strategy`` before ``nni.nas.strategy`` goes
+   round in a circle, and NNI's one-shot strategies silently become ``ImportFailedStrategy``. See it: import both in
+   that order, then look at ``nni.nas.strategy.DARTS``.
+2. Import noise (:func:`load_nni_nas`). ``import nni.nas.nn.pytorch`` warns that it does not know torch's newer
+   classes (``Buffer``, ``LinearCrossEntropyOptions``). See it: ``python -W error -c "import nni.nas.nn.pytorch"``.
+3. Resumed experiments (:func:`mend_resume`). A trial that was interrupted runs again as soon as ``nnictl resume``
+   starts. When it ends before the tuner has loaded, NNI's dispatcher drops its result ("Find unknown job parameter
+   id"); it also takes parameter id 0 for one of the earlier run, and dies of ``KeyError: 0``. See it: resume an
+   experiment whose tuner sleeps for 30 s in ``update_search_space``.
+4. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``.
+   The package asks for ``setuptools<81``; nothing is done here.
 """
 
 import functools

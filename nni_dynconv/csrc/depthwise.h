@@ -1,273 +1,231 @@
-// Depthwise convolution of one plane at a time. Included once per instruction set, each time in another namespace and
-// with another LANES (floats in a vector), so it has no include guard and includes nothing.
-//
-// A plane is copied into a canvas: zero padded, and with stride s along the rows split into s interleaved phases, so
-// that the inputs of neighbouring outputs are neighbours in memory for every stride. Each output is then a sum over
-// taps (offset in the canvas, weight). Blocks of R rows x V vectors of outputs stay in registers.
+// Depthwise convolution of LANES planes at a time, one in each lane of a vector: any kernel, stride and dilation costs
+// the same per tap, neighbours need no unaligned loads, and the gradient of the weight needs no sum across lanes.
+// Included once per instruction set, after `lanes.h`.
 
-typedef float vec __attribute__((vector_size(LANES * 4)));
-
-static inline vec load(const float* p) {
-  vec v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-
-static inline void store(float* p, vec v) { __builtin_memcpy(p, &v, sizeof v); }
-
-static inline float sum(vec v) {
-#if LANES == 4
-  return (v[0] + v[2]) + (v[1] + v[3]);
-#else
-  typedef float quad __attribute__((vector_size(16)));
-  quad total = {};
-  UNROLL for (int i = 0; i < LANES; i += 4) total += quad{v[i], v[i + 1], v[i + 2], v[i + 3]};
-  return (total[0] + total[2]) + (total[1] + total[3]);
-#endif
-}
-
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t up(int64_t a, int64_t b) { return a > 0 ? (a + b - 1) / b : 0; }  // ceil(a / b), at least 0
 
-// A zero-padded copy of a plane. `top` and `left` are where the plane begins; negative: so much of it is cut off.
+// LANES planes with zeros around them; offsets count floats.
 struct Canvas {
-  int64_t top, left, rows, phases, width, pitch;  // width of one phase, pitch of one row
-  float* data;
+  const int64_t H, W, top, left, pitch, size;
+  const Floats memory;
+  const Integers place;  // where each pixel of the plane is
 
-  Canvas(int64_t top, int64_t left, int64_t rows, int64_t columns, int64_t phases)
-      : top(top), left(left), rows(rows), phases(phases), width(up(columns, phases) + 2 * LANES), pitch(width * phases) {}
-
-  int64_t size() const { return rows * pitch + 2 * LANES; }
-  int64_t at(int64_t row, int64_t column) const { return row * pitch + (column % phases) * width + column / phases; }
-
-  void draw(const float* plane, int64_t H, int64_t W) {
-    const int64_t first = most(0, -left), last = least(W, pitch - left);
-    for (int64_t y = most(0, -top); y < least(H, rows - top); ++y) {
-      const float* from = plane + y * W;
-      if (phases == 1) {
-        float* to = data + (y + top) * pitch + left;
-        int64_t x = first;
-        for (; x + LANES <= last; x += LANES) store(to + x, load(from + x));
-        for (; x < last; ++x) to[x] = from[x];
-      } else {
-        draw_row(from, W, y + top);
-      }
-    }
+  Canvas(int64_t H, int64_t W, int64_t top, int64_t left, int64_t rows, int64_t columns)
+      : H(H), W(W), top(top), left(left), pitch(columns * LANES), size(rows * pitch), memory(size), place(H * W) {
+    for (int64_t y = 0; y < H; ++y)
+      for (int64_t x = 0; x < W; ++x) place.data[y * W + x] = at(y, x);
   }
 
-  void draw_row(const float* from, int64_t W, int64_t row) {
-    for (int64_t phase = 0; phase < phases; ++phase) {
-      int64_t x = (phase - left) % phases;  // the first column of the plane that falls into this phase
-      if (x < 0) x += phases;
-      if (x + left < 0) x += up(-left - x, phases) * phases;
-      float* to = data + row * pitch + phase * width + (x + left) / phases;
-      for (; x < W && x + left < phases * width; x += phases) *to++ = from[x];
+  int64_t at(int64_t y, int64_t x) const { return (y + top) * pitch + (x + left) * LANES; }
+
+  void draw(const float* plane, int live) const { gather(plane, H * W, live, H * W, memory.data, place.data); }
+};
+
+// Steps through memory in two directions, in floats.
+struct Steps {
+  int64_t down, right;
+};
+
+// A grid of outputs that see the same taps, which are a grid too: output = sum of weight * canvas over the taps.
+struct Grid {
+  int64_t rows, columns, taps_down, taps_right;
+  const float* in;         // where the first tap of the first output looks in the canvas
+  int64_t out, weight;     // where the first output goes; its first weight
+  Steps see, tap, pick, put;  // in the canvas per output and per tap; in the weights per tap; in the output per output
+
+  // X outputs beside each other; `Right` is `see.right` and `Taps` is `taps_right` where they are known.
+  template <int X, int Right, int Taps>
+  INLINE void block(const float* from, const float* weights, float* to) const {
+    const int64_t right = Right ? Right : see.right, n = Taps ? Taps : taps_right, over = tap.right, next = pick.right;
+    vec total[X] = {};
+    for (int64_t i = taps_down; i; --i, from += tap.down, weights += pick.down) {
+      const float *seen = from, *weight = weights;
+      UNROLL for (int64_t k = 0; k < n; ++k, seen += over, weight += next) {
+        const vec one = load(weight);
+        UNROLL for (int x = 0; x < X; ++x) total[x] += one * load(seen + x * right);
+      }
+    }
+    for (int x = 0; x < X; ++x, to += put.right) store(to, total[x]);
+  }
+
+  template <int Right, int Taps>
+  INLINE void row(const float* from, const float* weights, float* to) const {
+    int64_t x = 0;
+    for (; x + 8 <= columns; x += 8) block<8, Right, Taps>(from + x * see.right, weights, to + x * put.right);
+    for (; x + 4 <= columns; x += 4) block<4, Right, Taps>(from + x * see.right, weights, to + x * put.right);
+    for (; x < columns; ++x) block<1, Right, Taps>(from + x * see.right, weights, to + x * put.right);
+  }
+
+  template <int Right, int Taps>
+  ALONE void all_of(const float* from, const float* weights, int64_t count, float* to) const {
+    for (; count > 0; --count, from += see.down, to += put.down) row<Right, Taps>(from, weights, to);
+  }
+
+  // Rows `first` to `last`; `to` is where row `first` of the whole output begins.
+  void some(const float* weights, int64_t first, int64_t last, float* to) const {
+    const float* from = in + first * see.down;
+    const int64_t count = least(last, rows) - first;
+    if (see.right != LANES) return all_of<0, 0>(from, weights + weight, count, to + out);
+    if (taps_right == 3) return all_of<LANES, 3>(from, weights + weight, count, to + out);
+    if (taps_right == 5) return all_of<LANES, 5>(from, weights + weight, count, to + out);
+    all_of<LANES, 0>(from, weights + weight, count, to + out);
+  }
+};
+
+// A whole output as grids: one for the forward; one per phase of the stride for the gradient of the input, where each
+// phase sees its own subset of the taps. A strip of it stays in the cache until it is scattered to the planes.
+struct Output {
+  static constexpr int64_t STRIP = 8;  // rows of a grid in a strip
+  const int64_t H, W, stride;          // `stride`: rows of the output per row of a grid
+  const Integers memory;
+  const Floats strip;
+  Grid* const grid;
+  int64_t grids = 0;
+
+  Output(int64_t H, int64_t W, int64_t sh, int64_t sw)
+      : H(H), W(W), stride(sh), memory(sh * sw * up(sizeof(Grid), sizeof(int64_t))), strip(STRIP * sh * W * LANES),
+        grid(reinterpret_cast<Grid*>(memory.data)) {}
+
+  void draw(const float* weights, float* planes, int live) const {
+    for (int64_t y = 0; y * stride < H; y += STRIP) {
+      for (int64_t i = 0; i < grids; ++i) grid[i].some(weights, y, y + STRIP, strip.data);
+      scatter(strip.data, planes + y * stride * W, H * W, live, least(STRIP * stride, H - y * stride) * W);
     }
   }
 };
 
-// Where a block of outputs goes: `gap` between its rows; only `count` columns of a vector may be written.
-template <int R, int V>
-static inline void put(vec (&total)[R][V], float* out, int64_t gap, int64_t count) {
-  if (count >= V * LANES) {
-    UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < V; ++v) store(out + r * gap + v * LANES, total[r][v]);
-    return;
+static void plan_forward(const Geometry& g, const Canvas& canvas, Output& out) {
+  Grid& grid = out.grid[out.grids++];
+  grid.rows = g.Ho, grid.columns = g.Wo, grid.taps_down = g.Kh, grid.taps_right = g.Kw;
+  grid.in = canvas.memory.data, grid.out = 0, grid.weight = 0;
+  grid.see = {g.sh * canvas.pitch, g.sw * LANES}, grid.tap = {g.dh * canvas.pitch, g.dw * LANES};
+  grid.pick = {g.Kw * LANES, LANES}, grid.put = {g.Wo * LANES, LANES};
+}
+
+// Along one axis: input i took part in output (i + padding - k * dilation) / stride, for those k that make it whole.
+struct Subset {
+  int64_t first = 0, count = 0, step, at = 0, back;  // of k: first, how many, step; the output of the first, and a step back
+
+  Subset(int64_t i, int64_t padding, int64_t dilation, int64_t stride, int64_t K) : step(1) {
+    while (step * dilation % stride) ++step;
+    back = step * dilation / stride;
+    while (first < step && (i + padding - first * dilation) % stride) ++first;
+    if (first == step) return;
+    count = up(K - first, step), at = (i + padding - first * dilation) / stride;
   }
-  for (int r = 0; r < R; ++r) {
-    float row[V * LANES];
-    for (int v = 0; v < V; ++v) store(row + v * LANES, total[r][v]);
-    for (int64_t x = 0; x < count; ++x) out[r * gap + x] = row[x];
+};
+
+static void plan_gradient(const Geometry& g, const Canvas& canvas, Output& out) {
+  for (int64_t a = 0; a < least(g.sh, g.H); ++a) {
+    for (int64_t b = 0; b < least(g.sw, g.W); ++b) {
+      const Subset y(a, g.ph, g.dh, g.sh, g.Kh), x(b, g.pw, g.dw, g.sw, g.Kw);
+      Grid& grid = out.grid[out.grids++];
+      grid.rows = up(g.H - a, g.sh), grid.columns = up(g.W - b, g.sw), grid.taps_down = y.count, grid.taps_right = x.count;
+      grid.in = canvas.memory.data + canvas.at(y.at, x.at), grid.out = (a * g.W + b) * LANES;
+      grid.weight = (y.first * g.Kw + x.first) * LANES;
+      grid.see = {canvas.pitch, LANES}, grid.tap = {-y.back * canvas.pitch, -x.back * LANES};
+      grid.pick = {y.step * g.Kw * LANES, x.step * LANES}, grid.put = {g.sh * g.W * LANES, g.sw * LANES};
+    }
   }
 }
 
-// K x K taps known when compiled. Rows of the block lie P input rows (of `down` floats) apart, so they share rows.
-template <int K, int P>
-struct Square {
-  const float* weight;
-  int64_t column[K];  // offset of each column of the kernel
-  int64_t down;       // floats from one row of the kernel to the next
+// Gradient of the weight: Y x X taps at a time, each a sum over the plane that stays in a register.
+struct Weighing {
+  const Geometry& g;
+  const Canvas &input, &grad;
+  float* out;  // Kh Kw LANES, added to
 
-  template <int R, int V>
-  inline __attribute__((always_inline)) void block(const float* in, float* out, int64_t gap, int64_t count) const {
-    vec total[R][V] = {};
-    UNROLL for (int i = 0; i < (R - 1) * P + K; ++i) {
-      UNROLL for (int k = 0; k < K; ++k) {
-        vec seen[V];
-        UNROLL for (int v = 0; v < V; ++v) seen[v] = load(in + i * down + column[k] + v * LANES);
-        UNROLL for (int r = 0; r < R; ++r) {
-          const int ky = i - r * P;
-          if (ky >= 0 && ky < K) {
-            UNROLL for (int v = 0; v < V; ++v) total[r][v] += seen[v] * weight[ky * K + k];
-          }
+  template <int Y, int X>
+  ALONE void taps(int64_t ky, int64_t kx) const {
+    const int64_t down = g.dh * input.pitch, right = g.dw * LANES;
+    vec total[Y][X];
+    UNROLL for (int r = 0; r < Y; ++r) UNROLL for (int k = 0; k < X; ++k) total[r][k] = load(at(ky + r, kx + k));
+    for (int64_t y = 0; y < g.Ho; ++y) {
+      const float* pull = grad.memory.data + grad.at(y, 0);
+      const float* seen = input.memory.data + y * g.sh * input.pitch + ky * down + kx * right;
+      for (int64_t x = 0; x < g.Wo; ++x, pull += LANES, seen += g.sw * LANES) {
+        const vec one = load(pull);
+        UNROLL for (int r = 0; r < Y; ++r) UNROLL for (int k = 0; k < X; ++k) {
+          total[r][k] += one * load(seen + r * down + k * right);
         }
       }
     }
-    put<R, V>(total, out, gap, count);
-  }
-};
-
-// Any list of taps. Rows of the block lie `rise` floats apart in the canvas.
-struct Taps {
-  const float* weight;
-  const int64_t* offset;
-  int64_t count_, rise;
-
-  template <int R, int V>
-  inline __attribute__((always_inline)) void block(const float* in, float* out, int64_t gap, int64_t count) const {
-    vec total[R][V] = {};
-    for (int64_t t = 0; t < count_; ++t) {
-      UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < V; ++v) {
-        total[r][v] += load(in + r * rise + offset[t] + v * LANES) * weight[t];
-      }
-    }
-    put<R, V>(total, out, gap, count);
-  }
-};
-
-// All columns of R rows. A last vector that does not fit starts earlier and computes some outputs twice.
-template <int R, int WIDE, class Kernel>
-static inline void row_block(const Kernel& kernel, const float* in, float* out, int64_t gap, int64_t columns) {
-  int64_t x = 0;
-  for (; x + WIDE * LANES <= columns; x += WIDE * LANES) {
-    kernel.template block<R, WIDE>(in + x, out + x, gap, WIDE * LANES);
-  }
-  for (; x < columns; x += LANES) {
-    const int64_t begin = columns < LANES ? 0 : least(x, columns - LANES);
-    kernel.template block<R, 1>(in + begin, out + begin, gap, columns);
-  }
-}
-
-// `rows` x `columns` outputs: `rise` floats of the canvas and `gap` floats of the output from row to row.
-template <class Kernel>
-static void sweep(const Kernel& kernel, const float* in, int64_t rise, float* out, int64_t gap, int64_t rows, int64_t columns) {
-  int64_t y = 0;
-  for (; y + 4 <= rows; y += 4) row_block<4, 2>(kernel, in + y * rise, out + y * gap, gap, columns);
-  for (; y + 2 <= rows; y += 2) row_block<2, 2>(kernel, in + y * rise, out + y * gap, gap, columns);
-  for (; y < rows; ++y) row_block<1, 2>(kernel, in + y * rise, out + y * gap, gap, columns);
-}
-
-// How output rows fall into classes: rows `step` apart read input rows that are a whole number of dilations apart.
-struct Classes {
-  int64_t step, apart;  // output rows, and dilations, from one row of a class to the next
-  Classes(int64_t stride, int64_t dilation) {
-    int64_t a = stride, b = dilation;
-    while (b) {
-      const int64_t rest = a % b;
-      a = b, b = rest;
-    }
-    step = dilation / a, apart = stride / a;
-  }
-};
-
-template <int K, int P>
-static void correlate_square(const Canvas& canvas, const float* weight, float* out, int64_t Ho, int64_t Wo, int64_t sh,
-                             int64_t dh, int64_t dw, int64_t step) {
-  Square<K, P> kernel;
-  kernel.weight = weight;
-  kernel.down = dh * canvas.pitch;
-  for (int k = 0; k < K; ++k) kernel.column[k] = canvas.at(0, k * dw);
-  for (int64_t y = 0; y < least(step, Ho); ++y) {
-    sweep(kernel, canvas.data + y * sh * canvas.pitch, step * sh * canvas.pitch, out + y * Wo, step * Wo,
-          up(Ho - y, step), Wo);
-  }
-}
-
-static void correlate_any(const Canvas& canvas, const float* weight, int64_t* offset, float* out, const Geometry& g) {
-  for (int64_t ky = 0; ky < g.Kh; ++ky)
-    for (int64_t kx = 0; kx < g.Kw; ++kx) offset[ky * g.Kw + kx] = canvas.at(ky * g.dh, kx * g.dw);
-  const int64_t rise = g.sh * canvas.pitch;
-  sweep(Taps{weight, offset, g.Kh * g.Kw, rise}, canvas.data, rise, out, g.Wo, g.Ho, g.Wo);
-}
-
-// out[y][x] = sum of weight[ky][kx] * canvas[y * sh + ky * dh][x * sw + kx * dw]
-static void correlate(const Canvas& canvas, const float* weight, int64_t* offset, float* out, const Geometry& g) {
-  const Classes classes(g.sh, g.dh);
-#define CASE(K, P)                                                                                          \
-  if (g.Kh == K && g.Kw == K && classes.apart == P)                                                         \
-    return correlate_square<K, P>(canvas, weight, out, g.Ho, g.Wo, g.sh, g.dh, g.dw, classes.step)
-  CASE(3, 1);
-  CASE(5, 1);
-  CASE(7, 1);
-  CASE(3, 2);
-  CASE(5, 2);
-  CASE(7, 2);
-#undef CASE
-  correlate_any(canvas, weight, offset, out, g);
-}
-
-// Gradient of the input for strides above 1: the inputs of each phase (row, column) see their own subset of the taps.
-struct Scatter {
-  const Geometry& g;
-  const Canvas& canvas;  // of the output's gradient
-  float *row, *weight;   // scratch: a row of one phase for 4 rows, and the taps' weights
-  int64_t* offset;
-
-  void plane(const float* kernel, float* out) const {
-    for (int64_t a = 0; a < least(g.sh, g.H); ++a)
-      for (int64_t b = 0; b < least(g.sw, g.W); ++b) phase(kernel, a, b, out);
+    UNROLL for (int r = 0; r < Y; ++r) UNROLL for (int k = 0; k < X; ++k) store(at(ky + r, kx + k), total[r][k]);
   }
 
-  // Taps for which (first + padding - k * dilation) is a multiple of the stride; their rows (columns) in the gradient.
-  void phase(const float* kernel, int64_t a, int64_t b, float* out) const {
-    int64_t count = 0;
-    for (int64_t ky = 0; ky < g.Kh; ++ky) {
-      const int64_t y = a + g.ph - ky * g.dh;
-      if (y % g.sh) continue;
-      for (int64_t kx = 0; kx < g.Kw; ++kx) {
-        const int64_t x = b + g.pw - kx * g.dw;
-        if (x % g.sw) continue;
-        offset[count] = (y / g.sh + canvas.top) * canvas.pitch + x / g.sw + canvas.left;
-        weight[count++] = kernel[ky * g.Kw + kx];
-      }
-    }
-    const int64_t rows = up(g.H - a, g.sh), columns = up(g.W - b, g.sw);
-    const Taps taps{weight, offset, count, canvas.pitch};
-    for (int64_t y = 0; y < rows; y += 4) {
-      const int64_t some = least(4, rows - y);
-      sweep(taps, canvas.data + y * canvas.pitch, canvas.pitch, row, columns, some, columns);
-      for (int64_t r = 0; r < some; ++r) {
-        float* to = out + (a + (y + r) * g.sh) * g.W + b;
-        for (int64_t x = 0; x < columns; ++x) to[x * g.sw] = row[r * columns + x];
-      }
-    }
-  }
-};
+  float* at(int64_t ky, int64_t kx) const { return out + (ky * g.Kw + kx) * LANES; }
 
-// Gradient of the weight, for Y rows and X columns of taps: each is a sum over the plane, kept in a register.
-template <int Y, int X>
-static inline void weigh(const Canvas& canvas, const float* grad, int64_t pitch, const Geometry& g, int64_t ky, int64_t kx,
-                         float* out) {
-  vec total[Y][X] = {};
-  int64_t column[X];
-  for (int k = 0; k < X; ++k) column[k] = canvas.at(0, (kx + k) * g.dw);
-  const int64_t down = g.dh * canvas.pitch;
-  for (int64_t y = 0; y < g.Ho; ++y) {
-    const float* seen = canvas.data + y * g.sh * canvas.pitch + ky * down;
-    for (int64_t x = 0; x < g.Wo; x += LANES) {
-      const vec pull = load(grad + y * pitch + x);
-      UNROLL for (int r = 0; r < Y; ++r) UNROLL for (int k = 0; k < X; ++k) {
-        total[r][k] += load(seen + r * down + column[k] + x) * pull;
-      }
-    }
-  }
-  UNROLL for (int r = 0; r < Y; ++r) UNROLL for (int k = 0; k < X; ++k) {
-    out[(ky + r) * g.Kw + kx + k] += sum(total[r][k]);
-  }
-}
-
-// `grad`: rows of `pitch` floats, zero from Wo up to the next whole vector.
-static void weigh_all(const Canvas& canvas, const float* grad, int64_t pitch, const Geometry& g, float* out) {
-  int64_t ky = 0;
-  if (g.Kw == 3)
-    for (; ky + 3 <= g.Kh; ky += 3) weigh<3, 3>(canvas, grad, pitch, g, ky, 0, out);
-  if (g.Kw == 5)
-    for (; ky + 2 <= g.Kh; ky += 2) weigh<2, 5>(canvas, grad, pitch, g, ky, 0, out);
-  for (; ky < g.Kh; ++ky) {
+  // A band of Y kernel rows; as many columns at a time as there are registers.
+  template <int Y, int X>
+  void band(int64_t ky) const {
     int64_t kx = 0;
-    for (; kx + 7 <= g.Kw; kx += 7) weigh<1, 7>(canvas, grad, pitch, g, ky, kx, out);
-    for (; kx + 5 <= g.Kw; kx += 5) weigh<1, 5>(canvas, grad, pitch, g, ky, kx, out);
-    for (; kx + 3 <= g.Kw; kx += 3) weigh<1, 3>(canvas, grad, pitch, g, ky, kx, out);
-    for (; kx < g.Kw; ++kx) weigh<1, 1>(canvas, grad, pitch, g, ky, kx, out);
+    for (; kx + X <= g.Kw; kx += X) taps<Y, X>(ky, kx);
+    for (; kx + 2 <= g.Kw; kx += 2) taps<Y, 2>(ky, kx);
+    for (; kx < g.Kw; ++kx) taps<Y, 1>(ky, kx);
+  }
+
+  void all() const {
+    int64_t ky = 0;
+    for (; ky + 5 <= g.Kh && g.Kh != 6; ky += 5) band<5, 3>(ky);
+    for (; ky + 3 <= g.Kh; ky += 3) band<3, 3>(ky);
+    for (; ky + 2 <= g.Kh; ky += 2) band<2, 5>(ky);
+    for (; ky < g.Kh; ++ky) band<1, 7>(ky);
+  }
+};
+
+static Canvas input_canvas(const Geometry& g) {
+  return Canvas(g.H, g.W, g.ph, g.pw, g.H + 2 * g.ph, g.W + 2 * g.pw);
+}
+
+// The output's gradient, with so many zeros around that every input finds all the outputs it could have taken part in.
+static Canvas gradient_canvas(const Geometry& g) {
+  const int64_t top = up((g.Kh - 1) * g.dh - g.ph, g.sh), left = up((g.Kw - 1) * g.dw - g.pw, g.sw);
+  const int64_t rows = top + most(g.Ho, (g.H - 1 + g.ph) / g.sh + 1);
+  const int64_t columns = left + most(g.Wo, (g.W - 1 + g.pw) / g.sw + 1);
+  return Canvas(g.Ho, g.Wo, top, left, rows, columns);
+}
+
+// Groups of LANES channels. Weights that are per sample count as `B * C` channels of one sample.
+static int64_t groups(const Geometry& g) { return up(g.C, LANES); }
+static int live(const Geometry& g, int64_t group) { return static_cast<int>(least(LANES, g.C - group * LANES)); }
+
+// Jobs `first` to `last` of `B * groups`.
+static void forward(const Geometry& g, const float* x, const float* weight, float* y, int64_t first, int64_t last) {
+  const Canvas canvas(input_canvas(g));
+  const int64_t taps = g.Kh * g.Kw;
+  const Floats kernel(taps * LANES);
+  Output output(g.Ho, g.Wo, 1, 1);
+  plan_forward(g, canvas, output);
+  for (int64_t job = first; job < last; ++job) {
+    const int64_t group = job % groups(g), plane = job / groups(g) * g.C + group * LANES;
+    gather(weight + group * LANES * taps, taps, live(g, group), taps, kernel.data, nullptr);
+    canvas.draw(x + plane * g.H * g.W, live(g, group));
+    output.draw(kernel.data, y + plane * g.Ho * g.Wo, live(g, group));
+  }
+}
+
+// Groups `first` to `last`. `dx` or `dw` may be null.
+static void backward(const Geometry& g, const float* x, const float* weight, const float* dy, float* dx, float* dw,
+                     int64_t first, int64_t last) {
+  const Canvas input(input_canvas(g)), grad(gradient_canvas(g));
+  const int64_t taps = g.Kh * g.Kw;
+  const Floats kernel(taps * LANES), sums(taps * LANES);
+  Output output(g.H, g.W, g.sh, g.sw);
+  plan_gradient(g, grad, output);
+  for (int64_t group = first; group < last; ++group) {
+    const int lanes = live(g, group);
+    if (dx) gather(weight + group * LANES * taps, taps, lanes, taps, kernel.data, nullptr);
+    for (int64_t i = 0; i < taps * LANES; ++i) sums.data[i] = 0;
+    for (int64_t b = 0; b < g.B; ++b) {
+      const int64_t plane = b * g.C + group * LANES;
+      grad.draw(dy + plane * g.Ho * g.Wo, lanes);
+      if (dx) output.draw(kernel.data, dx + plane * g.H * g.W, lanes);
+      if (!dw) continue;
+      input.draw(x + plane * g.H * g.W, lanes);
+      Weighing{g, input, grad, sums.data}.all();
+    }
+    if (dw) scatter(sums.data, dw + group * LANES * taps, taps, lanes, taps);
   }
 }

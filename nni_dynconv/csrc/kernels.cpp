@@ -15,10 +15,13 @@
 #error "the kernels are written with the vector extensions of GCC and clang"
 #endif
 
+#define INLINE inline __attribute__((always_inline))
+#define ALONE __attribute__((noinline))  // all registers for itself
+
 namespace baseline {  // SSE2, NEON, or whatever the compiler takes for granted
 #define LANES 4
+#include "lanes.h"
 #include "depthwise.h"
-#include "planes.h"
 #undef LANES
 }  // namespace baseline
 
@@ -31,8 +34,8 @@ namespace baseline {  // SSE2, NEON, or whatever the compiler takes for granted
 #endif
 namespace avx2 {
 #define LANES 8
+#include "lanes.h"
 #include "depthwise.h"
-#include "planes.h"
 #undef LANES
 }  // namespace avx2
 #if defined(__clang__)
@@ -45,8 +48,8 @@ namespace avx2 {
 #endif
 namespace avx512 {
 #define LANES 16
+#include "lanes.h"
 #include "depthwise.h"
-#include "planes.h"
 #undef LANES
 }  // namespace avx512
 #if defined(__clang__)
@@ -61,6 +64,7 @@ namespace {
 struct Kernels {
   decltype(&baseline::forward) forward;
   decltype(&baseline::backward) backward;
+  int64_t lanes;
 };
 
 int best_level() {
@@ -74,13 +78,13 @@ int best_level() {
 
 int level = best_level();
 
-// Rows shorter than a vector of 16 leave most of it idle.
+// Fewer channels than lanes would leave some of them idle.
 Kernels kernels(const Geometry& g) {
 #if defined(__x86_64__)
-  if (level == 2 && std::min(g.Wo, g.W) >= 16) return {avx512::forward, avx512::backward};
-  if (level >= 1) return {avx2::forward, avx2::backward};
+  if (level == 2 && g.C > 8) return {avx512::forward, avx512::backward, 16};
+  if (level >= 1) return {avx2::forward, avx2::backward, 8};
 #endif
-  return {baseline::forward, baseline::backward};
+  return {baseline::forward, baseline::backward, 4};
 }
 
 // Multiply-adds below which waking another thread costs more than it brings.
@@ -96,6 +100,13 @@ void parallel(const Geometry& g, int64_t count, const Range& range) {
                        [&](int64_t i) { range(count * i / pieces, count * (i + 1) / pieces); });
 }
 
+// Weights that are per sample count as channels of one sample.
+Geometry flat(const Geometry& g) {
+  Geometry one = g;
+  if (!g.shared) one.C = g.B * g.C, one.B = 1;
+  return one;
+}
+
 }  // namespace
 
 extern "C" {
@@ -107,16 +118,19 @@ int nni_dynconv_level(int wanted) {
 }
 
 // y[b][c] = x[b][c] * weight[[b][c]], all of them contiguous.
-void nni_dynconv_depthwise(const Geometry* g, const float* x, const float* weight, float* y) {
-  const Kernels use = kernels(*g);
-  parallel(*g, g->B * g->C, [&](int64_t first, int64_t last) { use.forward(*g, x, weight, y, first, last); });
+void nni_dynconv_depthwise(const Geometry* given, const float* x, const float* weight, float* y) {
+  const Geometry g = flat(*given);
+  const Kernels use = kernels(g);
+  const int64_t groups = (g.C + use.lanes - 1) / use.lanes;
+  parallel(g, g.B * groups, [&](int64_t first, int64_t last) { use.forward(g, x, weight, y, first, last); });
 }
 
 // The gradients of x and weight, either of which may be null: not wanted.
-void nni_dynconv_depthwise_backward(const Geometry* g, const float* x, const float* weight, const float* dy, float* dx,
-                                    float* dw) {
-  const Kernels use = kernels(*g);
-  parallel(*g, g->shared ? g->C : g->B * g->C,
-           [&](int64_t first, int64_t last) { use.backward(*g, x, weight, dy, dx, dw, first, last); });
+void nni_dynconv_depthwise_backward(const Geometry* given, const float* x, const float* weight, const float* dy,
+                                    float* dx, float* dw) {
+  const Geometry g = flat(*given);
+  const Kernels use = kernels(g);
+  const int64_t groups = (g.C + use.lanes - 1) / use.lanes;
+  parallel(g, groups, [&](int64_t first, int64_t last) { use.backward(g, x, weight, dy, dx, dw, first, last); });
 }
 }

@@ -83,14 +83,14 @@ def conv2d(
 def _setting(x: Tensor, weight: Tensor) -> Setting:
     training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     transformed = is_transformed()
-    suits = kernels.loaded() and wants_kernels() and not transformed and _is_plain_float(x) and _is_plain_float(weight)
+    allowed = kernels.loaded() and not transformed and wants_kernels() and not torch.is_autocast_enabled("cpu")
+    suits = allowed and _is_plain_float(x) and _is_plain_float(weight)
     return Setting(x.device.type, x.dtype, training, suits, is_portable(), transformed)
 
 
 def _is_plain_float(tensor: Tensor) -> bool:
     """Whether the tensor is what the compiled kernels read: float32 in this machine's memory, no subclass."""
-    plain = type(tensor) in (Tensor, Parameter) and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
-    return plain and not torch.is_autocast_enabled("cpu")
+    return type(tensor) in (Tensor, Parameter) and tensor.dtype == torch.float32 and tensor.is_cpu
 
 
 def _plan(setting: Setting, *problem: Any) -> tuple[Geometry, str]:

@@ -42,7 +42,9 @@ def compiled(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry)
     """Any stride, shared or per-sample weights, float32, by the compiled kernels."""
     if torch.compiler.is_compiling():
         return add_bias(depthwise_operator(x, weight, geometry.stride, geometry.padding, geometry.dilation), bias)
-    return add_bias(CompiledDepthwise.apply(x, weight, geometry), bias)
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return add_bias(CompiledDepthwise.apply(x, weight, geometry), bias)
+    return add_bias(kernels.forward(x.contiguous(), weight.contiguous(), geometry), bias)
 
 
 class TorchDepthwise(torch.autograd.Function):

@@ -9,9 +9,9 @@ import torch
 from . import kernels
 from .geometry import Geometry, Pair, measure
 from .modes import is_portable, wants_kernels
-from .planner import Setting, choose
+from .planner import Choice, Setting, choose
 
-__all__ = ["explain"]
+__all__ = ["chosen", "explain"]
 
 
 def explain(
@@ -46,10 +46,8 @@ def explain(
       path `matmul`: a 1x1 kernel only mixes channels
       output: 8 4 32 32; 524,288 multiply-adds
     """
-    geometry = measure(tuple(x_shape), tuple(weight_shape), None, stride, padding, dilation, groups)
-    suits = kernels.loaded() and wants_kernels() and dtype == torch.float32 and torch.device(device).type == "cpu"
-    setting = Setting(torch.device(device).type, dtype, training, suits, is_portable())
-    path, why = choose(geometry, setting)
+    problem = (x_shape, weight_shape, stride, padding, dilation, groups)
+    geometry, (path, why) = chosen(*problem, dtype=dtype, device=device, training=training)
     kind = "one set per sample" if geometry.per_sample else "shared"
     gradients = "with gradients" if training else "forward only"
     print(
@@ -59,6 +57,25 @@ def explain(
     print(f"  path `{path}`: {why}")
     output = (geometry.B, geometry.Cout, geometry.Ho, geometry.Wo)
     print(f"  output: {_words(output)}; {_multiply_adds(geometry):,} multiply-adds")
+
+
+def chosen(
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    stride: int | Pair = 1,
+    padding: str | int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    training: bool = True,
+) -> tuple[Geometry, Choice]:
+    """What :func:`explain` prints, as data."""
+    geometry = measure(tuple(x_shape), tuple(weight_shape), None, stride, padding, dilation, groups)
+    kind = torch.device(device).type
+    suits = kernels.loaded() and wants_kernels() and dtype == torch.float32 and kind == "cpu"
+    return geometry, choose(geometry, Setting(kind, dtype, training, suits, is_portable()))
 
 
 def _words(shape: Sequence[int]) -> str:

@@ -84,7 +84,7 @@ def _bind(axes: Axes, x: Sequence[int], weight: Sequence[int], bias: Sequence[in
             f"`weight` has {len(weight)} axes, {tuple(weight)}, but needs 4 when all samples share it "
             f"({_PLAIN_NAMES}) or 5 when each sample has its own ({_SAMPLE_NAMES})."
         )
-    if not isinstance(groups, int) or groups < 1:
+    if isinstance(groups, (bool, float, str)) or groups < 1:
         axes.fail(f"`groups` is {groups!r}, but must be a whole number of 1 or more.")
     if axes["Cin"] % groups:
         axes.fail(f"axis `Cin` is {axes['Cin']} in `x`, which `groups={groups}` does not divide.")

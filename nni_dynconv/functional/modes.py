@@ -60,7 +60,7 @@ def is_portable() -> bool:
     """Whether the calls of this block must survive an export with a dynamic batch."""
     if torch.compiler.is_compiling():  # which cannot trace a context variable
         return _is_exporting()
-    return _portable.get() or torch.onnx.is_in_onnx_export()
+    return _portable.get() or torch._C._get_tracing_state() is not None  # the older ONNX exporter traces
 
 
 def is_transformed() -> bool:

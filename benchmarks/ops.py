@@ -1,0 +1,132 @@
+"""Per-sample convolution against a loop, groups = batch, vmap and a static layer, over a grid of shapes, on one thread.
+
+Prints a line per operator and writes every shape to a JSON file::
+
+    python benchmarks/ops.py                      # all of it, about a quarter of an hour
+    python benchmarks/ops.py --quick              # a few shapes, about a minute
+    python benchmarks/ops.py --ops depthwise      # the operators with this in their name
+    python benchmarks/ops.py --without-kernels    # what torch's own operators reach
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from contenders import OPS, WAYS, Convolve, Limits, measure_limits
+from timing import interleave, machine, ratio
+from torch import Tensor
+
+from nni_dynconv.functional import kernels, without_kernels
+
+GRID = {"B": (8, 32, 128), "C": (8, 16, 32, 64), "HW": (8, 16, 32, 56)}
+QUICK = {"B": (8, 32), "C": (16,), "HW": (8, 32)}
+MODES = ("fwd", "fwd+bwd")
+PER_SAMPLE = ("loop", "grouped", "vmap")  # the ways to compare with
+WORTH_A_ROOFLINE = 50e-6  # seconds of roofline from which the call itself no longer counts
+
+
+def main() -> None:
+    arguments = _parse()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    limits = measure_limits()
+    rows = []
+    with without_kernels() if arguments.without_kernels else contextlib.nullcontext():
+        for op in [one for one in OPS if any(part in one for part in arguments.ops)]:
+            mine = [_measure(op, *shape, mode, limits, arguments.seconds) for shape, mode in _plan(arguments)]
+            print("\n".join(_summary(op, mine)), flush=True)
+            rows += mine
+            result = {"machine": machine() | _describe(limits, arguments), "ops": rows}
+            Path(arguments.output).write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{len(rows)} rows in {arguments.output}")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--ops", nargs="+", default=[""], help="only operators with one of these in their name")
+    parser.add_argument("--quick", action="store_true", help="four shapes only")
+    parser.add_argument(
+        "--seconds", type=float, default=0.35, help="time for each shape and mode; large ones take more"
+    )
+    parser.add_argument("--without-kernels", action="store_true", help="torch's own operators only")
+    parser.add_argument("--output", default="benchmarks/ops.json")
+    return parser.parse_args()
+
+
+def _plan(arguments: argparse.Namespace) -> Iterator[tuple[tuple[int, ...], str]]:
+    grid = QUICK if arguments.quick else GRID
+    return itertools.product(itertools.product(*grid.values()), MODES)
+
+
+def _describe(limits: Limits, arguments: argparse.Namespace) -> dict[str, Any]:
+    copies = {f"copy {size >> 10} KiB, GB/s": round(speed / 1e9, 1) for size, speed in limits.copies.items()}
+    used = kernels.LEVELS[kernels.level()] if kernels.loaded() and not arguments.without_kernels else None
+    return {"sgemm GFLOP/s": round(limits.flops / 1e9, 1), **copies, "kernels": used}
+
+
+def _measure(op: str, B: int, C: int, HW: int, mode: str, limits: Limits, seconds: float) -> dict[str, Any]:
+    training = mode == "fwd+bwd"
+    contenders = {name: _contender(op, B, C, HW, training, way, name == "static") for name, way in WAYS.items()}
+    contenders["ours again"] = contenders["ours"]
+    times = interleave(contenders, seconds)
+    over = {name: ratio(times, name, "ours").median for name in (*PER_SAMPLE, "static")}
+    spread = ratio(times, "ours again", "ours")
+    ours = sorted(times["ours"])[len(times["ours"]) // 2]
+    roofline = limits.seconds(OPS[op], B, C, HW, training)
+    return {
+        "op": op, "B": B, "C": C, "HW": HW, "K": OPS[op][0].K, "mode": mode,
+        "path": " + ".join(layer.path(B, C, HW, training) for layer in OPS[op]),
+        "over": {name: round(value, 3) for name, value in over.items()} | {"roofline": round(ours / roofline, 3)},
+        "self": [round(one, 3) for one in spread],
+        "microseconds": round(ours * 1e6, 1), "roofline microseconds": round(roofline * 1e6, 1),
+    }  # fmt: skip
+
+
+def _contender(op: str, B: int, C: int, HW: int, training: bool, way: Convolve, shared: bool) -> Callable[[], Any]:
+    """One call: forward without gradients, or forward and the gradients of everything."""
+    layers = OPS[op]
+    x = torch.randn(B, C, HW, HW, requires_grad=training)
+    lead = () if shared else (B,)
+    weights = [torch.randn(*lead, *layer.weight_shape(C), requires_grad=training) for layer in layers]
+    pull = torch.randn(B, C, HW, HW)
+
+    def forward() -> Tensor:
+        y = x
+        for layer, weight in zip(layers, weights, strict=True):
+            y = way(y, weight, **layer.options(C))
+        return y
+
+    if training:
+        return lambda: torch.autograd.grad(forward(), [x, *weights], pull)
+    return torch.no_grad()(forward)
+
+
+def _summary(op: str, rows: list[dict[str, Any]]) -> Iterator[str]:
+    for mode in MODES:
+        mine = [row for row in rows if row["mode"] == mode]
+        best = [min(row["over"][peer] for peer in PER_SAMPLE) for row in mine]
+        below = [one for one, row in zip(best, mine, strict=True) if one < 0.9 and one < 0.9 * row["self"][1]]
+        columns = [
+            f"{name} {_geometric_mean([row['over'][name] for row in mine]):5.2f}x" for name in (*PER_SAMPLE, "static")
+        ]
+        heavy = [row["over"]["roofline"] for row in mine if row["roofline microseconds"] >= WORTH_A_ROOFLINE * 1e6]
+        roof = f"{_geometric_mean(heavy):.2f} (most {max(heavy):.2f})" if heavy else "-"
+        least = f"least {min(best):.2f}; {len(below)} below 0.9"
+        peers = f"best peer {_geometric_mean(best):5.2f}x ({least}), {', '.join(columns)}"
+        yield f"{op:22} {mode:7} {peers}; over roofline {roof}"
+
+
+def _geometric_mean(values: list[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Timing side by side: contenders take turns in one process, so that what disturbs one disturbs all."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+__all__ = ["Spread", "interleave", "machine", "ratio"]
+
+Times = dict[str, list[float]]
+
+
+class Spread(NamedTuple):
+    """A ratio: its median over the rounds, and the quarter of the rounds below and above."""
+
+    median: float
+    low: float
+    high: float
+
+
+def interleave(
+    contenders: Mapping[str, Callable[[], Any]],
+    seconds: float,
+    *,
+    least_rounds: int = 3,
+    turn: float = 2e-3,
+    patience: float = 0.25,
+) -> Times:
+    """Run the contenders in turns and return the seconds per call of each in each round.
+
+    Parameters
+    ----------
+    contenders : mapping of str to callable
+    seconds : float
+        About how long all of it may take; at least ``least_rounds`` rounds are run.
+    turn : float
+        A turn is so many calls that it takes about this many seconds, and at least one.
+    patience : float
+        Who needs more seconds than this for a call makes two calls and no more: the second counts in every round.
+    """
+    for one in contenders.values():
+        one()  # what happens only the first time
+    first = {name: _turn(one, 1) for name, one in contenders.items()}
+    calls = {name: max(1, round(turn / max(once, 1e-7))) for name, once in first.items()}
+    times: Times = {name: [] for name in contenders}
+    end, rounds = time.perf_counter() + seconds, 0
+    while rounds < least_rounds or (min(first.values()) < patience and time.perf_counter() < end):
+        for name, one in contenders.items():
+            times[name].append(_turn(one, calls[name]) if first[name] < patience else first[name])
+        rounds += 1
+    return times
+
+
+def _turn(one: Callable[[], Any], calls: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(calls):
+        one()
+    return (time.perf_counter() - begin) / calls
+
+
+def ratio(times: Times, of: str, over: str) -> Spread:
+    """Time of ``of`` over time of ``over``, round by round."""
+    ratios = sorted(a / b for a, b in zip(times[of], times[over], strict=True))
+    quarter = len(ratios) // 4
+    return Spread(statistics.median(ratios), ratios[quarter], ratios[-1 - quarter])
+
+
+def machine() -> dict[str, Any]:
+    """Describe what the numbers were measured on."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
