@@ -56,7 +56,10 @@ class WeightSource(nn.Module):
         if base not in ("none", "learned"):
             raise ConfigError(f"`base` is {base!r}, but must be 'none' or 'learned'.")
         self.controller, self.encoder, self.base = controller, encoder, base
+        if controller.bound:
+            raise ConfigError(f"This {type(controller).__name__} serves another mutator already. Make one each.")
         self.code_dim = _out_dim(encoder)
+        controller.bound = True
         self.controller.bind(sites, self.code_dim)
         self.sites: dict[str, Site] = {}
         self.decide: Callable[[], Decision] | None = None  # the mutator's word on what runs; a copy has none

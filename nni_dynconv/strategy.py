@@ -26,9 +26,9 @@ class DynamicStrategy(OneShotStrategy):
     """Search the space of a mutator by training its supernet once.
 
     Weights and controller train on training batches, by the evaluator's own optimizer and loss. The sampler learns on
-    validation batches: by gradient (DARTS, GDAS), by rewards, each the negative loss of one drawn architecture (ENAS),
-    or by comparing some architectures when training has ended (random). Validation measures the architecture that
-    :meth:`DynamicWeightMutator.export` would give.
+    validation batches: by gradient (DARTS, GDAS; its learning rate falls in a line, to zero in the last epoch), by
+    rewards, each the negative loss of one drawn architecture (ENAS), or by comparing some architectures when training
+    has ended (random). Validation measures the architecture that :meth:`DynamicWeightMutator.export` would give.
 
     Parameters
     ----------
@@ -121,8 +121,16 @@ class SearchModule(BaseOneShotLightningModule):
 
     def on_train_epoch_start(self) -> None:
         last = max((self.trainer.max_epochs or 1) - 1, 1)
-        self.sampler.anneal(self.trainer.current_epoch / last)
+        progress = self.trainer.current_epoch / last
+        self.sampler.anneal(progress)
+        self._slow_down_architecture(1 - progress if last > 1 else 1.0)
         super().on_train_epoch_start()
+
+    def _slow_down_architecture(self, factor: float) -> None:
+        """Let the architecture settle: a candidate that wins late is exported with weights that hardly learned."""
+        if self.sampler.learns == "gradient" and self.mutator.choices:
+            for group in self.architecture_optimizers().param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         if self.trainer.current_epoch >= self.strategy.warmup_epochs:

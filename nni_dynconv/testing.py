@@ -43,7 +43,7 @@ class OpSuite(ABC):
 
     @abstractmethod
     def example(self, batch: int) -> Tensor:
-        """Make an input of a batch size, ``(B, ...)``."""
+        """Make an input of a batch size, ``(B, ...)``: the same one at each call."""
 
     @abstractmethod
     def reference(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:

@@ -25,6 +25,9 @@ class TinyController(Controller):
         factor = 1.0 if context is None else 1.0 + self.factor(context)
         return [factor * self.rows[site.name] for site in sites]
 
+    def select(self, sites):
+        self.rows = torch.nn.ParameterDict({site.name: self.rows[site.name] for site in sites})
+
 
 class TestTiny(ControllerSuite):
     def make(self):

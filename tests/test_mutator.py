@@ -414,6 +414,14 @@ def test_parts_of_the_wrong_type_are_refused():
         DynamicWeightMutator(OneChoice(), base="lerned")
 
 
+def test_a_controller_serves_one_mutator():
+    """The first mutator used to die of the sizes of the second one's sites."""
+    controller = ChunkedController()
+    DynamicWeightMutator(OneChoice(), controller=controller)
+    with pytest.raises(ConfigError, match="This ChunkedController serves another mutator already. Make one each"):
+        DynamicWeightMutator(Everything(), controller=controller)
+
+
 def test_a_label_that_the_space_does_not_know_is_refused():
     mutator = make()
     with (

@@ -15,10 +15,14 @@ __all__ = ["Controller"]
 class Controller(nn.Module, ABC):
     """Makes the weights of sites, out of a context or out of nothing.
 
-    A subclass writes two methods: :meth:`bind` learns which sites there are and makes what it needs for them,
-    :meth:`generate` makes their weights. It makes values of unit variance at the start; the package scales each tensor
-    by its fan-in, adds the base where there is one, and cuts the flat vector into tensors.
+    A subclass writes three methods: :meth:`bind` learns which sites there are and makes what it needs for them,
+    :meth:`generate` makes their weights, :meth:`select` keeps what a frozen network needs. It makes values of unit
+    variance at the start; the package scales each tensor by its fan-in, adds the base where there is one, and cuts the
+    flat vector into tensors.
     """
+
+    bound = False
+    """Whether a mutator has it already; the package sets this."""
 
     @abstractmethod
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
@@ -48,5 +52,6 @@ class Controller(nn.Module, ABC):
         A flat vector a site, ``(N,)`` or ``(B, N)``, where ``N`` is ``site.num_generated``.
         """
 
+    @abstractmethod
     def select(self, sites: Sequence[Site]) -> None:
-        """Forget what belongs to other sites, for a frozen network. Keeping everything, as here, is correct too."""
+        """Forget what belongs to other sites: a frozen network is saved and read back as if bound to these only."""
