@@ -33,8 +33,9 @@ $(STAMP): $(SETUP_FILES)
 		echo "The compiled kernels could not be built (is there a C++ compiler?). PyTorch's own serve, more slowly."
 	@touch $@
 
+# `passive`: threads that wait by spinning make a step many times slower where other programs want the same cores.
 search: $(STAMP)  ## search a network on real video, through nnictl (a few minutes)
-	@$(BIN)/nni-dynconv launch configs/one_shot.yml --output runs/quickstart
+	@OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive} $(BIN)/nni-dynconv launch configs/one_shot.yml --output runs/quickstart
 
 test: $(STAMP)  ## run the tests
 	@$(PYTEST) -n $(JOBS) --dist worksteal $(ARGS)

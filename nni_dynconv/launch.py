@@ -166,7 +166,7 @@ def _make_checkpoint(
 
 def _watch(experiment: LocalExperiment, settings: RunSettings, deadline: float, say: Callable[[str], None]) -> Outcome:
     say(f"NNI experiment {experiment.id}: http://{LOOPBACK}:{experiment.port} (logs: {experiment.folder})")
-    _wait_for_tuner(experiment, min(deadline, time.monotonic() + CONNECT_SECONDS))
+    _wait_for_tuner(experiment, deadline)
     say("RUNNING")
     progress = _Progress(settings.optimize_mode, say)
     while True:
@@ -197,11 +197,14 @@ def _ask(experiment: LocalExperiment, tries: int = 3) -> tuple[str, list[dict[st
 
 
 def _wait_for_tuner(experiment: LocalExperiment, deadline: float) -> None:
+    patience = time.monotonic() + CONNECT_SECONDS
     while True:
         _raise_tuner_error(experiment, experiment.get("check-status")["status"])
         if experiment.tuner_connected():
             return
         if time.monotonic() > deadline:
+            raise LaunchError(OUT_OF_TIME)
+        if time.monotonic() > patience:
             raise LaunchError(f"The tuner did not connect to NNI; the logs lie in {experiment.folder}/log.")
         time.sleep(0.2)
 

@@ -87,11 +87,10 @@ class Lab:
         return subprocess.Popen(command, cwd=self.folder, env=self.environment, **pipes, **options)
 
     def run(self, *arguments, timeout=120):
-        """Run ``nni-dynconv ARGUMENTS`` to its end: status, output, error, seconds."""
-        began = time.monotonic()
+        """Run ``nni-dynconv ARGUMENTS`` to its end: status, output, error."""
         process = self.start(*arguments)
         output, error = process.communicate(timeout=timeout)
-        return process.returncode, output, error, time.monotonic() - began
+        return process.returncode, output, error
 
     def nnictl(self, *arguments, loopback=True):
         """Plain ``nnictl ARGUMENTS``; the tests' own servers stay on this machine."""

@@ -30,16 +30,16 @@ def lab(tmp_path):
 
 
 def test_settings_that_check_refuses_end_a_launch_before_it_starts(lab):
-    status, output, error, seconds = lab.run("launch", lab.write({"controler": "chunked"}))
-    assert status == 2 and seconds < 30
+    status, output, error = lab.run("launch", lab.write({"controler": "chunked"}))
+    assert status == 2
     assert "Unknown key `controler`" in error and "Did you mean `controller`?" in error
     assert "Traceback" not in error and not lab.processes()
     assert lab.run("check", lab.folder / "experiment.yml")[2] == error
 
 
 def test_a_trial_that_crashes_at_once_ends_a_launch(lab):
-    status, output, error, seconds = lab.run("launch", lab.write(stub={"failing": (0, 1)}))
-    assert status == 1 and seconds < 30
+    status, output, error = lab.run("launch", lab.write(stub={"failing": (0, 1)}))
+    assert status == 1
     assert "failed before it reported any metric" in error and "trial of proposal 0 fails on purpose" in error
     assert "Traceback" not in error and not lab.processes()
 
@@ -49,8 +49,8 @@ def test_a_port_that_is_taken_ends_a_launch(lab):
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
-        status, output, error, seconds = lab.run("launch", lab.write(), "--port", port)
-    assert status == 1 and seconds < 30
+        status, output, error = lab.run("launch", lab.write(), "--port", port)
+    assert status == 1
     assert f"Port {port} is not free" in error and "--port" in error
     assert "Traceback" not in error and not lab.processes()
 
@@ -59,7 +59,7 @@ def test_a_tuner_that_fails_after_it_connected_ends_a_launch_with_its_own_error(
     (lab.folder / "stub.py").write_text("def __getattr__(name): raise RuntimeError('no space today')\n")
     (lab.folder / "shared.pt").touch()
     named = {"mode": "multi_trial", "sampler": "random", "space": "stub:Space", "checkpoint": "shared.pt"}
-    status, output, error, seconds = lab.run("launch", lab.write(named))
+    status, output, error = lab.run("launch", lab.write(named))
     assert status == 1
     assert "The tuner ended with an error" in error and "RuntimeError: no space today" in error
 
@@ -102,7 +102,7 @@ def test_ctrl_c_stops_everything(lab):
 
 
 def test_a_launch_gives_up_when_its_time_is_over(lab):
-    status, output, error, seconds = lab.run("launch", lab.write(stub={"epochs": 100, "pause": 1}), "--timeout", 12)
+    status, output, error = lab.run("launch", lab.write(stub={"epochs": 100, "pause": 1}), "--timeout", 12)
     assert status == 1 and "`--timeout` is over" in error
     assert not lab.processes()
 
