@@ -56,5 +56,5 @@ bench: $(STAMP)  ## measure every operator against its peers (a quarter of an ho
 	@$(BIN)/python benchmarks/ops.py --output benchmarks/results.json
 
 clean:  ## remove .venv/, caches and what was built; runs/ stays, for it holds your results
-	rm -rf .venv build dist *.egg-info nni_dynconv/_kernels* .pytest_cache .mypy_cache .ruff_cache .hypothesis lightning_logs
+	rm -rf .venv build dist *.egg-info nni_dynconv/_kernels* .pytest_cache .mypy_cache .ruff_cache .hypothesis lightning_logs dispatcher.log
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

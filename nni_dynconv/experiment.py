@@ -94,6 +94,8 @@ class LocalExperiment:
             "NNI_DYNCONV_NODE_OPTIONS": options,
             "NO_PROXY": no_proxy,
             "no_proxy": no_proxy,
+            # A thread of torch that waits must not spin: where cores are shared, that slows a step ten times and more.
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
             MARK: self._mark,
         }
         return {**os.environ, **ours}

@@ -72,6 +72,7 @@ def launch(
     """
     began = time.monotonic()
     settings = check_config(config, checkpoint_needed=False)
+    _check_interpreter(sys.executable)
     _check_output(output)
     experiment = LocalExperiment(choose_port(port))
     if registration.register():
@@ -100,6 +101,7 @@ def resume(
     known = Experiments().get_all_experiments().get(experiment_id)
     if known is None:
         raise LaunchError(f"NNI knows no experiment `{experiment_id}`. `nnictl experiment list --all` lists them.")
+    _check_interpreter(sys.executable)
     _check_output(output)
     tuner = Config(experiment_id, known["logDir"]).get_config()["tuner"]
     settings = check_class_args(tuner.get("classArgs") or {})
@@ -109,6 +111,15 @@ def resume(
         outcome = _watch(experiment, settings, _deadline(began, timeout), say)
     _deliver(outcome, experiment, output, began, say)
     return outcome
+
+
+def _check_interpreter(path: str) -> None:
+    """NNI starts the tuner through a shell, with this Python's path unquoted."""
+    if any(character.isspace() for character in path):
+        raise LaunchError(
+            f"This Python lies at `{path}`, and NNI 3.0 cannot start a tuner from a path with a space. Move the "
+            f"virtual environment to a path without one."
+        )
 
 
 def _deadline(began: float, timeout: float | None) -> float:

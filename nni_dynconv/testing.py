@@ -225,7 +225,7 @@ class ControllerSuite(ABC):
 
     def test_contexts_make_different_weights(self) -> None:
         made = self._bound(self.context_dim).generate(self.sites, self._context(64))
-        assert all(float(one.std(0).mean()) > 0.1 for one in made)
+        assert all(one.std(0).mean() > 0.1 for one in made)
 
     def test_sites_have_weights_of_their_own(self) -> None:
         twins = (self.sites[0], Site("twin", self.sites[0].op, self.sites[0].specs))
