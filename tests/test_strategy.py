@@ -15,7 +15,7 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 
 from nni_dynconv import DartsSampler, DynamicConv2d, DynamicWeightMutator, EnasSampler, GdasSampler, RandomSampler
 from nni_dynconv.errors import ScopeError, SpaceError
-from nni_dynconv.samplers import DifferentiableSampler, check_sample
+from nni_dynconv.samplers import check_sample
 
 SAMPLERS = [RandomSampler, EnasSampler, DartsSampler, GdasSampler]
 
@@ -77,18 +77,22 @@ def planted_batch(generator):
     return x, torch.cat(moved, dim=1)
 
 
-def find(sampler, seed):
-    """Search in a plain loop: weights on one batch, architecture on another.
+# Rewards are worth something once the weights are: samplers that learn by them wait for a third of the search. A
+# gradient tells candidates apart while the weights still learn, and vanishes where they have: there they go slowly.
+SEARCHES = {  # steps, steps before the architecture learns, learning rate of the weights, settings
+    RandomSampler: (450, 150, 0.01, {}),
+    EnasSampler: (450, 150, 0.01, {}),
+    DartsSampler: (700, 0, 0.001, {"learning_rate": 0.05}),
+    GdasSampler: (800, 80, 0.001, {"learning_rate": 0.03}),
+}
 
-    Rewards are worth something once the weights are: samplers that learn by them wait for a third of the search. A
-    gradient tells candidates apart while the weights still learn, and vanishes where they have: those samplers start at
-    once, and the weights go slowly.
-    """
+
+def find(sampler, seed):
+    """Search in a plain loop: weights on one batch, architecture on another."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    by_gradient = issubclass(sampler, DifferentiableSampler)
-    steps, warm_up, rate = (700, 0, 0.001) if by_gradient else (450, 150, 0.01)
-    made = sampler(seed=seed, learning_rate=0.05) if by_gradient else sampler(seed=seed)
+    steps, warm_up, rate, options = SEARCHES[sampler]
+    made = sampler(seed=seed, **options)
     mutator = DynamicWeightMutator(PlantedSpace(), sampler=made, base="learned")
     roles = mutator.parameters_by_role()
     optimizer = torch.optim.Adam(roles["weights"] + roles["controller"], lr=rate)
@@ -96,7 +100,7 @@ def find(sampler, seed):
     for step in range(steps):
         made.anneal(step / steps)
         _learn(mutator, optimizer, planted_batch(generator))
-        if step >= warm_up and by_gradient:
+        if step >= warm_up and architecture is not None:
             _learn(mutator, architecture, planted_batch(generator))
         elif step >= warm_up:
             made.observe(mutator.reset(), -_loss(mutator, planted_batch(generator)).item())
