@@ -91,11 +91,11 @@ class Sampler(nn.Module, MutationSampler, ABC):
 
     def sample(self) -> dict[str, Any]:
         """Draw one architecture."""
-        return self._follow(self._draw)[0]
+        return self._follow(self._draw)
 
     def best(self) -> dict[str, Any]:
         """Return the architecture that it would choose now: the most probable candidate at each step."""
-        return self._follow(lambda label, logits: int(logits.argmax()))[0]
+        return self._follow(lambda label, logits: int(logits.argmax()))
 
     def probabilities(self, label: str) -> Tensor:
         """Return the probability of each candidate, ``(n,)``.
@@ -134,19 +134,19 @@ class Sampler(nn.Module, MutationSampler, ABC):
         self._follow(pick)
         return torch.stack(log_probs).sum(), torch.stack(entropies).sum()
 
-    def _follow(self, pick: Callable[[str, Tensor], int]) -> tuple[dict[str, Any], list[int]]:
+    def _follow(self, pick: Callable[[str, Tensor], int]) -> dict[str, Any]:
         self._check_bound()
-        walk, numbers = self.walk(), []
+        walk, sample = self.walk(), {}
         logits = next(walk, None)
-        for label in self.choices:
+        for label, choice in self.choices.items():
             assert logits is not None, f"{type(self).__name__}.walk ended before label {label}"
-            numbers.append(pick(label, logits))
+            number = pick(label, logits)
+            sample[label] = choice.candidates[number]
             try:
-                logits = walk.send(numbers[-1])
+                logits = walk.send(number)
             except StopIteration:
                 logits = None
-        labels = zip(self.choices.items(), numbers, strict=True)
-        return {label: choice.candidates[number] for (label, choice), number in labels}, numbers
+        return sample
 
     def _draw(self, label: str, logits: Tensor) -> int:
         probabilities = logits.detach().softmax(-1).cpu()
