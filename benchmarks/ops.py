@@ -13,15 +13,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from contenders import OPS, WAYS, Convolve, Limits, measure_limits
-from timing import interleave, machine, ratio
+from timing import interleave, keep_freed_memory, machine, merge_results, ratio
 from torch import Tensor
 
 from nni_dynconv.functional import kernels, without_kernels
@@ -30,11 +28,13 @@ GRID = {"B": (8, 32, 128), "C": (8, 16, 32, 64), "HW": (8, 16, 32, 56)}
 QUICK = {"B": (8, 32), "C": (16,), "HW": (8, 32)}
 MODES = ("fwd", "fwd+bwd")
 PER_SAMPLE = ("loop", "grouped", "vmap")  # the ways to compare with
+SMALL = 1 << 20  # bytes of input up to which calls are timed together
 WORTH_A_ROOFLINE = 50e-6  # seconds of roofline from which the call itself no longer counts
 
 
 def main() -> None:
     arguments = _parse()
+    keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     limits = measure_limits()
@@ -44,8 +44,7 @@ def main() -> None:
             mine = [_measure(op, *shape, mode, limits, arguments.seconds) for shape, mode in _plan(arguments)]
             print("\n".join(_summary(op, mine)), flush=True)
             rows += mine
-            result = {"machine": machine() | _describe(limits, arguments), "ops": rows}
-            Path(arguments.output).write_text(json.dumps(result, indent=1) + "\n")
+            merge_results(arguments.output, machine=machine() | _describe(limits, arguments), rows=rows)
     print(f"{len(rows)} rows in {arguments.output}")
 
 
@@ -57,7 +56,7 @@ def _parse() -> argparse.Namespace:
         "--seconds", type=float, default=0.35, help="time for each shape and mode; large ones take more"
     )
     parser.add_argument("--without-kernels", action="store_true", help="torch's own operators only")
-    parser.add_argument("--output", default="benchmarks/ops.json")
+    parser.add_argument("--output", default="benchmarks/results.json")
     return parser.parse_args()
 
 
@@ -79,7 +78,7 @@ def _measure(op: str, B: int, C: int, HW: int, mode: str, limits: Limits, second
     times = interleave(contenders, seconds)
     over = {name: ratio(times, name, "ours").median for name in (*PER_SAMPLE, "static")}
     spread = ratio(times, "ours again", "ours")
-    ours = sorted(times["ours"])[len(times["ours"]) // 2]
+    ours = sorted(times["ours"])[len(times["ours"]) // 2] / _calls(B, C, HW)
     roofline = limits.seconds(OPS[op], B, C, HW, training)
     return {
         "op": op, "B": B, "C": C, "HW": HW, "K": OPS[op][0].K, "mode": mode,
@@ -91,22 +90,33 @@ def _measure(op: str, B: int, C: int, HW: int, mode: str, limits: Limits, second
 
 
 def _contender(op: str, B: int, C: int, HW: int, training: bool, way: Convolve, shared: bool) -> Callable[[], Any]:
-    """One call: forward without gradients, or forward and the gradients of everything."""
-    layers = OPS[op]
-    x = torch.randn(B, C, HW, HW, requires_grad=training)
-    lead = () if shared else (B,)
-    weights = [torch.randn(*lead, *layer.weight_shape(C), requires_grad=training) for layer in layers]
-    pull = torch.randn(B, C, HW, HW)
+    """Several calls on different inputs: forwards without gradients, or forwards and one backward over them all.
 
-    def forward() -> Tensor:
-        y = x
-        for layer, weight in zip(layers, weights, strict=True):
-            y = way(y, weight, **layer.options(C))
-        return y
+    A backward starts the autograd engine, which takes longer than a small convolution. A network starts it once for
+    many layers, and so does this.
+    """
+    layers, lead = OPS[op], () if shared else (B,)
+    calls = _calls(B, C, HW)
+    xs = [torch.randn(B, C, HW, HW, requires_grad=training) for _ in range(calls)]
+    kernels = [[torch.randn(*lead, *layer.weight_shape(C), requires_grad=training) for layer in layers] for _ in xs]
+    pulls = [torch.randn(B, C, HW, HW) for _ in xs]
+
+    def forward() -> list[Tensor]:
+        ys = []
+        for y, weights in zip(xs, kernels, strict=True):
+            for layer, weight in zip(layers, weights, strict=True):
+                y = way(y, weight, **layer.options(C))
+            ys.append(y)
+        return ys
 
     if training:
-        return lambda: torch.autograd.grad(forward(), [x, *weights], pull)
+        return lambda: torch.autograd.grad(forward(), [*xs, *itertools.chain(*kernels)], pulls)
     return torch.no_grad()(forward)
+
+
+def _calls(B: int, C: int, HW: int) -> int:
+    """How many calls are timed together: a few where one is small."""
+    return max(1, min(8, SMALL // (4 * B * C * HW * HW)))
 
 
 def _summary(op: str, rows: list[dict[str, Any]]) -> Iterator[str]:

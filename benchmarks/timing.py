@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import platform
 import statistics
@@ -12,9 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Spread", "interleave", "machine", "ratio"]
+__all__ = ["Spread", "interleave", "keep_freed_memory", "machine", "merge_results", "ratio"]
 
 Times = dict[str, list[float]]
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 class Spread(NamedTuple):
@@ -70,6 +73,27 @@ def ratio(times: Times, of: str, over: str) -> Spread:
     ratios = sorted(a / b for a, b in zip(times[of], times[over], strict=True))
     quarter = len(ratios) // 4
     return Spread(statistics.median(ratios), ratios[quarter], ratios[-1 - quarter])
+
+
+def keep_freed_memory() -> None:
+    """Let the C allocator keep what is freed, for every contender alike; call it first (glibc only, elsewhere a no-op).
+
+    Otherwise a large tensor goes back to the system as soon as it is freed, and the next one is paid for page by page.
+    That costs more than a small convolution, varies with what else runs, and says nothing about the code.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap too
+        mallopt(M_TRIM_THRESHOLD, -1)  # which never shrinks
+
+
+def merge_results(path: str | Path, **sections: Any) -> None:
+    """Write sections of a file of results and leave its others; a section that is a dict is merged key by key."""
+    path = Path(path)
+    results = json.loads(path.read_text()) if path.exists() else {}
+    for name, section in sections.items():
+        results[name] = {**results.get(name, {}), **section} if isinstance(section, dict) else section
+    path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def machine() -> dict[str, Any]:

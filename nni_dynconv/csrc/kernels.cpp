@@ -22,6 +22,7 @@ namespace baseline {  // SSE2, NEON, or whatever the compiler takes for granted
 #define LANES 4
 #include "lanes.h"
 #include "depthwise.h"
+#include "rows.h"
 #undef LANES
 }  // namespace baseline
 
@@ -36,6 +37,7 @@ namespace avx2 {
 #define LANES 8
 #include "lanes.h"
 #include "depthwise.h"
+#include "rows.h"
 #undef LANES
 }  // namespace avx2
 #if defined(__clang__)
@@ -50,6 +52,7 @@ namespace avx512 {
 #define LANES 16
 #include "lanes.h"
 #include "depthwise.h"
+#include "rows.h"
 #undef LANES
 }  // namespace avx512
 #if defined(__clang__)
@@ -61,10 +64,13 @@ namespace avx512 {
 
 namespace {
 
+using Forward = decltype(&baseline::forward);
+using Backward = decltype(&baseline::backward);
+
 struct Kernels {
-  decltype(&baseline::forward) forward;
-  decltype(&baseline::backward) backward;
-  int64_t lanes;
+  Forward forward;
+  Backward backward;
+  int64_t at_once;  // channels that one step of it takes
 };
 
 int best_level() {
@@ -78,8 +84,24 @@ int best_level() {
 
 int level = best_level();
 
-// Fewer channels than lanes would leave some of them idle.
+// Whether `rows.h` serves: whole vectors in a row, and no zeros that the gradient of the input would never see.
+bool in_rows(const Geometry& g, int64_t lanes) {
+  const bool narrow = g.ph <= (g.Kh - 1) * g.dh && g.pw <= (g.Kw - 1) * g.dw;
+  const bool known = g.Kh == g.Kw && (g.Kh == 3 || g.Kh == 5 || g.Kh == 7);
+  return known && narrow && g.sh == 1 && g.sw == 1 && g.W >= lanes && g.Wo >= lanes;
+}
+
+#define ROWS(level, K) Kernels{level::forward_rows<K>, level::backward_rows<K>, 1}
+#define CHOOSE_ROWS(level, lanes) \
+  if (in_rows(g, lanes)) return g.Kh == 3 ? ROWS(level, 3) : g.Kh == 5 ? ROWS(level, 5) : ROWS(level, 7)
+
+// Fewer columns or channels than lanes would leave some of them idle.
 Kernels kernels(const Geometry& g) {
+#if defined(__x86_64__)
+  if (level == 2) CHOOSE_ROWS(avx512, 16);
+  if (level >= 1) CHOOSE_ROWS(avx2, 8);
+#endif
+  if (level == 0) CHOOSE_ROWS(baseline, 4);
 #if defined(__x86_64__)
   if (level == 2 && g.C > 8) return {avx512::forward, avx512::backward, 16};
   if (level >= 1) return {avx2::forward, avx2::backward, 8};
@@ -121,7 +143,7 @@ int nni_dynconv_level(int wanted) {
 void nni_dynconv_depthwise(const Geometry* given, const float* x, const float* weight, float* y) {
   const Geometry g = flat(*given);
   const Kernels use = kernels(g);
-  const int64_t groups = (g.C + use.lanes - 1) / use.lanes;
+  const int64_t groups = (g.C + use.at_once - 1) / use.at_once;
   parallel(g, g.B * groups, [&](int64_t first, int64_t last) { use.forward(g, x, weight, y, first, last); });
 }
 
@@ -130,7 +152,7 @@ void nni_dynconv_depthwise_backward(const Geometry* given, const float* x, const
                                     float* dx, float* dw) {
   const Geometry g = flat(*given);
   const Kernels use = kernels(g);
-  const int64_t groups = (g.C + use.lanes - 1) / use.lanes;
+  const int64_t groups = (g.C + use.at_once - 1) / use.at_once;
   parallel(g, groups, [&](int64_t first, int64_t last) { use.backward(g, x, weight, dy, dx, dw, first, last); });
 }
 }

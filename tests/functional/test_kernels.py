@@ -68,6 +68,22 @@ def test_any_depthwise_problem_equals_the_loop(data):
 
 
 @built
+@given(st.data())
+@settings(max_examples=80, deadline=None)
+@pytest.mark.usefixtures("instructions")
+def test_any_problem_that_goes_row_by_row_equals_the_loop(data):
+    pair = lambda least, most: data.draw(st.tuples(*[st.integers(least, most)] * 2))  # noqa: E731
+    K, dilation, (H, W) = data.draw(st.sampled_from([3, 5, 7])), pair(1, 3), pair(4, 40)
+    spans = [d * (K - 1) for d in dilation]
+    padding = tuple(data.draw(st.integers(0, span)) for span in spans)
+    H, W = [max(size, 4 + span - 2 * p) for size, span, p in zip((H, W), spans, padding, strict=True)]
+    B, C = data.draw(st.sampled_from([(1, 1), (2, 3), (3, 2)]))
+    weight = (B, C, 1, K, K)[data.draw(st.integers(0, 1)) :]
+    inputs = tensors((B, C, H, W), weight, dtype=torch.float32)
+    assert_like_loop(conv2d, loop_conv2d, inputs, padding=padding, dilation=dilation, groups=C)
+
+
+@built
 def test_it_is_really_the_kernel_that_runs():
     y = conv2d(*make(2, 4, 8, 8, 3), padding=1, groups=4)
     assert y.grad_fn.name() == f"{CompiledDepthwise.__name__}Backward"
