@@ -27,7 +27,8 @@ class WeightSpec:
     fan_in
         Number of inputs that one output of the op sums over with this tensor: it sets the scale at the start.
     kind
-        ``weight`` multiplies the input, ``bias`` is added.
+        ``weight`` multiplies the input, ``bias`` is added; ``scale`` and ``shift`` change an output a little, to
+        ``(1 + scale) * y + shift``: an affine map near the identity.
 
     Examples
     --------
@@ -38,7 +39,7 @@ class WeightSpec:
     name: str
     shape: tuple[int, ...]
     fan_in: int
-    kind: Literal["weight", "bias"] = "weight"
+    kind: Literal["weight", "bias", "scale", "shift"] = "weight"
 
     @property
     def numel(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .controllers import Controller
+from .export.modules import describe_module, make_module
 from .ops import DynamicOp
 from .samplers import Choice, Sampler
 from .spec import Site, WeightSpec, split
@@ -32,13 +34,13 @@ def _close(found: Any, expected: Any, message: str = "", **tolerance: Any) -> No
 
 
 class OpSuite(ABC):
-    """An op equals a loop over the samples with torch's own functions, in value and gradient."""
+    """An op equals a loop over the samples with torch's own functions, in value and gradient, and survives a file."""
 
     tolerance: ClassVar[dict[str, Any]] = {"rtol": 1e-4, "atol": 1e-5}
 
     @abstractmethod
     def make(self) -> DynamicOp:
-        """Make the op, without normalisation."""
+        """Make the op, without a normalisation in which samples meet."""
 
     @abstractmethod
     def example(self, batch: int) -> Tensor:
@@ -89,7 +91,25 @@ class OpSuite(ABC):
     def test_gradcheck(self) -> None:
         for flat in (self._weights(dtype=torch.float64), self._weights(2, dtype=torch.float64)):
             inputs = (self.example(2).double().requires_grad_(), flat.requires_grad_())
-            assert torch.autograd.gradcheck(self.make(), inputs, fast_mode=True)
+            assert torch.autograd.gradcheck(self.make().double(), inputs, fast_mode=True)
+
+    def test_blocks_of_samples_equal_the_loop(self) -> None:
+        for counts, batch in ((None, 4), ([1, 3], 4), ([0, 2], 2)):
+            x, flat = self.example(batch), self._weights(2)
+            repeats = [batch // 2] * 2 if counts is None else counts
+            rows = flat.repeat_interleave(torch.tensor(repeats), 0)
+            _close(self.make()(x, flat, counts), self._loop(x, rows), f"blocks {repeats}", **self.tolerance)
+
+    def test_an_empty_batch_gives_an_empty_output(self) -> None:
+        x, expected = self.example(1), self.make()(self.example(1), self._weights())
+        for flat in (self._weights(), self._weights(0)):
+            assert self.make()(x[:0], flat).shape == (0, *expected.shape[1:])
+
+    def test_it_can_be_written_down_and_made_again(self) -> None:
+        op, x, flat = self.make(), self.example(2), self._weights(2)
+        again = make_module(json.loads(json.dumps(describe_module(op)))).train(op.training)
+        again.load_state_dict(op.state_dict())
+        _close(again(x, flat), op(x, flat))
 
     def test_samples_do_not_see_each_other(self) -> None:
         x, flat = self.example(3), self._weights(3)

@@ -6,14 +6,25 @@ import json
 import subprocess
 import sys
 
+from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import nni
 import pytest
 import torch
+from nni.nas.nn.pytorch import ModelSpace
 from safetensors.torch import load_file, save_file
 from spaces import CellSpace, Everything, OneChoice, PlainCellSpace, image, vector
 from torch import nn
 
 import nni_dynconv
-from nni_dynconv import DynamicWeightMutator, FeatureMapContext, RandomSampler, SequenceContext, VectorContext, export
+from nni_dynconv import (
+    DynamicWeightMutator,
+    FeatureMapContext,
+    RandomSampler,
+    SequenceContext,
+    VectorContext,
+    export,
+    ops,
+)
 from nni_dynconv.errors import ExportError
 
 
@@ -56,6 +67,39 @@ def test_a_network_comes_back_as_it_was(space, encoder, context, tmp_path):
     for batch in (3, 1):
         given = None if context is None else context[:batch]
         torch.testing.assert_close(again(image(batch), given), network(image(batch), given))
+
+
+class EveryOp(ModelSpace):
+    """Each kind of op once, two of them with a chosen argument."""
+
+    def __init__(self):
+        super().__init__()
+        width = nni.choice("width", [2, 4])
+        self.plane = nn.Sequential(
+            ops.DynamicConv2d(1, width, 3, padding="same", padding_mode="circular"),
+            ops.DynamicConvTranspose2d(width, 4, 2, stride=2),
+            ops.DynamicBatchNorm2d(4),
+            ops.DynamicInstanceNorm2d(4),
+        )
+        self.line = nn.Sequential(
+            ops.DynamicConv1d(4, 4, 3, groups=4), ops.DynamicConvTranspose1d(4, 4, 3), ops.DynamicGroupNorm(2, 4)
+        )
+        self.volume = nn.Sequential(ops.DynamicConv3d(1, 2, 2), ops.DynamicConvTranspose3d(2, 1, 2))
+        self.head = nn.Sequential(ops.DynamicLayerNorm(4), ops.DynamicLinear(4, 2))
+
+    def forward(self, x):
+        y = self.plane(x).flatten(2)
+        y = self.line(y).unsqueeze(1).unsqueeze(-1).expand(-1, -1, -1, -1, 2)
+        return self.head(self.volume(y).mean((1, 3, 4)))
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_every_op_comes_back(width, tmp_path):
+    network = frozen(EveryOp, VectorContext(5, 8), width=width)
+    export.save(network, tmp_path)
+    again = nni_dynconv.load(tmp_path)
+    for context in (vector(), vector(1)):
+        torch.testing.assert_close(again(image(), context), network(image(), context))
 
 
 def test_it_is_read_without_nni_in_another_process(tmp_path):

@@ -1,8 +1,29 @@
 """Pure functions ``(x, weights) -> y``: shared or per sample is a shape, and the planner picks the path."""
 
-from .conv import conv2d
+from .conv import conv1d, conv2d, conv3d
 from .explain import explain
 from .linear import linear
-from .modes import portable, without_kernels
+from .modes import deterministic, portable, without_kernels
+from .norm import affine, batch_norm, group_norm, instance_norm, layer_norm
+from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from .tuning import tune
 
-__all__ = ["conv2d", "explain", "linear", "portable", "without_kernels"]
+__all__ = [
+    "affine",
+    "batch_norm",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "deterministic",
+    "explain",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "linear",
+    "portable",
+    "tune",
+    "without_kernels",
+]

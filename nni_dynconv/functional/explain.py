@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
-from . import kernels
-from .geometry import Geometry, Pair, measure
-from .modes import is_portable, wants_kernels
-from .planner import Choice, Setting, choose
+from ..errors import ConfigError, did_you_mean
+from . import conv, kernels, transposed
+from .conv import measure_planned
+from .forms import decide
+from .geometry import GeometryNd
+from .modes import is_deterministic, is_portable, wants_kernels
+from .planner import Choice, Setting
 
 __all__ = ["chosen", "explain"]
+
+CONVOLUTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
+    "conv1d": (1, conv.conv1d),
+    "conv2d": (2, conv.conv2d),
+    "conv3d": (3, conv.conv3d),
+    "conv_transpose1d": (-1, transposed.conv_transpose1d),
+    "conv_transpose2d": (-2, transposed.conv_transpose2d),
+    "conv_transpose3d": (-3, transposed.conv_transpose3d),
+}
 
 
 def explain(
     x_shape: Sequence[int],
     weight_shape: Sequence[int],
-    stride: int | Pair = 1,
-    padding: str | int | Pair = 0,
-    dilation: int | Pair = 1,
-    groups: int = 1,
-    *,
+    *options: Any,
+    op: str = "conv2d",
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     training: bool = True,
+    **named: Any,
 ) -> None:
-    """Print the path that ``conv2d`` takes for these shapes, and the reason.
+    """Print the path that a convolution takes for these shapes, and the reason.
 
     Parameters
     ----------
     x_shape, weight_shape : sequence of int
-        ``B Cin H W``; ``Cout Cin/G Kh Kw`` or ``B Cout Cin/G Kh Kw``.
-    stride, padding, dilation, groups
-        As in :func:`~nni_dynconv.functional.conv2d`.
+        As the op takes them: ``B Cin H W``; ``Cout Cin/G Kh Kw``, with a leading ``B`` or ``D`` for several sets.
+    *options, **named
+        The op's own, behind the bias, in its order or by name: for ``conv2d`` stride, padding, dilation, groups.
+    op : str
+        A convolution of :mod:`nni_dynconv.functional`, such as ``conv3d`` or ``conv_transpose2d``.
     dtype, device
         Of the tensors.
     training : bool
         Whether gradients are wanted.
+
+    Raises
+    ------
+    ConfigError
+        There is no such op.
+    ShapeError
+        The op would refuse these shapes.
 
     Examples
     --------
@@ -46,42 +67,45 @@ def explain(
       path `matmul`: a 1x1 kernel only mixes channels
       output: 8 4 32 32; 524,288 multiply-adds
     """
-    problem = (x_shape, weight_shape, stride, padding, dilation, groups)
-    geometry, (path, why) = chosen(*problem, dtype=dtype, device=device, training=training)
-    kind = "one set per sample" if geometry.per_sample else "shared"
-    gradients = "with gradients" if training else "forward only"
+    settings: dict[str, Any] = {"op": op, "dtype": dtype, "device": device, "training": training}
+    geometry, (path, why) = chosen(x_shape, weight_shape, *options, **settings, **named)
     print(
-        f"conv2d, x: {_words(x_shape)}, weight: {_words(weight_shape)} ({kind}), "
-        f"{str(dtype).removeprefix('torch.')} on {device}, {gradients}"
+        f"{op}, x: {_words(x_shape)}, weight: {_words(weight_shape)} ({_sets(geometry, weight_shape)}), "
+        f"{str(dtype).removeprefix('torch.')} on {device}, {'with gradients' if training else 'forward only'}"
     )
     print(f"  path `{path}`: {why}")
-    output = (geometry.B, geometry.Cout, geometry.Ho, geometry.Wo)
-    print(f"  output: {_words(output)}; {_multiply_adds(geometry):,} multiply-adds")
+    output = (geometry.B, geometry.Cout, *geometry.out)
+    print(f"  output: {_words(output)}; {geometry.multiply_adds:,} multiply-adds")
 
 
 def chosen(
     x_shape: Sequence[int],
     weight_shape: Sequence[int],
-    stride: int | Pair = 1,
-    padding: str | int | Pair = 0,
-    dilation: int | Pair = 1,
-    groups: int = 1,
-    *,
+    *options: Any,
+    op: str = "conv2d",
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     training: bool = True,
-) -> tuple[Geometry, Choice]:
+    **named: Any,
+) -> tuple[GeometryNd, Choice]:
     """What :func:`explain` prints, as data."""
-    geometry = measure(tuple(x_shape), tuple(weight_shape), None, stride, padding, dilation, groups)
+    if op not in CONVOLUTIONS:
+        raise ConfigError(f"`explain` knows no op `{op}`.{did_you_mean(op, CONVOLUTIONS)}")
+    rank, function = CONVOLUTIONS[op]
+    given = inspect.signature(function).bind(tuple(x_shape), tuple(weight_shape), None, *options, **named)
+    given.apply_defaults()
     kind = torch.device(device).type
     suits = kernels.loaded() and wants_kernels() and dtype == torch.float32 and kind == "cpu"
-    return geometry, choose(geometry, Setting(kind, dtype, training, suits, is_portable()))
+    setting = Setting(kind, dtype, training, suits, is_portable(), deterministic=is_deterministic())
+    geometry, planned = measure_planned(rank, *given.arguments.values())
+    return geometry, decide(planned, setting)
 
 
 def _words(shape: Sequence[int]) -> str:
     return " ".join(map(str, shape))
 
 
-def _multiply_adds(geometry: Geometry) -> int:
-    outputs = geometry.B * geometry.Cout * geometry.Ho * geometry.Wo
-    return outputs * geometry.Cin // geometry.G * geometry.Kh * geometry.Kw
+def _sets(geometry: GeometryNd, weight: Sequence[int]) -> str:
+    if not geometry.per_sample:
+        return "shared"
+    return "one set per sample" if geometry.counts is None else f"{weight[0]} sets for blocks of samples"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..checks import Axes
+from .sets import Counts, bind_sets
 
-__all__ = ["Geometry", "measure"]
+__all__ = ["Geometry", "GeometryNd", "Pair", "Sizes", "measure", "measure_nd", "measure_transposed"]
 
 Pair = tuple[int, int]
-_PLAIN_NAMES, _SAMPLE_NAMES = "Cout Cin/G Kh Kw", "B Cout Cin/G Kh Kw"
+Sizes = tuple[int, ...]
+SPACE = {1: "L", 2: "H W", 3: "T H W"}
+KERNEL = {1: "K", 2: "Kh Kw", 3: "Kt Kh Kw"}
 
 
 class Geometry(NamedTuple):
@@ -31,6 +35,8 @@ class Geometry(NamedTuple):
     extra: Pair  # rows below and columns right, on top of `padding`: an even kernel with "same"
     dilation: Pair
     per_sample: bool
+    counts: Counts | None = None  # samples that each set of weights serves, where that is neither one nor all
+    bias_counts: Counts | None = None  # the same of the bias, where its sets are not those of the weight
 
     @property
     def depthwise(self) -> bool:
@@ -48,82 +54,175 @@ class Geometry(NamedTuple):
         return self._replace(H=self.H + rows, W=self.W + columns, extra=(0, 0))
 
 
+class GeometryNd(NamedTuple):
+    """Sizes and options of one convolution, or transposed convolution, over 1, 2 or 3 axes of space."""
+
+    B: int
+    Cin: int
+    size: Sizes
+    Cout: int
+    kernel: Sizes
+    G: int
+    out: Sizes
+    stride: Sizes
+    padding: Sizes
+    extra: Sizes  # at the far end of each axis: of x, as in `Geometry`; transposed: of the output (`output_padding`)
+    dilation: Sizes
+    per_sample: bool
+    counts: Counts | None = None
+    bias_counts: Counts | None = None
+    transposed: bool = False
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the convolution only mixes channels."""
+        mixes = set(self.kernel) == {1} and not any(self.padding)
+        return mixes and not (self.transposed and (any(self.extra) or set(self.stride) != {1}))
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiplications of the whole batch."""
+        applied, channels = (self.size, self.Cin) if self.transposed else (self.out, self.Cout)
+        per_channel = (self.Cout if self.transposed else self.Cin) // self.G * math.prod(self.kernel)
+        return self.B * channels * math.prod(applied) * per_channel
+
+    def planar(self) -> Geometry:
+        """The same over two axes; one axis gets a first one of size 1."""
+        (H, W), (Kh, Kw), (Ho, Wo) = _two(self.size, 1), _two(self.kernel, 1), _two(self.out, 1)
+        options = _two(self.stride, 1), _two(self.padding, 0), _two(self.extra, 0), _two(self.dilation, 1)
+        sets = self.per_sample, self.counts, self.bias_counts
+        return Geometry(self.B, self.Cin, H, W, self.Cout, Kh, Kw, self.G, Ho, Wo, *options, *sets)
+
+    def padded(self) -> GeometryNd:
+        """The same convolution of an input to which ``extra`` has been added."""
+        size = tuple(one + more for one, more in zip(self.size, self.extra, strict=True))
+        return self._replace(size=size, extra=(0,) * len(size))
+
+
 def measure(
     x: Sequence[int],
     weight: Sequence[int],
     bias: Sequence[int] | None,
-    stride: int | Pair,
-    padding: str | int | Pair,
-    dilation: int | Pair,
+    stride: int | Sequence[int],
+    padding: str | int | Sequence[int],
+    dilation: int | Sequence[int],
     groups: int,
+    counts: Sequence[int] | None = None,
 ) -> Geometry:
-    """Check the shapes of a convolution against each other and return its :class:`Geometry`.
+    """Check the shapes of ``conv2d`` against each other and return its :class:`Geometry`.
 
     Raises
     ------
     ShapeError
         If an axis, an option or the size of the output does not fit; the text shows both values.
     """
-    axes = Axes("conv2d")
-    per_sample = _bind(axes, x, weight, bias, groups)
-    stride, dilation = _pair(axes, "stride", stride, 1), _pair(axes, "dilation", dilation, 1)
-    spans = [d * (axes[k] - 1) + 1 for k, d in zip(("Kh", "Kw"), dilation, strict=True)]
-    padding, extra = _padding(axes, padding, stride, spans)
-    Ho, Wo = [
-        _output_size(axes, axis, axes[axis] + 2 * p + e, span, s)
-        for axis, p, e, span, s in zip("HW", padding, extra, spans, stride, strict=True)
-    ]
-    B, Cin, H, W, Cout, Kh, Kw = (axes[name] for name in ("B", "Cin", "H", "W", "Cout", "Kh", "Kw"))
-    return Geometry(B, Cin, H, W, Cout, Kh, Kw, groups, Ho, Wo, stride, padding, extra, dilation, per_sample)
+    return measure_nd(2, x, weight, bias, stride, padding, dilation, groups, counts).planar()
 
 
-def _bind(axes: Axes, x: Sequence[int], weight: Sequence[int], bias: Sequence[int] | None, groups: int) -> bool:
-    axes.bind("x", x, "B Cin H W")
-    if len(weight) not in (4, 5):
-        axes.fail(
-            f"`weight` has {len(weight)} axes, {tuple(weight)}, but needs 4 when all samples share it "
-            f"({_PLAIN_NAMES}) or 5 when each sample has its own ({_SAMPLE_NAMES})."
-        )
+def measure_nd(
+    rank: int,
+    x: Sequence[int],
+    weight: Sequence[int],
+    bias: Sequence[int] | None,
+    stride: int | Sequence[int],
+    padding: str | int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+    counts: Sequence[int] | None = None,
+) -> GeometryNd:
+    """Check the shapes of a convolution over ``rank`` axes; as :func:`measure`."""
+    axes = Axes(f"conv{rank}d")
+    space, kernels = SPACE[rank].split(), KERNEL[rank].split()
+    axes.bind("x", x, f"B Cin {SPACE[rank]}")
+    _divide(axes, "Cin", "x", groups)
+    sets = bind_sets(axes, weight, bias, f"Cout Cin/G {KERNEL[rank]}", counts)
+    _divide(axes, "Cout", "weight", groups)
+    steps, spacing = _sizes(axes, "stride", stride, 1, rank), _sizes(axes, "dilation", dilation, 1, rank)
+    spans = [d * (axes[k] - 1) + 1 for k, d in zip(kernels, spacing, strict=True)]
+    pads, extra = _padding(axes, padding, steps, spans)
+    size, kernel = tuple(axes[one] for one in space), tuple(axes[one] for one in kernels)
+    padded = [n + 2 * p + e for n, p, e in zip(size, pads, extra, strict=True)]
+    out = tuple(_output_size(axes, *one) for one in zip(space, kernels, padded, spans, steps, strict=True))
+    head = axes["B"], axes["Cin"], size, axes["Cout"], kernel, groups, out
+    return GeometryNd(*head, steps, pads, extra, spacing, *sets)
+
+
+def measure_transposed(
+    rank: int,
+    x: Sequence[int],
+    weight: Sequence[int],
+    bias: Sequence[int] | None,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    output_padding: int | Sequence[int],
+    groups: int,
+    dilation: int | Sequence[int],
+    counts: Sequence[int] | None = None,
+) -> GeometryNd:
+    """Check the shapes of a transposed convolution over ``rank`` axes; as :func:`measure`."""
+    axes = Axes(f"conv_transpose{rank}d")
+    space, kernels = SPACE[rank].split(), KERNEL[rank].split()
+    axes.bind("x", x, f"B Cin {SPACE[rank]}")
+    _divide(axes, "Cin", "x", groups)
+    lead = len(weight) == rank + 3
+    if len(weight) >= rank + 2:
+        axes.derive("Cout", weight[1 + lead] * groups, f"`weight` with `groups={groups}`")
+    sets = bind_sets(axes, weight, bias, f"Cin Cout/G {KERNEL[rank]}", counts)
+    steps, pads = _sizes(axes, "stride", stride, 1, rank), _sizes(axes, "padding", padding, 0, rank)
+    more, spacing = _sizes(axes, "output_padding", output_padding, 0, rank), _sizes(axes, "dilation", dilation, 1, rank)
+    for e, s, d in zip(more, steps, spacing, strict=True):
+        if e >= max(s, d):
+            axes.fail(f"`output_padding` is {more}, but must be less than `stride` {steps} or `dilation` {spacing}.")
+    size, kernel = tuple(axes[one] for one in space), tuple(axes[one] for one in kernels)
+    options = zip(size, steps, pads, spacing, kernel, more, strict=True)
+    out = tuple((n - 1) * s - 2 * p + d * (k - 1) + e + 1 for n, s, p, d, k, e in options)
+    if min(out) < 1:
+        axes.fail(f"the output would have the size {out}. Take less `padding`, or a larger `x` or kernel.")
+    head = axes["B"], axes["Cin"], size, axes["Cout"], kernel, groups, out
+    return GeometryNd(*head, steps, pads, more, spacing, *sets, transposed=True)
+
+
+def _divide(axes: Axes, axis: str, tensor: str, groups: int) -> None:
     if isinstance(groups, (bool, float, str)) or groups < 1:
         axes.fail(f"`groups` is {groups!r}, but must be a whole number of 1 or more.")
-    if axes["Cin"] % groups:
-        axes.fail(f"axis `Cin` is {axes['Cin']} in `x`, which `groups={groups}` does not divide.")
-    axes.derive("Cin/G", axes["Cin"] // groups, f"`x` with `groups={groups}`")
-    per_sample = len(weight) == 5
-    axes.bind("weight", weight, _SAMPLE_NAMES if per_sample else _PLAIN_NAMES)
-    if axes["Cout"] % groups:
-        axes.fail(f"axis `Cout` is {axes['Cout']} in `weight`, which `groups={groups}` does not divide.")
-    if bias is not None:
-        axes.bind("bias", bias, "B Cout" if len(bias) == 2 else "Cout")
-    return per_sample
+    if axes[axis] % groups:
+        axes.fail(f"axis `{axis}` is {axes[axis]} in `{tensor}`, which `groups={groups}` does not divide.")
+    axes.derive(f"{axis}/G", axes[axis] // groups, f"`{tensor}` with `groups={groups}`")
 
 
-def _pair(axes: Axes, name: str, value: int | Sequence[int], least: int) -> Pair:
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) == 1:
-        pair *= 2
-    if len(pair) != 2 or any(isinstance(one, (bool, float, str)) or one < least for one in pair):
-        axes.fail(f"`{name}` is {value!r}, but must be one or two whole numbers of {least} or more.")
-    return pair
+def _two(sizes: Sizes, new: int) -> Pair:
+    return (new, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
 
 
-def _padding(axes: Axes, padding: str | int | Sequence[int], stride: Pair, spans: Sequence[int]) -> tuple[Pair, Pair]:
+def _sizes(axes: Axes, name: str, value: int | Sequence[int], least: int, rank: int) -> Sizes:
+    sizes: tuple[Any, ...] = tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
+    if len(sizes) == 1:
+        sizes *= rank
+    if len(sizes) != rank or any(isinstance(one, (bool, float, str)) or one < least for one in sizes):
+        many = {1: "one whole number", 2: "one or two whole numbers", 3: "one or three whole numbers"}[rank]
+        axes.fail(f"`{name}` is {value!r}, but must be {many} of {least} or more.")
+    return sizes
+
+
+def _padding(
+    axes: Axes, padding: str | int | Sequence[int], stride: Sizes, spans: Sequence[int]
+) -> tuple[Sizes, Sizes]:
+    nothing = (0,) * len(spans)
     if not isinstance(padding, str):
-        return _pair(axes, "padding", padding, 0), (0, 0)
+        return _sizes(axes, "padding", padding, 0, len(spans)), nothing
     if padding == "valid":
-        return (0, 0), (0, 0)
+        return nothing, nothing
     if padding != "same":
         axes.fail(f'`padding` is {padding!r}, but must be "same", "valid" or numbers.')
-    if stride != (1, 1):
+    if set(stride) != {1}:
         axes.fail(f'`padding="same"` needs stride 1, but `stride` is {stride}. Give the padding in numbers.')
-    total = [span - 1 for span in spans]
-    return (total[0] // 2, total[1] // 2), (total[0] % 2, total[1] % 2)
+    return tuple((span - 1) // 2 for span in spans), tuple((span - 1) % 2 for span in spans)
 
 
-def _output_size(axes: Axes, axis: str, padded: int, span: int, stride: int) -> int:
+def _output_size(axes: Axes, axis: str, kernel: str, padded: int, span: int, stride: int) -> int:
     if padded < span:
         axes.fail(
-            f"the kernel spans {span} along `{axis}` (`K{'h' if axis == 'H' else 'w'}` and `dilation`), "
-            f"but `x` with its padding has only {padded}. Pad more, or take a smaller kernel or dilation."
+            f"the kernel spans {span} along `{axis}` (`{kernel}` and `dilation`), but `x` with its padding has only "
+            f"{padded}. Pad more, or take a smaller kernel or dilation."
         )
     return (padded - span) // stride + 1

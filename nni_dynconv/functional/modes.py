@@ -1,4 +1,4 @@
-"""Switches around a block of calls: ``portable()``, and what the surroundings of a call allow."""
+"""Switches for a block of calls (``portable()``, ``deterministic()``), and what the surroundings of a call allow."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from contextvars import ContextVar
 import torch
 from torch.autograd import forward_ad
 
-__all__ = ["is_portable", "is_transformed", "portable", "wants_kernels", "without_kernels"]
+__all__ = [
+    "deterministic",
+    "is_deterministic",
+    "is_portable",
+    "is_transformed",
+    "portable",
+    "wants_kernels",
+    "without_kernels",
+]
 
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7 has it
 _portable: ContextVar[bool] = ContextVar("nni_dynconv.functional.portable", default=False)
 _kernels: ContextVar[bool] = ContextVar("nni_dynconv.functional.kernels", default=True)
+_deterministic: ContextVar[bool] = ContextVar("nni_dynconv.functional.deterministic", default=False)
 
 
 @contextmanager
@@ -51,9 +60,37 @@ def without_kernels() -> Iterator[None]:
         _kernels.reset(token)
 
 
+@contextmanager
+def deterministic(enabled: bool = True) -> Iterator[None]:
+    """Let the shapes alone decide how a call is computed, by torch's operators, inside the block.
+
+    Whether the kernels were built, and what ``tune()`` measured, differs between machines, and with it the last bits of
+    a result. (Two runs on one machine give the same bits anyway, where torch's operators do.)
+
+    Examples
+    --------
+    >>> from nni_dynconv.functional import explain
+    >>> with deterministic():
+    ...     explain((8, 4, 9, 9), (8, 4, 1, 3, 3), padding=1, groups=4)
+    conv2d, x: 8 4 9 9, weight: 8 4 1 3 3 (one set per sample), float32 on cpu, with gradients
+      path `grouped`: the batch fits into the groups of one convolution
+      output: 8 4 9 9; 23,328 multiply-adds
+    """
+    token = _deterministic.set(enabled)
+    try:
+        yield
+    finally:
+        _deterministic.reset(token)
+
+
+def is_deterministic() -> bool:
+    """Whether neither the kernels nor what was measured may decide."""
+    return not torch.compiler.is_compiling() and _deterministic.get()
+
+
 def wants_kernels() -> bool:
     """Whether the calls of this block may use the compiled kernels."""
-    return torch.compiler.is_compiling() or _kernels.get()
+    return torch.compiler.is_compiling() or (_kernels.get() and not _deterministic.get())
 
 
 def is_portable() -> bool:

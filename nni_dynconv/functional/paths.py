@@ -7,13 +7,15 @@ kernel has been cut down to symmetric padding before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .geometry import Geometry
 
-__all__ = ["add_bias", "grouped", "matmul", "plain", "single", "unfold"]
+__all__ = ["add_bias", "grouped", "matmul", "mix", "plain", "single", "unfold"]
 
 
 def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:  # B Cout Ho Wo, [B] Cout -> B Cout Ho Wo
@@ -47,20 +49,20 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
     sh, sw = geometry.stride
     if sh > 1 or sw > 1:
         x = x[:, :, ::sh, ::sw]
-    return add_bias(_mix(x.flatten(2), weight, geometry), bias)
+    return add_bias(mix(x.flatten(2), weight, geometry.G, (geometry.Ho, geometry.Wo)), bias)
 
 
 def unfold(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """The patches as columns, then one matrix product per sample (and group); no size of the batch is used."""
     kernel = (geometry.Kh, geometry.Kw)
     columns = F.unfold(x, kernel, geometry.dilation, geometry.padding, geometry.stride)
-    return add_bias(_mix(columns, weight, geometry), bias)
+    return add_bias(mix(columns, weight, geometry.G, (geometry.Ho, geometry.Wo)), bias)
 
 
-def _mix(columns: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:  # B Cin*Kh*Kw L -> B Cout Ho Wo
-    G = geometry.G
-    if G == 1:
+def mix(columns: Tensor, weight: Tensor, groups: int, out: Sequence[int]) -> Tensor:
+    """Multiply ``B Cin*taps places`` by ``B Cout Cin/G ...``, sample by sample and group by group: ``B Cout *out``."""
+    if groups == 1:
         y = torch.bmm(weight.flatten(2), columns)
     else:
-        y = torch.matmul(weight.flatten(2).unflatten(1, (G, -1)), columns.unflatten(1, (G, -1)))
-    return y.reshape(-1, geometry.Cout, geometry.Ho, geometry.Wo)
+        y = torch.matmul(weight.flatten(2).unflatten(1, (groups, -1)), columns.unflatten(1, (groups, -1)))
+    return y.reshape(-1, weight.shape[1], *out)

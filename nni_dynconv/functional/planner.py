@@ -12,7 +12,7 @@ import torch
 
 from .geometry import Geometry
 
-__all__ = ["Choice", "Setting", "choose"]
+__all__ = ["Choice", "Setting", "choose", "possible"]
 
 TINY_DENSE = 4096  # elements of x up to which one matrix product beats oneDNN's set-up
 LARGE = 6 << 20  # bytes of x from which chunks of samples, which fit in the cache, are faster
@@ -27,6 +27,7 @@ class Setting(NamedTuple):
     kernels: bool = False  # the compiled kernels are there and may see these tensors
     portable: bool = False
     transformed: bool = False  # torch.func or forward-mode differentiation watches
+    deterministic: bool = False  # what was measured on this machine must not count
 
 
 class Choice(NamedTuple):
@@ -63,6 +64,23 @@ def choose(geometry: Geometry, setting: Setting) -> Choice:
     return Choice("grouped", "the batch fits into the groups of one convolution")
 
 
+def possible(geometry: Geometry, setting: Setting) -> list[str]:
+    """List every path that can compute one convolution."""
+    if not geometry.per_sample:
+        paths = ["plain"]
+    elif geometry.B == 1:
+        paths = ["single", "unfold"]
+    else:
+        paths = ["grouped", "unfold"]
+    if geometry.per_sample and geometry.pointwise:
+        paths.append("matmul")
+    if geometry.per_sample and geometry.depthwise and setting.training and _convolves_backward(geometry):
+        paths += ["depthwise", "depthwise_in_chunks"]
+    if setting.kernels and geometry.depthwise:
+        paths.append("compiled")
+    return paths
+
+
 def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
     elements = geometry.B * geometry.Cin * geometry.H * geometry.W
     if geometry.G == 1 and elements <= TINY_DENSE:
@@ -76,6 +94,9 @@ def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
 
 def _own_backward(geometry: Geometry) -> bool:
     """Whether both gradients are convolutions, and faster as such."""
+    return _convolves_backward(geometry) and (max(geometry.Kh, geometry.Kw) > 3 or geometry.dilation != (1, 1))
+
+
+def _convolves_backward(geometry: Geometry) -> bool:
     pads = zip(geometry.padding, geometry.dilation, (geometry.Kh, geometry.Kw), strict=True)
-    convolutions = geometry.stride == (1, 1) and all(p <= d * (k - 1) for p, d, k in pads)
-    return convolutions and (max(geometry.Kh, geometry.Kw) > 3 or geometry.dilation != (1, 1))
+    return geometry.stride == (1, 1) and all(p <= d * (k - 1) for p, d, k in pads)

@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+import inspect
+import sys
+from abc import ABCMeta, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .. import scope
-from ..errors import ParamsError, did_you_mean
+from ..errors import ParamsError, SpaceError, did_you_mean
 from ..spec import WeightSpec, split
 
 __all__ = ["DynamicOp"]
 
 
-class DynamicOp(nn.Module, ABC):
+class _TakesChoices(ABCMeta):
+    """Lets ``nni.choice`` stand among the arguments of an op, without importing NNI where nobody has."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if "nni.mutable" in sys.modules and any(map(_is_choice, (*args, *kwargs.values()))):
+            from .choices import choose_arguments
+
+            return choose_arguments(cls, args, kwargs)
+        return super().__call__(*args, **kwargs)
+
+
+def _is_choice(argument: Any) -> bool:
+    mutable = sys.modules["nni.mutable"].Mutable
+    if isinstance(argument, (tuple, list)) and any(map(_is_choice, argument)):
+        raise SpaceError(
+            f"A choice inside of an argument, {argument}, is not seen by NNI. Let the choice be of whole tuples: "
+            f"`nni.choice(label, [(3, 3), (5, 5)])`."
+        )
+    return isinstance(argument, mutable) and not isinstance(argument, nn.Module)
+
+
+class DynamicOp(nn.Module, metaclass=_TakesChoices):
     """A functional operator in the shell of a module: it owns no generated weight.
 
-    A subclass says what it needs (:meth:`weight_specs`) and what it does with it (:meth:`compute`).
+    A subclass says what it needs (:meth:`weight_specs`) and what it does with it (:meth:`compute`). Where samples share
+    sets of weights in blocks, a ``compute`` with an argument ``counts`` gets the whole batch, and one without it is
+    called block by block.
     """
 
+    _takes_counts = False
     site: str | None = None
     """Name of the place where it stands; the mutator sets it. It survives NNI's freezing and copying."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._takes_counts = "counts" in inspect.signature(cls.compute).parameters
 
     @abstractmethod
     def weight_specs(self) -> tuple[WeightSpec, ...]:
@@ -29,14 +61,20 @@ class DynamicOp(nn.Module, ABC):
 
     @abstractmethod
     def compute(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        """Apply weights; each is ``(*shape)``, shared, or ``(B, *shape)``, one set a sample."""
+        """Apply weights; each is ``(*shape)``, shared, or ``(B, *shape)``, one set a sample.
+
+        A third argument, ``counts: Sequence[int] | None = None``, makes it take ``(D, *shape)``, one set for each block
+        of ``counts[d]`` consecutive samples; :mod:`nni_dynconv.functional` takes the same.
+        """
 
     @property
     def num_generated(self) -> int:
         """Number of values that one set of weights has."""
         return sum(spec.numel for spec in self.weight_specs())
 
-    def forward(self, x: Tensor, params: Mapping[str, Tensor] | Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, params: Mapping[str, Tensor] | Tensor | None = None, counts: Sequence[int] | None = None
+    ) -> Tensor:
         """Apply the op.
 
         Parameters
@@ -44,8 +82,11 @@ class DynamicOp(nn.Module, ABC):
         x
             ``(B, ...)``.
         params
-            The weights: a mapping by name, each ``(*shape)`` or ``(B, *shape)``; or one flat vector ``(N,)`` or
-            ``(B, N)`` in the order of :meth:`weight_specs`; or ``None`` to take them from the open forward.
+            The weights: a mapping by name, each ``(*shape)``, ``(B, *shape)`` or ``(D, *shape)`` for D equal blocks of
+            consecutive samples; or one flat vector ``(N,)``, ``(B, N)`` or ``(D, N)`` in the order of
+            :meth:`weight_specs`; or ``None`` to take them from the open forward.
+        counts
+            Samples in each of the D blocks of ``params``, where they are not equal.
 
         Raises
         ------
@@ -55,10 +96,26 @@ class DynamicOp(nn.Module, ABC):
             ``params`` are not what :meth:`weight_specs` asks for.
         """
         if params is None:
-            return self.compute(x, scope.weights_for(self, self.site, type(self).__name__))
-        if isinstance(params, Tensor):
-            return self.compute(x, split(params, self.weight_specs(), self._where()))
-        return self.compute(x, self._checked(params))
+            weights = scope.weights_for(self, self.site, type(self).__name__)
+            opened = scope.seen_by(self)
+            counts = None if opened is None else opened.counts
+        elif isinstance(params, Tensor):
+            weights = split(params, self.weight_specs(), self._where())
+        else:
+            weights = self._checked(params)
+        if counts is None:
+            return self.compute(x, weights)
+        if self._takes_counts:
+            return self.compute(x, weights, counts)  # type: ignore[call-arg]
+        return self._by_blocks(x, weights, counts)
+
+    def _by_blocks(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int]) -> Tensor:
+        rank = {spec.name: len(spec.shape) for spec in self.weight_specs()}
+        parts = []
+        for d, block in enumerate(x.split(list(counts))):
+            own = {name: one[d] if one.dim() > rank[name] else one for name, one in weights.items()}
+            parts.append(self.compute(block, own))
+        return torch.cat(parts)
 
     def _where(self) -> str:
         return f"`{self.site}`" if self.site else type(self).__name__

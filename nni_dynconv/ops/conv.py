@@ -1,39 +1,144 @@
-"""Convolution with generated weights."""
+"""Convolutions, and transposed ones, with generated weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import functional
-from ..errors import ShapeError
+from ..errors import ConfigError, ShapeError, did_you_mean
 from ..spec import WeightSpec
 from .base import DynamicOp
 
-__all__ = ["DynamicConv2d"]
+__all__ = [
+    "DynamicConv1d",
+    "DynamicConv2d",
+    "DynamicConv3d",
+    "DynamicConvTranspose1d",
+    "DynamicConvTranspose2d",
+    "DynamicConvTranspose3d",
+]
 
-Pair = tuple[int, int]
+Size = int | Sequence[int]
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-def pair(value: int | Pair) -> Pair:
-    """Write a size as ``(height, width)``."""
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+def sizes(value: Size, rank: int) -> tuple[int, ...]:
+    """Write a size as one number for each axis of space."""
+    return (value,) * rank if isinstance(value, int) else tuple(int(one) for one in value)
 
 
-class DynamicConv2d(DynamicOp):
+class _Convolution(DynamicOp):
+    """What convolutions share: channels, kernel, groups, bias."""
+
+    rank: ClassVar[int]
+    function: ClassVar[Callable[..., Tensor]]
+
+    def _set(self, channels: tuple[int, int], kernel_size: Size, stride: Size, dilation: Size, groups: int, bias: bool):
+        self.in_channels, self.out_channels = channels
+        if self.in_channels % groups or self.out_channels % groups:
+            raise ShapeError(
+                f"{type(self).__name__}: groups = {groups} must divide in_channels = {self.in_channels} and "
+                f"out_channels = {self.out_channels}."
+            )
+        self.kernel_size, self.stride = sizes(kernel_size, self.rank), sizes(stride, self.rank)
+        self.dilation, self.groups, self.bias = sizes(dilation, self.rank), groups, bias
+
+    def _specs(self, shape: tuple[int, ...], fan_in: int) -> tuple[WeightSpec, ...]:
+        weight = WeightSpec("weight", shape, fan_in)
+        return (weight, WeightSpec("bias", (self.out_channels,), fan_in, "bias")) if self.bias else (weight,)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+
+
+class _Conv(_Convolution):
+    """Convolution over ``rank`` axes of space, with torch's arguments."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | str = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+    ):
+        super().__init__()
+        self._set((in_channels, out_channels), kernel_size, stride, dilation, groups, bias)
+        if padding_mode not in PADDING_MODES:
+            known = did_you_mean(padding_mode, PADDING_MODES)
+            raise ConfigError(f"{type(self).__name__}: there is no padding_mode {padding_mode!r}.{known}")
+        self.padding = padding if isinstance(padding, str) else sizes(padding, self.rank)
+        self.padding_mode = padding_mode
+
+    def weight_specs(self) -> tuple[WeightSpec, ...]:
+        inputs = self.in_channels // self.groups
+        return self._specs((self.out_channels, inputs, *self.kernel_size), inputs * math.prod(self.kernel_size))
+
+    def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:
+        padding: str | tuple[int, ...] = self.padding
+        if self.padding_mode != "zeros" and padding != "valid":
+            x, padding = self._padded(x), (0,) * self.rank
+        options = self.stride, padding, self.dilation, self.groups
+        return type(self).function(x, weights["weight"], weights.get("bias"), *options, counts=counts)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Pad ``x`` by its own values; with ``"same"`` an even kernel gets the odd one at the far end, as in torch."""
+        ends = []
+        for axis in range(self.rank):
+            if self.padding == "same":
+                total = self.dilation[axis] * (self.kernel_size[axis] - 1)
+                near, far = total // 2, total - total // 2
+            else:
+                near = far = int(self.padding[axis])
+            most = {"reflect": x.shape[2 + axis] - 1, "circular": x.shape[2 + axis]}.get(self.padding_mode, far)
+            if far > most:
+                raise ShapeError(
+                    f"{self._where()}: padding_mode = {self.padding_mode!r} can pad axis {2 + axis} of x, "
+                    f"{tuple(x.shape)}, by {most} at most, but the padding is {far}."
+                )
+            ends.append((near, far))
+        return F.pad(x, [size for pair in reversed(ends) for size in pair], self.padding_mode)
+
+    def extra_repr(self) -> str:
+        text = f"{super().extra_repr()}, padding={self.padding}, dilation={self.dilation}, groups={self.groups}"
+        return f"{text}, bias={self.bias}" + f", padding_mode={self.padding_mode}" * (self.padding_mode != "zeros")
+
+
+class DynamicConv1d(_Conv):
+    """1-D convolution whose weights are made elsewhere; the arguments are those of :class:`torch.nn.Conv1d`.
+
+    Examples
+    --------
+    >>> DynamicConv1d(4, 8, 3).num_generated == 8 * 4 * 3 + 8
+    True
+    """
+
+    rank, function = 1, functional.conv1d
+
+
+class DynamicConv2d(_Conv):
     """2-D convolution whose weights are made elsewhere; the arguments are those of :class:`torch.nn.Conv2d`.
 
     Parameters
     ----------
-    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
         As in torch.
 
     Raises
     ------
     ShapeError
         ``groups`` does not divide the channels.
+    ConfigError
+        There is no such ``padding_mode``.
 
     Examples
     --------
@@ -47,39 +152,89 @@ class DynamicConv2d(DynamicOp):
             [4., 6., 4.]])
     """
 
+    rank, function = 2, functional.conv2d
+
+
+class DynamicConv3d(_Conv):
+    """3-D convolution whose weights are made elsewhere; the arguments are those of :class:`torch.nn.Conv3d`.
+
+    Examples
+    --------
+    >>> DynamicConv3d(4, 8, 3, groups=4, bias=False).num_generated == 8 * 27
+    True
+    """
+
+    rank, function = 3, functional.conv3d
+
+
+class _ConvTranspose(_Convolution):
+    """Transposed convolution over ``rank`` axes of space, with torch's arguments."""
+
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Pair,
-        stride: int | Pair = 1,
-        padding: int | Pair | str = 0,
-        dilation: int | Pair = 1,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
         groups: int = 1,
         bias: bool = True,
+        dilation: Size = 1,
     ):
         super().__init__()
-        if in_channels % groups or out_channels % groups:
-            raise ShapeError(
-                f"DynamicConv2d: groups = {groups} must divide in_channels = {in_channels} and "
-                f"out_channels = {out_channels}."
-            )
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride, self.dilation = pair(kernel_size), pair(stride), pair(dilation)
-        self.padding = padding if isinstance(padding, str) else pair(padding)
-        self.groups, self.bias = groups, bias
+        self._set((in_channels, out_channels), kernel_size, stride, dilation, groups, bias)
+        self.padding, self.output_padding = sizes(padding, self.rank), sizes(output_padding, self.rank)
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:
-        fan_in = self.in_channels // self.groups * math.prod(self.kernel_size)
-        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
-        weight = WeightSpec("weight", shape, fan_in)
-        return (weight, WeightSpec("bias", (self.out_channels,), fan_in, "bias")) if self.bias else (weight,)
+        # an output sums over the taps that meet an input: one in `stride` along each axis
+        taps = math.prod(math.ceil(k / s) for k, s in zip(self.kernel_size, self.stride, strict=True))
+        shape = (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
+        return self._specs(shape, self.in_channels // self.groups * taps)
 
-    def compute(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:  # B Cin H W -> B Cout H W
-        return functional.conv2d(
-            x, weights["weight"], weights.get("bias"), self.stride, self.padding, self.dilation, self.groups
-        )
+    def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:
+        options = self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        return type(self).function(x, weights["weight"], weights.get("bias"), *options, counts=counts)
 
     def extra_repr(self) -> str:
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        return f"{text}, padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias}"
+        text = f"{super().extra_repr()}, padding={self.padding}, output_padding={self.output_padding}"
+        return f"{text}, groups={self.groups}, bias={self.bias}, dilation={self.dilation}"
+
+
+class DynamicConvTranspose1d(_ConvTranspose):
+    """1-D transposed convolution whose weights are made elsewhere; arguments of :class:`torch.nn.ConvTranspose1d`.
+
+    Examples
+    --------
+    >>> DynamicConvTranspose1d(4, 8, 2, stride=2).num_generated == 4 * 8 * 2 + 8
+    True
+    """
+
+    rank, function = 1, functional.conv_transpose1d
+
+
+class DynamicConvTranspose2d(_ConvTranspose):
+    """2-D transposed convolution whose weights are made elsewhere; arguments of :class:`torch.nn.ConvTranspose2d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> up = DynamicConvTranspose2d(1, 1, 2, stride=2, bias=False)
+    >>> up(torch.ones(1, 1, 1, 2), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    tensor([[[[1., 2., 1., 2.],
+              [3., 4., 3., 4.]]]])
+    """
+
+    rank, function = 2, functional.conv_transpose2d
+
+
+class DynamicConvTranspose3d(_ConvTranspose):
+    """3-D transposed convolution whose weights are made elsewhere; arguments of :class:`torch.nn.ConvTranspose3d`.
+
+    Examples
+    --------
+    >>> DynamicConvTranspose3d(4, 8, 2, stride=2, groups=4).num_generated == 4 * 2 * 8 + 8
+    True
+    """
+
+    rank, function = 3, functional.conv_transpose3d

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -38,8 +38,8 @@ class DynamicLinear(DynamicOp):
         bias = WeightSpec("bias", (self.out_features,), self.in_features, "bias")
         return (weight, bias) if self.bias else (weight,)
 
-    def compute(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:  # B ... Cin -> B ... Cout
-        return functional.linear(x, weights["weight"], weights.get("bias"))
+    def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:
+        return functional.linear(x, weights["weight"], weights.get("bias"), counts=counts)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias}"

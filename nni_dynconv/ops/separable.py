@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from .. import functional
 from ..spec import WeightSpec
 from .base import DynamicOp
-from .conv import Pair, pair
+from .conv import Size, sizes
 
 __all__ = ["DynamicDilConv", "DynamicSepConv"]
 
@@ -25,7 +25,7 @@ class DynamicSepConv(DynamicOp):
     in_channels, out_channels, kernel_size, stride
         As in :class:`torch.nn.Conv2d`.
     padding
-        ``None`` keeps the size at stride 1, for an odd kernel.
+        ``None`` keeps the size at stride 1, for an odd kernel; ``"same"`` for an even one too.
     dilation
         Of the depthwise convolution.
     norm
@@ -49,18 +49,18 @@ class DynamicSepConv(DynamicOp):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Pair,
-        stride: int | Pair = 1,
-        padding: int | Pair | None = None,
-        dilation: int | Pair | None = None,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | str | None = None,
+        dilation: Size | None = None,
         norm: Norm | None = nn.BatchNorm2d,
     ):
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride = pair(kernel_size), pair(stride)
-        self.dilation = pair(self.default_dilation if dilation is None else dilation)
+        self.kernel_size, self.stride = sizes(kernel_size, 2), sizes(stride, 2)
+        self.dilation = sizes(self.default_dilation if dilation is None else dilation, 2)
         same = (self.dilation[0] * (self.kernel_size[0] // 2), self.dilation[1] * (self.kernel_size[1] // 2))
-        self.padding = same if padding is None else pair(padding)
+        self.padding = same if padding is None else padding if isinstance(padding, str) else sizes(padding, 2)
         self.norm = _make_norm(norm, out_channels)
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:
@@ -70,11 +70,10 @@ class DynamicSepConv(DynamicOp):
             WeightSpec("pointwise", (self.out_channels, self.in_channels, 1, 1), self.in_channels),
         )
 
-    def compute(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:  # B Cin H W -> B Cout H W
-        x = functional.conv2d(
-            x.relu(), weights["depthwise"], None, self.stride, self.padding, self.dilation, self.in_channels
-        )
-        return self.norm(functional.conv2d(x, weights["pointwise"]))
+    def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:
+        options = self.stride, self.padding, self.dilation, self.in_channels
+        x = functional.conv2d(x.relu(), weights["depthwise"], None, *options, counts=counts)
+        return self.norm(functional.conv2d(x, weights["pointwise"], counts=counts))
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

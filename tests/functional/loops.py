@@ -5,23 +5,52 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 
-def loop(function, x, weight, bias=None, *, axes, **options):
-    """Apply ``function`` to each sample; ``axes`` is the rank of one weight."""
+
+def loop(function, x, weight, bias=None, *, axes, counts=None, **options):
+    """Apply ``function`` to each sample; ``axes`` is the rank of one weight, ``counts`` the samples of each set."""
     samples = []
     for b in range(x.shape[0]):
-        own_weight = weight[b] if weight.dim() > axes else weight
-        own_bias = bias[b] if bias is not None and bias.dim() == 2 else bias
+        own_weight = one_of(weight, b, x.shape[0], counts) if weight.dim() > axes else weight
+        own_bias = one_of(bias, b, x.shape[0], counts) if bias is not None and bias.dim() == 2 else bias
         samples.append(function(x[b : b + 1], own_weight, own_bias, **options))
     return torch.cat(samples)
+
+
+def one_of(sets, b, batch, counts=None):
+    """The set that serves sample ``b``."""
+    if counts is None or len(counts) != len(sets):
+        counts = [batch // len(sets)] * len(sets)
+    return sets[[d for d, count in enumerate(counts) for _ in range(count)][b]]
+
+
+def loop_conv1d(x, weight, bias=None, **options):
+    return loop(F.conv1d, x, weight, bias, axes=3, **options)
 
 
 def loop_conv2d(x, weight, bias=None, **options):
     return loop(F.conv2d, x, weight, bias, axes=4, **options)
 
 
-def loop_linear(x, weight, bias=None):
-    return loop(F.linear, x, weight, bias, axes=2)
+def loop_conv3d(x, weight, bias=None, **options):
+    return loop(F.conv3d, x, weight, bias, axes=5, **options)
+
+
+def loop_conv_transpose1d(x, weight, bias=None, **options):
+    return loop(F.conv_transpose1d, x, weight, bias, axes=3, **options)
+
+
+def loop_conv_transpose2d(x, weight, bias=None, **options):
+    return loop(F.conv_transpose2d, x, weight, bias, axes=4, **options)
+
+
+def loop_conv_transpose3d(x, weight, bias=None, **options):
+    return loop(F.conv_transpose3d, x, weight, bias, axes=5, **options)
+
+
+def loop_linear(x, weight, bias=None, **options):
+    return loop(F.linear, x, weight, bias, axes=2, **options)
 
 
 def tensors(*shapes, seed=0, dtype=torch.float64):
@@ -36,7 +65,7 @@ def assert_like_loop(function, reference, inputs, tolerance=None, **options):
     leaves = [one for one in inputs if one is not None]
     ours, theirs = function(*inputs, **options), reference(*inputs, **options)
     if tolerance is None:
-        tolerance = {torch.float64: 1e-10, torch.float32: 2e-4, torch.bfloat16: 6e-2}[ours.dtype]
+        tolerance = TOLERANCES[ours.dtype]
     close = {"atol": tolerance, "rtol": tolerance}
     torch.testing.assert_close(ours, theirs, **close)
     pull = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(ours.dtype)

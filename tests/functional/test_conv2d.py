@@ -83,7 +83,7 @@ def test_second_gradients_pass_gradgradcheck(x, weight, options):
 
 
 @cases
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_other_dtypes_equal_the_loop(x, weight, options, dtype):
     assert_like_loop(conv2d, loop_conv2d, tensors(x, weight, weight[:2], dtype=dtype), **options)
 
@@ -201,7 +201,13 @@ WRONG = {
         {},
         r"axis `Cin/G` is 3 in `x` with `groups=1` but 5 in `weight`",
     ),
-    "batch": ((2, 3, 8, 8), (4, 4, 3, 3, 3), None, {}, r"axis `B` is 2 in `x` but 4 in `weight`"),
+    "batch": (
+        (2, 3, 8, 8),
+        (4, 4, 3, 3, 3),
+        None,
+        {},
+        r"axis `B` is 2 in `x` but 4 in `weight`, which does not divide",
+    ),
     "bias": ((2, 3, 8, 8), (4, 3, 3, 3), (5,), {}, r"axis `Cout` is 4 in `weight` but 5 in `bias`"),
     "bias batch": ((2, 3, 8, 8), (4, 3, 3, 3), (3, 4), {}, r"axis `B` is 2 in `x` but 3 in `bias`"),
     "bias rank": ((2, 3, 8, 8), (4, 3, 3, 3), (1, 1, 4), {}, r"`bias` has 3 axes, \(1, 1, 4\), but needs 1: Cout"),
@@ -239,7 +245,7 @@ def test_wrong_shapes_are_refused_in_words(x, weight, bias, options, text):
 
 def test_an_error_lists_the_tensors_with_their_axes():
     with pytest.raises(
-        ShapeError, match=r"\n  x: B Cin H W = \(2, 3, 8, 8\)\n  weight: B Cout Cin/G Kh Kw = \(4, 4, 3, 3, 3\)$"
+        ShapeError, match=r"\n  x: B Cin H W = \(2, 3, 8, 8\)\n  weight: D Cout Cin/G Kh Kw = \(4, 4, 3, 3, 3\)$"
     ):
         conv2d(torch.zeros(2, 3, 8, 8), torch.zeros(4, 4, 3, 3, 3))
 

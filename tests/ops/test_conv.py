@@ -1,4 +1,4 @@
-"""`DynamicConv2d` and `DynamicLinear` against torch's own functions and layers."""
+"""Convolutions and `DynamicLinear` against torch's own functions and layers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nni_dynconv.errors import ParamsError, ShapeError
-from nni_dynconv.ops import DynamicConv2d, DynamicLinear
+from nni_dynconv import ops
+from nni_dynconv.errors import ConfigError, ParamsError, ShapeError
+from nni_dynconv.ops import (
+    DynamicConv1d,
+    DynamicConv2d,
+    DynamicConv3d,
+    DynamicConvTranspose1d,
+    DynamicConvTranspose2d,
+    DynamicConvTranspose3d,
+    DynamicLinear,
+)
 from nni_dynconv.testing import OpSuite
 
 
@@ -31,6 +40,60 @@ class TestGroupedDilatedConv(TestConv):
 
     def reference(self, x, weights):
         return F.conv2d(x, weights["weight"], None, 1, (2, 1), 2, 2)
+
+
+class TestReflectedConv(TestConv):
+    def make(self):
+        return DynamicConv2d(2, 4, (3, 2), padding="same", padding_mode="reflect")
+
+    def reference(self, x, weights):
+        return F.conv2d(F.pad(x, (0, 1, 1, 1), "reflect"), weights["weight"], weights["bias"])
+
+
+class TestConv1d(TestConv):
+    def make(self):
+        return DynamicConv1d(2, 4, 3, padding=1, groups=2)
+
+    def example(self, batch):
+        return torch.randn(batch, 2, 6, generator=torch.Generator().manual_seed(0))
+
+    def reference(self, x, weights):
+        return F.conv1d(x, weights["weight"], weights["bias"], 1, 1, 1, 2)
+
+
+class TestConv3d(TestConv):
+    def make(self):
+        return DynamicConv3d(2, 2, (2, 3, 1), stride=(1, 2, 1))
+
+    def example(self, batch):
+        return torch.randn(batch, 2, 3, 4, 3, generator=torch.Generator().manual_seed(0))
+
+    def reference(self, x, weights):
+        return F.conv3d(x, weights["weight"], weights["bias"], (1, 2, 1))
+
+
+class TestConvTranspose1d(TestConv1d):
+    def make(self):
+        return DynamicConvTranspose1d(2, 4, 3, stride=2, output_padding=1)
+
+    def reference(self, x, weights):
+        return F.conv_transpose1d(x, weights["weight"], weights["bias"], 2, 0, 1)
+
+
+class TestConvTranspose2d(TestConv):
+    def make(self):
+        return DynamicConvTranspose2d(2, 4, (3, 2), padding=(1, 0), groups=2, bias=False, dilation=2)
+
+    def reference(self, x, weights):
+        return F.conv_transpose2d(x, weights["weight"], None, 1, (1, 0), 0, 2, 2)
+
+
+class TestConvTranspose3d(TestConv3d):
+    def make(self):
+        return DynamicConvTranspose3d(2, 2, 2, stride=2)
+
+    def reference(self, x, weights):
+        return F.conv_transpose3d(x, weights["weight"], weights["bias"], 2)
 
 
 class TestLinear(OpSuite):
@@ -73,11 +136,50 @@ def test_any_convolution_equals_the_loop(batch, groups, cin, cout, kernel, strid
     torch.testing.assert_close(op(x, flat), torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_it_equals_the_static_layer_with_its_weights():
-    layer, op = nn.Conv2d(3, 6, 5, padding="same", groups=3), DynamicConv2d(3, 6, 5, padding="same", groups=3)
-    x = torch.randn(2, 3, 8, 8)
-    torch.testing.assert_close(op(x, {"weight": layer.weight, "bias": layer.bias}), layer(x))
+STATIC = {  # torch's layer, and the arguments of both
+    "even kernel, same": ("Conv2d", (3, 6, 4), {"padding": "same", "groups": 3}),
+    "one axis": ("Conv1d", (3, 6, 3), {"padding": 1, "stride": 2}),
+    "three axes": ("Conv3d", (3, 6, (1, 2, 3)), {"dilation": (1, 1, 2)}),
+    "transposed, one axis": ("ConvTranspose1d", (3, 6, 3), {"stride": 2}),
+    "transposed": ("ConvTranspose2d", (3, 6, 3), {"stride": 2, "padding": 1, "output_padding": 1, "groups": 3}),
+    "transposed, three axes": ("ConvTranspose3d", (3, 6, 3), {"dilation": 2, "bias": False}),
+    **{
+        f"{mode}, {padding}, {rank} axes": (
+            f"Conv{rank}d",
+            (3, 6, (4, 3, 2)[:rank]),
+            {"padding": padding, "padding_mode": mode, "dilation": {2: 1, "same": 3, "valid": 2}[padding]},
+        )
+        for mode in ("zeros", "reflect", "replicate", "circular")
+        for padding in (2, "same", "valid")
+        for rank in (1, 2, 3)
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "arguments", "options"), STATIC.values(), ids=STATIC)
+def test_it_equals_the_static_layer_with_its_weights(name, arguments, options):
+    layer, op = getattr(nn, name)(*arguments, **options), getattr(ops, f"Dynamic{name}")(*arguments, **options)
+    x = torch.randn(2, 3, *[8] * (layer.weight.dim() - 2))
+    torch.testing.assert_close(op(x, dict(layer.named_parameters())), layer(x), rtol=1e-4, atol=1e-5)
     assert op.num_generated == sum(parameter.numel() for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize(("mode", "most"), [("reflect", 2), ("circular", 3)])
+def test_more_padding_than_a_mode_can_give_is_refused(mode, most):
+    op = DynamicConv2d(1, 1, 9, padding=4, padding_mode=mode)
+    with pytest.raises(
+        ShapeError, match=rf"padding_mode = '{mode}' can pad axis 2 of x, .* by {most} at most, but .* 4"
+    ):
+        op(torch.zeros(1, 1, 3, 3), torch.zeros(op.num_generated))
+
+
+def test_an_unknown_padding_mode_is_refused():
+    with pytest.raises(ConfigError, match="DynamicConv2d: there is no padding_mode 'reflct'. Did you mean `reflect`?"):
+        DynamicConv2d(1, 1, 3, padding_mode="reflct")
+
+
+def test_a_transposed_output_sums_over_the_taps_that_meet_an_input():
+    assert DynamicConvTranspose2d(6, 4, (4, 3), stride=2, groups=2).weight_specs()[0].fan_in == 3 * 2 * 2
 
 
 def test_groups_that_do_not_divide_are_refused():

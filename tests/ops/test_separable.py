@@ -46,3 +46,15 @@ def test_in_evaluation_it_equals_the_static_layers_with_their_weights():
     op, x = DynamicDilConv(3, 4, 3).eval(), torch.randn(2, 3, 8, 8)
     weights = {"depthwise": layers[1].weight, "pointwise": layers[2].weight}
     torch.testing.assert_close(op(x, weights), op.norm(layers(x)))
+
+
+def test_an_even_kernel_keeps_the_size_with_same():
+    op = DynamicSepConv(3, 4, 4, padding="same", norm=None)
+    assert op(torch.zeros(2, 3, 7, 6), torch.zeros(op.num_generated)).shape == (2, 4, 7, 6)
+
+
+def test_batch_statistics_are_those_of_the_batch_and_not_of_a_block():
+    op, x = DynamicSepConv(3, 4, 3), torch.randn(5, 3, 6, 6)
+    flat = torch.randn(2, op.num_generated)
+    expected = op(x, flat[[0, 0, 0, 1, 1]])
+    torch.testing.assert_close(op(x, flat, [3, 2]), expected, rtol=1e-4, atol=1e-5)

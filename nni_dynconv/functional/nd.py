@@ -1,0 +1,131 @@
+"""One convolution, or transposed convolution, over 1, 2 or 3 axes of space, from torch's own operators.
+
+Two axes without transposition, and one, go another way: through ``conv2d`` and its paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .geometry import GeometryNd, Sizes
+from .paths import mix
+from .planner import Choice, Setting
+
+__all__ = ["PATHS", "add_bias", "choose_nd", "possible_nd"]
+
+CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {3: F.conv3d}
+TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+def choose_nd(geometry: GeometryNd, setting: Setting) -> Choice:
+    """Pick the path of one convolution whose weights are shared or per sample."""
+    if not geometry.per_sample:
+        return Choice("plain", "all samples share the weights")
+    if setting.portable:
+        return Choice("patches", "a dynamic batch must survive the export")
+    if geometry.B == 0:
+        return Choice("patches", "an empty batch, which no grouped convolution takes")
+    if geometry.B == 1:
+        return Choice("single", "the batch holds one sample")
+    if geometry.pointwise:
+        return Choice("matmul", "a 1x1 kernel only mixes channels")
+    return Choice("grouped", "the batch fits into the groups of one convolution")
+
+
+def possible_nd(geometry: GeometryNd) -> list[str]:
+    """List every path that can compute one convolution."""
+    if not geometry.per_sample:
+        return ["plain"]
+    return ["single" if geometry.B == 1 else "grouped", "patches", *(["matmul"] if geometry.pointwise else [])]
+
+
+def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:  # B Cout ..., [B] Cout -> B Cout ...
+    return y if bias is None else y + bias.reshape(*bias.shape, *[1] * (y.dim() - 2))
+
+
+def plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd) -> Tensor:
+    """One weight for all samples: torch's convolution."""
+    inner = bias if bias is not None and bias.dim() == 1 else None
+    y = _torchs(x, weight, inner, geometry, geometry.G)
+    return y if inner is bias else add_bias(y, bias)
+
+
+def single(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd) -> Tensor:
+    """A batch of one sample: its weights are the shared weights."""
+    return plain(x, weight.squeeze(0), bias, geometry)
+
+
+def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd) -> Tensor:
+    """The batch laid into the channels: one convolution with ``B * G`` groups."""
+    B, Cout = geometry.B, geometry.Cout
+    flat = bias.expand(B, Cout).reshape(-1) if bias is not None else None
+    y = _torchs(x.flatten(0, 1).unsqueeze(0), weight.flatten(0, 1), flat, geometry, B * geometry.G)
+    return y.view(B, Cout, *geometry.out)
+
+
+def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd) -> Tensor:
+    """A kernel of one tap: one matrix product per sample (and group)."""
+    places: Any = (..., *[slice(None, None, step) for step in geometry.stride])
+    x = x[places]
+    return add_bias(mix(x.flatten(2), _forward(weight, geometry), geometry.G, geometry.out), bias)
+
+
+def patches(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd) -> Tensor:
+    """The patches as columns, then one matrix product per sample (and group); no size of the batch is used.
+
+    A transposed convolution is an ordinary one, with the kernel turned, of an input with zeros put between its values.
+    """
+    near, far, stride = geometry.padding, geometry.padding, geometry.stride
+    if geometry.transposed:
+        x = _insert_zeros(x, stride)
+        spans = [d * (k - 1) for d, k in zip(geometry.dilation, geometry.kernel, strict=True)]
+        near = tuple(span - p for span, p in zip(spans, geometry.padding, strict=True))
+        far, stride = tuple(p + e for p, e in zip(near, geometry.extra, strict=True)), (1,) * len(near)
+    padded = F.pad(x, [size for pair in zip(reversed(near), reversed(far), strict=True) for size in pair])
+    columns = _columns(padded, geometry.kernel, geometry.dilation, stride)
+    return add_bias(mix(columns, _forward(weight, geometry), geometry.G, geometry.out), bias)
+
+
+PATHS: dict[str, Callable[[Tensor, Tensor, Tensor | None, Any], Tensor]] = {
+    "plain": plain,
+    "single": single,
+    "grouped": grouped,
+    "matmul": matmul,
+    "patches": patches,
+}
+
+
+def _torchs(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd, groups: int) -> Tensor:
+    rank, stride, padding, dilation = len(geometry.size), geometry.stride, geometry.padding, geometry.dilation
+    if geometry.transposed:
+        return TRANSPOSED[rank](x, weight, bias, stride, padding, geometry.extra, groups, dilation)
+    return CONVOLUTIONS[rank](x, weight, bias, stride, padding, dilation, groups)
+
+
+def _forward(weight: Tensor, geometry: GeometryNd) -> Tensor:  # B Cin Cout/G ... -> B Cout Cin/G ..., turned
+    if not geometry.transposed:
+        return weight
+    turned = weight.flip(tuple(range(3, weight.dim())))
+    return turned.unflatten(1, (geometry.G, -1)).transpose(2, 3).flatten(1, 2)
+
+
+def _insert_zeros(x: Tensor, stride: Sizes) -> Tensor:  # B Cin n ... -> B Cin (n - 1) * stride + 1 ...
+    for axis, step in enumerate(stride, start=2):
+        if step > 1:
+            zeros = [torch.zeros_like(x)] * (step - 1)
+            x = torch.stack([x, *zeros], axis + 1).flatten(axis, axis + 1)
+            x = x.narrow(axis, 0, x.shape[axis] - step + 1)
+    return x
+
+
+def _columns(x: Tensor, kernel: Sizes, dilation: Sizes, stride: Sizes) -> Tensor:  # -> B Cin*taps places
+    rank = len(kernel)
+    for axis, (k, d, s) in enumerate(zip(kernel, dilation, stride, strict=True), start=2):
+        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]  # a new last axis of k taps
+    places, taps = range(2, 2 + rank), range(2 + rank, 2 + 2 * rank)
+    return x.permute(0, 1, *taps, *places).flatten(1, 1 + rank).flatten(2)

@@ -1,0 +1,125 @@
+"""``tune``: every path is measured and gives the same; the fastest is used, kept, and set aside by the modes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from functional.loops import tensors
+
+from nni_dynconv.functional import conv1d, conv2d, conv3d, deterministic, kernels, portable, tune
+from nni_dynconv.functional.explain import chosen
+from nni_dynconv.functional.tuning import fastest
+
+X, WEIGHT = (4, 6, 9, 9), (4, 6, 1, 5, 5)
+OPTIONS = {"padding": 2, "groups": 6}
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch):
+    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    yield
+    from nni_dynconv.functional.conv import _plan_once
+
+    _plan_once.cache_clear()
+
+
+def prefer(monkeypatch, path):
+    """Make a path the fastest, as a machine may."""
+
+    def measure(problem, paths):
+        return fastest(problem, {path: paths[path]})
+
+    monkeypatch.setattr("nni_dynconv.functional.conv.fastest", measure)
+
+
+def taken(**more):
+    return chosen(X, WEIGHT, **OPTIONS, **more)[1].path
+
+
+@pytest.mark.parametrize("path", ["grouped", "unfold", "depthwise", "depthwise_in_chunks"])
+def test_what_was_measured_is_used_from_then_on_and_gives_the_same(path, tmp_path, monkeypatch):
+    inputs = tensors(X, WEIGHT, dtype=torch.float32)
+    pull = torch.randn(X)
+    right = torch.autograd.grad(conv2d(*inputs, **OPTIONS), inputs, pull)
+    prefer(monkeypatch, path)
+    with tune(tmp_path / "paths.json"):
+        conv2d(*inputs, **OPTIONS)
+    assert taken() == path
+    for mine, other in zip(torch.autograd.grad(conv2d(*inputs, **OPTIONS), inputs, pull), right, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+
+
+def test_another_process_reads_what_one_has_measured(tmp_path, monkeypatch):
+    prefer(monkeypatch, "unfold")
+    with tune(tmp_path / "deep" / "paths.json"):
+        conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
+    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    assert taken() != "unfold"
+    with tune(tmp_path / "deep" / "paths.json"):
+        assert taken() == "unfold"
+
+
+def test_other_threads_have_measurements_of_their_own(tmp_path, monkeypatch):
+    prefer(monkeypatch, "unfold")
+    with tune(tmp_path / "paths.json"):
+        conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
+    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("torch.get_num_threads", lambda: 77)
+    with tune(tmp_path / "paths.json"):
+        assert taken() != "unfold"
+
+
+def test_modes_set_it_aside(tmp_path, monkeypatch):
+    prefer(monkeypatch, "depthwise")
+    with tune(tmp_path / "paths.json"):
+        conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
+    with portable():
+        assert taken() == "unfold"
+    monkeypatch.setattr(kernels, "_library", None)
+    prefer(monkeypatch, "grouped")
+    with tune(tmp_path / "paths.json"):
+        conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
+    assert taken() == "grouped"
+    with deterministic():
+        assert taken() == "depthwise"
+
+
+@pytest.mark.parametrize("broken", ["", "[1]", "{"])
+def test_a_broken_file_is_replaced(broken, tmp_path):
+    file = tmp_path / "paths.json"
+    file.write_text(broken)
+    with tune(file):
+        conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
+    (table,) = json.loads(file.read_text()).values()
+    assert len(table) == 1
+
+
+@pytest.mark.parametrize(
+    ("convolve", "x", "weight"),
+    [
+        (conv1d, (3, 4, 9), (3, 2, 4, 3)),
+        (conv2d, (6, 4, 5, 5), (2, 4, 4, 1, 1)),
+        (conv2d, (6, 4, 5, 5), (2, 4, 4, 3, 3)),
+        (conv3d, (3, 2, 4, 4, 4), (3, 2, 2, 3, 3, 3)),
+    ],
+)
+def test_every_kind_of_convolution_is_measured_and_stays_right(convolve, x, weight, tmp_path):
+    inputs = tensors(x, weight)
+    right = convolve(*inputs)
+    with tune(tmp_path / "paths.json"):
+        torch.testing.assert_close(convolve(*inputs), right)
+    torch.testing.assert_close(convolve(*inputs), right)
+    (table,) = json.loads((tmp_path / "paths.json").read_text()).values()
+    assert table
+
+
+def test_without_gradients_another_path_may_be_the_fastest(tmp_path):
+    inputs = tensors(X, WEIGHT, dtype=torch.float32)
+    with tune(tmp_path / "paths.json"):
+        conv2d(*inputs, **OPTIONS)
+        with torch.no_grad():
+            conv2d(*inputs, **OPTIONS)
+    (table,) = json.loads((tmp_path / "paths.json").read_text()).values()
+    assert len(table) == 2
