@@ -20,8 +20,8 @@ from .network import DynamicNetwork
 from .ops import DynamicOp
 from .samplers import GdasSampler, Sampler, check_sample, choices_of
 from .scope import Gate
-from .source import Base, WeightSource, site_of
-from .spec import Plan
+from .source import Base, Decision, WeightSource, site_of
+from .spec import Plan, Site
 from .supernet import alive_ops, check_supported, is_supernet, mutate, name_sites
 
 if TYPE_CHECKING:
@@ -97,8 +97,9 @@ class DynamicWeightMutator(nn.Module, Mutator):
         self._link()
 
     def _take_over(self, space: ModelSpace, sampler: Sampler) -> None:
-        if self.choices:
-            sampler.bind(self.choices)
+        if not self.choices:  # NNI would take a frozen `Cell` for one to search
+            return
+        sampler.bind(self.choices)
         check_supported(space, gradient=sampler.learns == "gradient", mixes=sampler.mixes)
         mutate(space)
 
@@ -220,7 +221,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
 
     # Running
 
-    def forward(self, *inputs: Any, context: Any = None, **options: Any) -> Any:
+    def forward(self, *inputs: Any, context: Any = None, index: Tensor | None = None, **options: Any) -> Any:
         """Run the drawn architecture, or the one of :meth:`using`.
 
         Parameters
@@ -228,17 +229,22 @@ class DynamicWeightMutator(nn.Module, Mutator):
         *inputs, **options
             Of the space's own forward.
         context
-            What the encoder takes, of batch ``B``, or of batch 1 for weights that the batch shares.
+            What the encoder takes, of batch ``B``, or of batch 1 for weights that the batch shares; with ``index``, of
+            any batch ``D``.
+        index
+            ``(B,)``, whole numbers below ``D``: which context each sample has. One set of weights is made for each
+            context that is used, not for each sample. The network then sees the samples sorted by context: tensors
+            whose first axis is ``B`` are, in its inputs, and sorted back in its outputs.
 
         Raises
         ------
         ScopeError
             Nothing is drawn yet.
         ContextError
-            The context is missing, not wanted, or of another batch size.
+            The context is missing, not wanted, or of another batch size; the index does not fit.
         """
         self._link()
-        return self.space(*inputs, context=context, **options)
+        return self.space(*inputs, context=context, index=index, **options)
 
     @contextmanager
     def using(self, sample: Mapping[str, Any], context: Any = None) -> Iterator[DynamicWeightMutator]:
@@ -251,21 +257,25 @@ class DynamicWeightMutator(nn.Module, Mutator):
         """
         check_sample(sample, self.choices)
         sample = dict(sample)
-        opened = self.source.using((sample, lambda label: Gate(_values(sample[label]))), context)
+        decision = Decision(sample, lambda label: Gate(_values(sample[label])), self._alive(sample))
+        opened = self.source.using(decision, context)
         with scope.enter(opened):
             yield self
 
     def _link(self) -> None:
-        self.source.decide = self._decide if self.sampler is not None else None
+        if self.source.decide is None and self.sampler is not None:  # a copy has to be told anew
+            self.source.decide = self._decide
 
-    def _decide(self) -> tuple[dict[str, Any] | None, Any]:
+    def _decide(self) -> Decision:
         if self.sample is None:
             raise ScopeError(
                 "No architecture is drawn yet. Call `mutator.reset()` before the forward, or use "
                 "`with mutator.using(sample):`."
             )
         sample = self.sample
-        return (None if self.sampler.mixes else sample), lambda label: self._gate(label, sample)
+        if self.sampler.mixes:
+            return Decision(None, lambda label: self._gate(label, sample), tuple(self.source.sites.values()))
+        return Decision(sample, lambda label: self._gate(label, sample), self._alive(sample))
 
     def _gate(self, label: str, sample: Mapping[str, Any]) -> Gate:
         """What the sampler lets run of a label, and with which factors."""
@@ -299,8 +309,11 @@ class DynamicWeightMutator(nn.Module, Mutator):
                 return Plan(tuple(self.source.sites.values()))
             sample = self._drawn()
         check_sample(sample, self.choices)
-        alive = {str(op.site): None for op in alive_ops(self.space, sample)}
-        return Plan(tuple(self.source.sites[name] for name in alive), dict(sample))
+        return Plan(self._alive(sample), dict(sample))
+
+    def _alive(self, sample: Mapping[str, Any]) -> tuple[Site, ...]:
+        names = {str(op.site): None for op in alive_ops(self.space, sample)}
+        return tuple(self.source.sites[name] for name in names)
 
     def freeze(self, sample: Mapping[str, Any] | None = None) -> DynamicNetwork:
         """Return one architecture as a plain module ``network(x, context)``, with a copy of the weights it needs.
@@ -312,7 +325,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         """
         sample = self.export() if sample is None else dict(sample)
         plan = self.plan(sample)
-        network = copy.deepcopy(self.space.freeze(sample))
+        network = copy.deepcopy(self.space.freeze(sample) if self.choices else self.space)
         WeightSource.uninstall(network)
         frozen = DynamicNetwork(network, self.source.restricted(plan.sites), sample)
         return frozen.train(self.training)

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from . import scope
-from .source import WeightSource, batch_of
+from .batch import batch_of
+from .source import Decision, WeightSource
 
 __all__ = ["DynamicNetwork"]
 
@@ -31,13 +32,27 @@ class DynamicNetwork(nn.Module):
         self.network, self.source = network, source
         self.architecture = dict(architecture)
 
-    def forward(self, x: Any, context: Any = None) -> Tensor:
-        """Run ``network(x, context)`` or ``network((x, context))``; several inputs go in as one tuple."""
+    def forward(self, x: Any, context: Any = None, index: Tensor | None = None) -> Tensor:
+        """Run ``network(x, context)`` or ``network((x, context))``; several inputs go in as one tuple.
+
+        Parameters
+        ----------
+        x
+            ``(B, ...)``.
+        context
+            As the encoder takes it: one a sample, one for all, or, with ``index``, any number.
+        index
+            ``(B,)``, which context each sample has.
+        """
         if context is None:
-            (x, *_), _, context = self.source.take_context((x,), {})
+            (x, *_), _, context, _ = self.source.take_context((x,), {})
         inputs = x if isinstance(x, tuple) else (x,)
-        with scope.enter(self.source.open((None, None), context, batch_of(inputs, {}))):
-            return self.network(*inputs)
+        decision = Decision(sites=tuple(self.source.sites.values()))
+        opened = self.source.open(decision, context, batch_of(*inputs), index)
+        with scope.enter(opened):
+            if opened.blocks is None:
+                return self.network(*inputs)
+            return opened.blocks.restore(self.network(*opened.blocks.sort(inputs)))
 
     def extra_repr(self) -> str:
         return ", ".join(f"{label}={value!r}" for label, value in self.architecture.items())

@@ -1,14 +1,15 @@
 """The open forward: which sample, which context, and who makes the weights. Ops and super-modules read it here.
 
-The scope is a context variable, so that forwards of different threads do not meet. What recomputes a forward later,
-such as activation checkpointing in a backward, runs outside it: a module then enters the scope again that it last saw.
+Each thread has its own, so that forwards of different threads do not meet; unlike a context variable, ``torch.compile``
+can trace it. What recomputes a forward later, such as activation checkpointing in a backward, runs outside it: a module
+then enters the scope again that it last saw.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,11 +17,15 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from .batch import Blocks
 from .errors import ScopeError
+from .spec import Site
 
 __all__ = ["Gate", "Scope", "close", "current", "current_of", "enter", "open_", "seen_by", "weights_for"]
 
 Weights = Mapping[str, Tensor]
+Key = tuple[str, tuple[bool, bool]]
+"""A site, and whether its weights are made with gradient, and where activations are checkpointed."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +53,40 @@ class Scope:
     owner
         Who opened it: tells the scopes of one network inside another apart.
     make
-        Makes the tensors of the named site.
+        Makes the tensors of the named site, and at the same time, unless it is wanted alone, of some that come next.
     gate
         Tells what of a label's candidates runs; ``None`` where no choice is left, or where NNI's strategy decides.
+    sample, sites
+        The architecture and the sites that run in it, as far as they are known.
+    context
+        As the encoder takes it.
+    blocks
+        Samples that share a context, where some do and some do not.
+    around
+        Whether it was opened for one forward, and not for a block of code.
     """
 
     owner: object
-    make: Callable[[str], Weights]
+    make: Callable[[str, bool], Mapping[str, Weights]]
     gate: Callable[[str], Gate] | None = None
     sample: Mapping[str, Any] | None = None
+    sites: Sequence[Site] = ()
     context: Any = None
-    token: Token[Scope | None] | None = None
+    blocks: Blocks | None = None
+    around: bool = False
     outer: Scope | None = None
+    backward: int = -1
+    """The backward that it was opened in, or -1."""
     again: Callable[[], Scope] | None = None
     """Makes the same scope anew: for a forward that first ran without gradient inside one that wanted it."""
-    made: dict[str, Weights] = field(default_factory=dict)
+    made: dict[Key, Weights] = field(default_factory=dict)
+    pulled: set[Key] = field(default_factory=set)
     gates: dict[str, Gate] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> tuple[int, ...] | None:
+        """Samples that each set of weights serves, in order; ``None`` where it is one each, or all."""
+        return None if self.blocks is None else self.blocks.counts
 
     def gate_of(self, label: str) -> Gate | None:
         """Return what of a label runs, the same throughout this forward; ``None`` where that is not decided here."""
@@ -74,63 +97,88 @@ class Scope:
         return self.gates[label]
 
     def weights(self, site: str) -> Weights:
-        """Return the tensors of a site, made on its first use in this forward."""
-        if site not in self.made:
-            self.made[site] = self.make(site)
-        return self.made[site]
+        """Return the tensors of a site, made on its first use in this forward.
+
+        With gradient they are kept, as autograd keeps them anyway. Without, they are let go once they are pulled; for
+        an op that runs again they are made again, and then kept.
+        """
+        mode = torch.is_grad_enabled(), _is_checkpointed()
+        key = site, mode
+        again = key in self.pulled
+        if key not in self.made:
+            for name, weights in self.make(site, again or mode[1]).items():
+                self.made[name, mode] = weights
+        self.pulled.add(key)
+        return self.made[key] if mode[0] or again else self.made.pop(key)
 
 
-_scope: ContextVar[Scope | None] = ContextVar("nni_dynconv_scope", default=None)
+def _is_checkpointed() -> bool:
+    """Whether what is saved for the backward now may be computed again there, op by op and in the same order."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None  # torch has no public word for it
+
+
+class _Thread(threading.local):
+    scope: Scope | None = None
+
+
+_thread = _Thread()
 _last_seen: WeakKeyDictionary[nn.Module, tuple[Scope, bool]] = WeakKeyDictionary()  # and whether with gradient
 
 
 def current() -> Scope | None:
     """Return the open scope, if there is one."""
-    return _scope.get()
+    return _thread.scope
 
 
-def open_(scope: Scope) -> Token[Scope | None]:
+def open_(scope: Scope) -> None:
     """Open a scope; whoever does calls :func:`close` in a ``finally``."""
-    scope.outer = _scope.get()
-    return _scope.set(scope)
+    scope.outer = _thread.scope
+    scope.backward = _current_backward()
+    _thread.scope = scope
 
 
 def current_of(owner: object) -> Scope | None:
     """Return the innermost open scope of an owner."""
-    opened = _scope.get()
+    opened = _thread.scope
     while opened is not None and opened.owner is not owner:
         opened = opened.outer
     return opened
 
 
-def close(scope: Scope, token: Token[Scope | None]) -> None:
+def close(scope: Scope) -> None:
     """Close a scope and let its weights go."""
-    _scope.reset(token)
+    _thread.scope = scope.outer
     scope.outer = None
     scope.made.clear()
+    scope.pulled.clear()
     scope.gates.clear()
 
 
 @contextmanager
 def enter(scope: Scope) -> Iterator[Scope]:
     """Open a scope for a block."""
-    token = open_(scope)
+    open_(scope)
     try:
         yield scope
     finally:
-        close(scope, token)
+        close(scope)
+
+
+def _current_backward() -> int:
+    return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()  # torch has no public word for it
 
 
 def seen_by(module: nn.Module) -> Scope | None:
     """Return the open scope, or, in a backward that runs a forward again, the one that this module was last in."""
-    opened = _scope.get()
-    if opened is not None:
+    opened, backward = _thread.scope, _current_backward()
+    if opened is not None and opened.backward == backward:
         if not torch.compiler.is_compiling():
             _last_seen[module] = opened, torch.is_grad_enabled()
         return opened
-    in_backward = torch._C._current_graph_task_id() != -1  # torch has no public word for it
-    if not in_backward or module not in _last_seen:
-        return None
+    if backward == -1 or module not in _last_seen:
+        return opened
     last, with_gradient = _last_seen[module]
     return last if with_gradient or last.again is None else last.again()
 
@@ -163,7 +211,4 @@ def weights_for(op: nn.Module, site: str | None, name: str) -> Weights:
             f"Layer `{name}` stands in a network that no controller knows. Make a mutator of the whole network: "
             f"`DynamicWeightMutator(space, ...)`."
         )
-    if opened is _scope.get():
-        return opened.weights(site)
-    with enter(opened):
-        return opened.weights(site)
+    return opened.weights(site) if opened is _thread.scope else opened.make(site, True)[site]

@@ -38,14 +38,17 @@ class Controller(nn.Module, ABC):
 
     @abstractmethod
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
-        """Make the weights of some sites at once.
+        """Make the weights of some sites at once: the same values as one by one, and the same at each call.
+
+        A backward that runs a part of the forward again has them made again.
 
         Parameters
         ----------
         sites
             Some of those of :meth:`bind`.
         context
-            ``(dim,)`` for one set of weights, ``(B, dim)`` for one set a sample, or ``None``.
+            ``(dim,)`` for one set of weights, ``(B, dim)`` for several: one a sample, or one a block of samples of the
+            same context; or ``None``.
 
         Returns
         -------

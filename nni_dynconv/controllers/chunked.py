@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -50,16 +51,18 @@ class ChunkedController(Controller):
     [(2, 576), (2, 3136)]
     """
 
+    chunks: Tensor
+    positions: Tensor
+
     def __init__(self, chunk: int = 32, site_dim: int = 16, position_dim: int = 16, hidden: int = 128):
         super().__init__()
         self.chunk, self.site_dim, self.position_dim, self.hidden = chunk, site_dim, position_dim, hidden
         self.rows: dict[str, int] = {}
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
-        self.rows = {site.name: row for row, site in enumerate(sites)}
+        self._set_sites(sites)
+        self.register_buffer("positions", encode_positions(self.longest, self.position_dim), persistent=False)
         self.embedding = nn.Parameter(torch.randn(len(sites), self.site_dim))
-        longest = max((self._chunks(site) for site in sites), default=0)
-        self.register_buffer("positions", encode_positions(longest, self.position_dim), persistent=False)
         sources = 2 if context_dim is None else 3
         self.from_site = _linear(self.site_dim, self.hidden, gain=1 / sources)
         self.from_position = _linear(self.position_dim, self.hidden, gain=1 / sources, bias=False)
@@ -71,28 +74,38 @@ class ChunkedController(Controller):
         self.out = _linear(self.hidden, self.chunk, gain=2.0)
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
-        counts = [self._chunks(site) for site in sites]
-        hidden = self._first_layer(sites, counts, context)  # ... n hidden, over all chunks of all sites
-        chunks = self.out(self.middle(hidden.relu()).relu())  # ... n chunk
-        flat = chunks.flatten(-2).split([count * self.chunk for count in counts], dim=-1)
-        return [made[..., : site.num_generated] for made, site in zip(flat, sites, strict=True)]
+        hidden = self._first_layer(sites, context)  # ... n hidden, over all chunks of all sites
+        rows = hidden.relu_().flatten(0, -2)  # in place before it is a view: autograd copies around a view
+        chunks = self.out(self.middle(rows).relu_()).view(*hidden.shape[:-1], self.chunk)  # ... n chunk
+        sizes = [size for site in sites for size in (site.num_generated, -site.num_generated % self.chunk)]
+        return list(chunks.flatten(-2).split(sizes, dim=-1)[::2])  # without what last chunks have too much
 
-    def _first_layer(self, sites: Sequence[Site], counts: list[int], context: Tensor | None) -> Tensor:
-        embedding = self.from_site(self.embedding[[self.rows[site.name] for site in sites]])  # sites hidden
-        positions = self.from_position(self.positions)
-        parts = [row + positions[:count] for row, count in zip(embedding, counts, strict=True)]
-        hidden = torch.cat(parts)
+    def _first_layer(self, sites: Sequence[Site], context: Tensor | None) -> Tensor:
+        row, position = torch.cat([self.chunks[:, self.spans[site.name]] for site in sites], dim=1)
+        from_site, from_position = self.from_site(self.embedding), self.from_position(self.positions)
+        hidden = from_site.index_select(0, row) + from_position.index_select(0, position)
         if self.from_context is None or context is None:
             return hidden
         return hidden + self.from_context(self.norm(context)).unsqueeze(-2)
 
-    def _chunks(self, site: Site) -> int:
-        return math.ceil(site.num_generated / self.chunk)
+    def _set_sites(self, sites: Sequence[Site]) -> None:
+        """Make a table of all chunks (row of the site, position in it), and note which of them are a site's."""
+        counts = [math.ceil(site.num_generated / self.chunk) for site in sites]
+        self.rows = {site.name: row for row, site in enumerate(sites)}
+        starts = itertools.accumulate(counts, initial=0)
+        self.spans = {
+            site.name: slice(start, start + count) for site, start, count in zip(sites, starts, counts, strict=False)
+        }
+        rows = torch.arange(len(sites)).repeat_interleave(torch.tensor(counts, dtype=torch.long))
+        positions = torch.cat([torch.arange(0), *map(torch.arange, counts)])
+        self.register_buffer("chunks", torch.stack([rows, positions]), persistent=False)
+        self.longest = max(counts, default=0)
 
     def select(self, sites: Sequence[Site]) -> None:
         kept = self.embedding.detach()[[self.rows[site.name] for site in sites]].clone()
         self.embedding = nn.Parameter(kept)
-        self.rows = {site.name: row for row, site in enumerate(sites)}
+        self._set_sites(sites)
+        self.chunks, self.positions = self.chunks.to(kept.device), self.positions[: self.longest].clone()
 
     def extra_repr(self) -> str:
         return f"chunk={self.chunk}, sites={len(self.rows)}"

@@ -1,0 +1,113 @@
+"""The samples of a batch and the contexts they belong to: sorted, so that samples of one context are neighbours."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .errors import ContextError
+
+__all__ = ["Blocks", "batch_of", "blocks_of"]
+
+Tree = TypeVar("Tree")
+WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+class Blocks(NamedTuple):
+    """Blocks of samples that share a context.
+
+    Parameters
+    ----------
+    used
+        ``(D,)``, the contexts that have samples, one for each block.
+    counts
+        Samples in each block; ``None`` where all samples are in one, or each in its own.
+    order
+        ``(B,)``, the samples in the order of their blocks; ``None`` where they stand so already.
+    """
+
+    used: Tensor
+    counts: tuple[int, ...] | None = None
+    order: Tensor | None = None
+
+    def contexts(self, context: Tree, total: int) -> Tree:
+        """Return the contexts that are used, out of all."""
+        return _take(context, self.used, total)
+
+    def sort(self, inputs: Tree) -> Tree:
+        """Return the inputs with their samples in the order of the blocks."""
+        return inputs if self.order is None else _take(inputs, self.order, len(self.order))
+
+    def restore(self, outputs: Tree) -> Tree:
+        """Return the outputs with their samples in the order in which they were given."""
+        return outputs if self.order is None else _take(outputs, self.order.argsort(), len(self.order))
+
+
+def blocks_of(index: Any, contexts: int, batch: int) -> Blocks:
+    """Sort samples by their contexts.
+
+    While ``torch.compile`` traces, each sample is a block of its own: how many contexts are used depends on values.
+
+    Parameters
+    ----------
+    index
+        ``(B,)``, whole numbers: which context each sample has.
+    contexts
+        How many there are.
+    batch
+        Samples in the input.
+
+    Raises
+    ------
+    ContextError
+        The index is no tensor of whole numbers, of another length, or names a context that there is not.
+
+    Examples
+    --------
+    >>> used, counts, order = blocks_of(torch.tensor([2, 0, 2]), contexts=4, batch=3)
+    >>> used.tolist(), counts, order.tolist()
+    ([0, 2], (1, 2), [1, 0, 2])
+    """
+    if not isinstance(index, Tensor) or index.dtype not in WHOLE_NUMBERS:
+        found = f"a tensor of {index.dtype}" if isinstance(index, Tensor) else f"a {type(index).__name__}"
+        raise ContextError(f"`index` is {found}, but must be a tensor of whole numbers: which context each sample has.")
+    if tuple(index.shape) != (batch,):
+        raise ContextError(
+            f"`index` is {tuple(index.shape)}, but must be ({batch},): which of the {contexts} contexts each of the "
+            f"{batch} samples of the input has."
+        )
+    index = index.long()
+    if batch == 0 or torch.compiler.is_compiling():
+        return Blocks(index)
+    low, high = (int(end) for end in index.aminmax())
+    if low < 0 or high >= contexts:
+        raise ContextError(
+            f"`index` goes from {low} to {high}, but there are {contexts} contexts: it must be in 0 .. {contexts - 1}."
+        )
+    used, counts = index.unique(return_counts=True)
+    if len(used) == batch:
+        return Blocks(index)
+    if len(used) == 1:
+        return Blocks(used)
+    is_sorted = bool((index[1:] >= index[:-1]).all())
+    return Blocks(used, tuple(counts.tolist()), None if is_sorted else index.argsort(stable=True))
+
+
+def batch_of(*inputs: Any) -> int | None:
+    """Return the number of samples in the first tensor among some arguments."""
+    for value in inputs:
+        if isinstance(value, Tensor) and value.dim():
+            return value.shape[0]
+    return None
+
+
+def _take(tree: Tree, rows: Tensor, size: int) -> Tree:
+    """Take rows of each tensor whose first axis has ``size``."""
+
+    def take(one: Tensor) -> Tensor:
+        return one.index_select(0, rows.to(one.device)) if one.dim() and len(one) == size else one
+
+    return pytree.tree_map_only(Tensor, take, tree)

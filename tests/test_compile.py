@@ -1,0 +1,149 @@
+"""A step of one fixed architecture goes through `torch.compile` in one graph, and computes what it computes eagerly."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from spaces import CellSpace, Everything, OneChoice, image, vector
+
+from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext
+
+
+class Backend:
+    """Counts the graphs that it is given, and runs them as `backend` would."""
+
+    def __init__(self, backend="aot_eager"):
+        self.graphs, self.backend = 0, torch._dynamo.lookup_backend(backend)
+
+    def __call__(self, graph, example):
+        self.graphs += 1
+        return self.backend(graph, example)
+
+
+@pytest.fixture(autouse=True)
+def _anew():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def make(space=OneChoice, context=True, base="none"):
+    torch.manual_seed(0)
+    encoder = VectorContext(5, 8) if context else None
+    mutator = DynamicWeightMutator(space(), sampler=RandomSampler(0), context=encoder, base=base).eval()
+    return mutator, {"op": "5x5"} if space is OneChoice else mutator.reset()
+
+
+def step(run, module):
+    module.zero_grad()
+    y = run()
+    y.square().mean().backward()
+    return {"y": y.detach(), **{name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}}
+
+
+def test_a_frozen_network_is_one_graph():
+    mutator, sample = make(Everything, base="learned")
+    network, backend = mutator.freeze(sample), Backend()
+    compiled = torch.compile(network, fullgraph=True, backend=backend)
+    expected = step(lambda: network(image(), vector()), network)
+    torch.testing.assert_close(step(lambda: compiled(image(), vector()), network), expected, rtol=1e-4, atol=1e-5)
+    assert backend.graphs == 1
+
+
+@pytest.mark.parametrize(("space", "inside"), [(OneChoice, True), (CellSpace, False)])
+def test_a_step_under_using_is_one_graph(space, inside):
+    mutator, sample = make(space)
+    backend = Backend()
+
+    def forward(x, context):
+        if not inside:
+            return mutator(x, context=context)
+        with mutator.using(sample):
+            return mutator(x, context=context)
+
+    compiled = torch.compile(forward, fullgraph=True, backend=backend)
+    with mutator.using(sample):
+        expected = step(lambda: mutator(image(), context=vector()), mutator)
+        found = step(lambda: compiled(image(), vector()), mutator)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert backend.graphs == 1
+
+
+def test_weights_that_all_samples_share_compile_too():
+    mutator, sample = make(context=False)
+    network = mutator.freeze(sample)
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(image()), network(image()))
+
+
+def test_each_architecture_is_compiled_once_and_is_never_taken_for_another():
+    mutator, _ = make()
+    backend = Backend("eager")
+    compiled = torch.compile(mutator, fullgraph=True, backend=backend)
+    for name in ("3x3", "5x5", "3x3", "pool", "5x5"):
+        with mutator.using({"op": name}):
+            torch.testing.assert_close(compiled(image(), context=vector()), mutator(image(), context=vector()))
+    assert backend.graphs == 3
+
+
+def test_the_drawn_architecture_compiles_until_another_is_drawn():
+    mutator, _ = make()
+    backend = Backend("eager")
+    compiled = torch.compile(mutator, fullgraph=True, backend=backend)
+    drawn = set()
+    for _ in range(4):
+        drawn.add(mutator.reset()["op"])
+        torch.testing.assert_close(compiled(image(), context=vector()), mutator(image(), context=vector()))
+    assert backend.graphs == len(drawn) > 1
+
+
+def test_threads_do_not_meet_in_a_compiled_network():
+    mutator, _ = make()
+    compiled = torch.compile(mutator, fullgraph=True, backend="eager")
+    expected, wrong = {}, []
+    for name in ("3x3", "5x5"):
+        with mutator.using({"op": name}):
+            expected[name] = mutator(image(), context=vector())
+            compiled(image(), context=vector())
+
+    def run(name):
+        for _ in range(20):
+            with mutator.using({"op": name}):
+                if not torch.allclose(compiled(image(), context=vector()), expected[name], atol=1e-5):
+                    wrong.append(name)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_an_index_compiles_to_one_set_a_sample():
+    """How many contexts are used depends on values, which a graph does not."""
+    mutator, sample = make()
+    index = torch.tensor([1, 0, 1])
+    compiled = torch.compile(mutator, fullgraph=True, backend="eager")
+    with mutator.using(sample):
+        found = compiled(image(), context=vector()[:2], index=index)
+        torch.testing.assert_close(found, mutator(image(), context=vector()[:2], index=index))
+
+
+def test_bfloat16_compiles():
+    mutator, sample = make()
+    network = mutator.freeze(sample)
+    compiled = torch.compile(network, fullgraph=True, backend=Backend())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(compiled(image(), vector()), network(image(), vector()), rtol=0.1, atol=0.1)
+
+
+@pytest.mark.slow
+def test_inductor_runs_a_step():
+    mutator, sample = make(Everything)
+    network = mutator.freeze(sample)
+    compiled = torch.compile(network, fullgraph=True)
+    expected = step(lambda: network(image(), vector()), network)
+    torch.testing.assert_close(step(lambda: compiled(image(), vector()), network), expected, rtol=1e-3, atol=1e-4)
