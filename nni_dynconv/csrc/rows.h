@@ -40,9 +40,25 @@ static void spread(const float* weight, bool turned, float* to) {
   }
 }
 
+// Where outputs go: planes of H x W. An output larger than the cache is written past it: it would only push out what is
+// about to be read, and each of its lines would be read before it is written.
+struct Target {
+  static constexpr int64_t LARGE = 16 << 20;  // bytes
+  const int64_t H, W;
+  float* const planes;
+  const bool streams;
+
+  Target(const Geometry& g, int64_t H, int64_t W, float* planes)
+      : H(H), W(W), planes(planes), streams(g.B * g.C * H * W * 4 > LARGE && W % LANES == 0 &&
+                                            reinterpret_cast<uintptr_t>(planes) % (LANES * 4) == 0) {}
+  ~Target() {
+    if (streams) arrive();
+  }
+};
+
 // Y rows of outputs, `down` apart.
 template <int K, int Y>
-ALONE static void convolve_rows(View in, const float* kernel, int64_t W, float* out, int64_t down) {
+ALONE static void convolve_rows(View in, const float* kernel, int64_t W, float* out, int64_t down, bool streams) {
   for (int64_t i = 0; i < W; i += LANES) {
     const int64_t x = least(i, W - LANES);  // the last vector overlaps the one before
     vec total[Y] = {};
@@ -56,18 +72,24 @@ ALONE static void convolve_rows(View in, const float* kernel, int64_t W, float* 
         }
       }
     }
-    UNROLL for (int y = 0; y < Y; ++y) store(out + y * down + x, total[y]);
+    if (streams) {
+      UNROLL for (int y = 0; y < Y; ++y) stream(out + y * down + x, total[y]);
+    } else {
+      UNROLL for (int y = 0; y < Y; ++y) store(out + y * down + x, total[y]);
+    }
   }
 }
 
 template <int K>
-static void convolve(const Sheet& in, const float* kernel, int64_t dh, int64_t dw, int64_t H, int64_t W, float* out) {
-  for (int64_t phase = 0; phase < least(dh, H); ++phase) {
-    for (int64_t y = phase, rows; y < H; y += rows * dh) {
-      rows = y + 7 * dh < H ? 8 : y + 3 * dh < H ? 4 : y + dh < H ? 2 : 1;
+static void convolve(const Sheet& in, const float* kernel, int64_t dh, int64_t dw, const Target& to, int64_t plane) {
+  float* out = to.planes + plane * to.H * to.W;
+  for (int64_t phase = 0; phase < least(dh, to.H); ++phase) {
+    for (int64_t y = phase, rows; y < to.H; y += rows * dh) {
+      rows = y + 7 * dh < to.H ? 8 : y + 3 * dh < to.H ? 4 : y + dh < to.H ? 2 : 1;
       const auto some = rows == 8 ? convolve_rows<K, 8> : rows == 4 ? convolve_rows<K, 4>
                       : rows == 2 ? convolve_rows<K, 2> : convolve_rows<K, 1>;
-      some({in.memory.data + y * in.pitch, dh * in.pitch, dw}, kernel, W, out + y * W, dh * W);
+      const View view{in.memory.data + y * in.pitch, dh * in.pitch, dw};
+      some(view, kernel, to.W, out + y * to.W, dh * to.W, to.streams);
     }
   }
 }
@@ -152,10 +174,11 @@ template <int K>
 static void forward_rows(const Geometry& g, const float* x, const float* weight, float* y, int64_t first, int64_t last) {
   const Sheet input(input_sheet(g));
   const Floats kernel(K * K * LANES);
+  const Target output(g, g.Ho, g.Wo, y);
   for (int64_t plane = first; plane < last; ++plane) {
     input.draw(x + plane * g.H * g.W);
     spread<K>(weight + plane % g.C * K * K, false, kernel.data);
-    convolve<K>(input, kernel.data, g.dh, g.dw, g.Ho, g.Wo, y + plane * g.Ho * g.Wo);
+    convolve<K>(input, kernel.data, g.dh, g.dw, output, plane);
   }
 }
 
@@ -165,13 +188,14 @@ static void backward_rows(const Geometry& g, const float* x, const float* weight
                           int64_t first, int64_t last) {
   const Sheet input(input_sheet(g)), grad(gradient_sheet(g));
   const Floats kernel(K * K * LANES), sums(whole(K * K) * LANES);
+  const Target output(g, g.H, g.W, dx);
   for (int64_t c = first; c < last; ++c) {
     if (dx) spread<K>(weight + c * K * K, true, kernel.data);
     for (int i = 0; i < K * K; ++i) store(sums.data + i * LANES, vec{});
     for (int64_t b = 0; b < g.B; ++b) {
       const int64_t plane = b * g.C + c;
       grad.draw(dy + plane * g.Ho * g.Wo);
-      if (dx) convolve<K>(grad, kernel.data, g.dh, g.dw, g.H, g.W, dx + plane * g.H * g.W);
+      if (dx) convolve<K>(grad, kernel.data, g.dh, g.dw, output, plane);
       if (!dw) continue;
       input.draw(x + plane * g.H * g.W);
       weigh<K>(input, grad, g.dh, g.dw, sums.data);
