@@ -52,8 +52,12 @@ format: $(STAMP)  ## format the code and mend what the linter can mend
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP)  ## measure every operator against its peers (a quarter of an hour)
+bench: $(STAMP)  ## measure operators, search steps, growth and memory against their peers (about an hour)
 	@$(BIN)/python benchmarks/ops.py --output benchmarks/results.json
+	@$(BIN)/python benchmarks/steps.py --output benchmarks/results.json
+	@$(BIN)/python benchmarks/growth.py --output benchmarks/results.json
+	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/report.py
 
 clean:  ## remove .venv/, caches and what was built; runs/ stays, for it holds your results
 	rm -rf .venv build dist *.egg-info nni_dynconv/_kernels* .pytest_cache .mypy_cache .ruff_cache .hypothesis lightning_logs dispatcher.log

@@ -2,16 +2,16 @@
 
 Prints a line per operator and writes every shape to a JSON file::
 
-    python benchmarks/ops.py                      # all of it, about a quarter of an hour
+    python benchmarks/ops.py                      # all of it, about half an hour
     python benchmarks/ops.py --quick              # a few shapes, about a minute
     python benchmarks/ops.py --ops depthwise      # the operators with this in their name
-    python benchmarks/ops.py --without-kernels    # what torch's own operators reach
+
+Where a compiled kernel serves, what torch's own operators reach is measured beside it (``rows_torch`` in the file).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 from contenders import OPS, WAYS, Convolve, Limits, measure_limits
-from timing import interleave, keep_freed_memory, machine, merge_results, ratio
+from timing import Times, interleave, keep_freed_memory, machine, merge_results, ratio
 from torch import Tensor
 
-from nni_dynconv.functional import kernels, without_kernels
+from nni_dynconv.functional import conv2d, kernels, without_kernels
 
+Row = dict[str, Any]
 GRID = {"B": (8, 32, 128), "C": (8, 16, 32, 64), "HW": (8, 16, 32, 56)}
 QUICK = {"B": (8, 32), "C": (16,), "HW": (8, 32)}
 MODES = ("fwd", "fwd+bwd")
@@ -38,14 +39,17 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     limits = measure_limits()
-    rows = []
-    with without_kernels() if arguments.without_kernels else contextlib.nullcontext():
-        for op in [one for one in OPS if any(part in one for part in arguments.ops)]:
-            mine = [_measure(op, *shape, mode, limits, arguments.seconds) for shape, mode in _plan(arguments)]
-            print("\n".join(_summary(op, mine)), flush=True)
-            rows += mine
-            merge_results(arguments.output, machine=machine() | _describe(limits, arguments), rows=rows)
-    print(f"{len(rows)} rows in {arguments.output}")
+    about = machine() | _describe(limits)
+    results: dict[str, list[Row]] = {"rows": [], "rows_torch": []}
+    for op in [one for one in OPS if any(part in one for part in arguments.ops)]:
+        measured = [_measure(op, *shape, mode, limits, arguments.seconds) for shape, mode in _plan(arguments)]
+        for name, mine in zip(results, map(list, zip(*measured, strict=True)), strict=True):
+            found = [row for row in mine if row is not None]
+            for line in _summary(op if name == "rows" else f"{op}, torch alone", found):
+                print(line, flush=True)
+            results[name] += found
+        merge_results(arguments.output, machine=about, **results)
+    print(f"{len(results['rows'])} rows in {arguments.output}")
 
 
 def _parse() -> argparse.Namespace:
@@ -55,7 +59,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=0.35, help="time for each shape and mode; large ones take more"
     )
-    parser.add_argument("--without-kernels", action="store_true", help="torch's own operators only")
     parser.add_argument("--output", default="benchmarks/results.json")
     return parser.parse_args()
 
@@ -65,27 +68,49 @@ def _plan(arguments: argparse.Namespace) -> Iterator[tuple[tuple[int, ...], str]
     return itertools.product(itertools.product(*grid.values()), MODES)
 
 
-def _describe(limits: Limits, arguments: argparse.Namespace) -> dict[str, Any]:
+def _describe(limits: Limits) -> dict[str, Any]:
     copies = {f"copy {size >> 10} KiB, GB/s": round(speed / 1e9, 1) for size, speed in limits.copies.items()}
-    used = kernels.LEVELS[kernels.level()] if kernels.loaded() and not arguments.without_kernels else None
+    used = kernels.LEVELS[kernels.level()] if kernels.loaded() else None
     return {"sgemm GFLOP/s": round(limits.flops / 1e9, 1), **copies, "kernels": used}
 
 
-def _measure(op: str, B: int, C: int, HW: int, mode: str, limits: Limits, seconds: float) -> dict[str, Any]:
+def _torch_alone(*arguments: Any, **options: Any) -> Tensor:
+    with without_kernels():
+        return conv2d(*arguments, **options)
+
+
+def _measure(op: str, B: int, C: int, HW: int, mode: str, limits: Limits, seconds: float) -> tuple[Row, Row | None]:
+    """Measure one shape: ours, and ours by torch's operators alone where that is another path."""
     training = mode == "fwd+bwd"
-    contenders = {name: _contender(op, B, C, HW, training, way, name == "static") for name, way in WAYS.items()}
+    path = _path(op, B, C, HW, training)
+    with without_kernels():
+        path_torch = _path(op, B, C, HW, training)
+    ways = WAYS | ({"torch alone": _torch_alone} if path_torch != path else {})
+    contenders = {name: _contender(op, B, C, HW, training, way, name == "static") for name, way in ways.items()}
     contenders["ours again"] = contenders["ours"]
     times = interleave(contenders, seconds)
-    over = {name: ratio(times, name, "ours").median for name in (*PER_SAMPLE, "static")}
-    spread = ratio(times, "ours again", "ours")
-    ours = sorted(times["ours"])[len(times["ours"]) // 2] / _calls(B, C, HW)
+    about = {"op": op, "B": B, "C": C, "HW": HW, "K": OPS[op][0].K, "mode": mode}
     roofline = limits.seconds(OPS[op], B, C, HW, training)
+    calls = _calls(B, C, HW)
+    row = about | {"path": path} | _compare(times, "ours", roofline, calls)
+    if path_torch == path:
+        return row, None
+    return row, about | {"path": path_torch} | _compare(times, "torch alone", roofline, calls)
+
+
+def _path(op: str, B: int, C: int, HW: int, training: bool) -> str:
+    return " + ".join(layer.path(B, C, HW, training) for layer in OPS[op])
+
+
+def _compare(times: Times, ours: str, roofline: float, calls: int) -> Row:
+    over = {name: ratio(times, name, ours).median for name in (*PER_SAMPLE, "static")}
+    seconds = sorted(times[ours])[len(times[ours]) // 2] / calls
+    over["roofline"] = seconds / roofline
+    spread = ratio(times, "ours again", "ours")
     return {
-        "op": op, "B": B, "C": C, "HW": HW, "K": OPS[op][0].K, "mode": mode,
-        "path": " + ".join(layer.path(B, C, HW, training) for layer in OPS[op]),
-        "over": {name: round(value, 3) for name, value in over.items()} | {"roofline": round(ours / roofline, 3)},
+        "over": {name: round(value, 3) for name, value in over.items()},
         "self": [round(one, 3) for one in spread],
-        "microseconds": round(ours * 1e6, 1), "roofline microseconds": round(roofline * 1e6, 1),
+        "microseconds": round(seconds * 1e6, 1), "roofline microseconds": round(roofline * 1e6, 1),
     }  # fmt: skip
 
 
@@ -119,9 +144,11 @@ def _calls(B: int, C: int, HW: int) -> int:
     return max(1, min(8, SMALL // (4 * B * C * HW * HW)))
 
 
-def _summary(op: str, rows: list[dict[str, Any]]) -> Iterator[str]:
+def _summary(op: str, rows: list[Row]) -> Iterator[str]:
     for mode in MODES:
         mine = [row for row in rows if row["mode"] == mode]
+        if not mine:
+            continue
         best = [min(row["over"][peer] for peer in PER_SAMPLE) for row in mine]
         below = [one for one, row in zip(best, mine, strict=True) if one < 0.9 and one < 0.9 * row["self"][1]]
         columns = [
@@ -131,7 +158,7 @@ def _summary(op: str, rows: list[dict[str, Any]]) -> Iterator[str]:
         roof = f"{_geometric_mean(heavy):.2f} (most {max(heavy):.2f})" if heavy else "-"
         least = f"least {min(best):.2f}; {len(below)} below 0.9"
         peers = f"best peer {_geometric_mean(best):5.2f}x ({least}), {', '.join(columns)}"
-        yield f"{op:22} {mode:7} {peers}; over roofline {roof}"
+        yield f"{op:34} {mode:7} {peers}; over roofline {roof}"
 
 
 def _geometric_mean(values: list[float]) -> float:

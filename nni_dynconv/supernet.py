@@ -13,9 +13,9 @@ from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from nni.mutable import Categorical, Mutable
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, Repeat
+from nni.nas.nn.pytorch.base import recursive_freeze
 from nni.nas.nn.pytorch.cell import preprocess_cell_inputs
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, no_default_hook
-from nni.nas.oneshot.pytorch.supermodule._expression_utils import weighted_sum
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.operation import NATIVE_MIXED_OPERATIONS, MixedOperation
 from nni.nas.oneshot.pytorch.supermodule.sampling import (
@@ -29,7 +29,9 @@ from torch import Tensor, nn
 
 from . import scope
 from .errors import SpaceError
+from .mixture import mix, run_mixture
 from .ops import DynamicOp
+from .ops.choices import ChoiceOp
 from .scope import Gate
 from .source import NAME
 
@@ -40,13 +42,6 @@ def gate(module: nn.Module, label: str) -> Gate | None:
     """Return what the module's scope lets run of a label, or ``None`` where it does not decide."""
     opened = scope.seen_by(module)
     return None if opened is None else opened.gate_of(label)
-
-
-def mix(items: list[Any], weights: Tensor | None) -> Any:
-    """Add outputs up, each times its factor; structures of tensors too."""
-    if weights is None:
-        return items[0] if len(items) == 1 else weighted_sum(items)
-    return weighted_sum(items, list(weights))
 
 
 class _Scoped(BaseSuperNetModule):
@@ -71,6 +66,12 @@ class _Scoped(BaseSuperNetModule):
 
 class ScopedLayer(_Scoped, PathSamplingLayer):
     """``LayerChoice`` in the supernet."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        weights = self._weights()
+        if weights is not None and len(weights) > 1 and len(args) == 1 and not kwargs:
+            return run_mixture([self[name] for name in self._sampled], weights, args[0])
+        return super().forward(*args, **kwargs)
 
     def _reduction(self, items: list[Any], sampled: list[Any]) -> Any:
         return mix(items, self._weights())
@@ -112,6 +113,10 @@ class ScopedRepeat(_Scoped, PathSamplingRepeat):
 class ScopedCell(PathSamplingCell):
     """``Cell`` with operators made by a factory: one operator for each (node, input, name). NNI's cannot freeze."""
 
+    @property
+    def label(self) -> str:  # NNI's makes an object of a class of its own, which `torch.compile` cannot trace
+        return "/".join(self.label_scope.path)
+
     def forward(self, *inputs: Any) -> Any:
         processed = preprocess_cell_inputs(self.num_predecessors, *inputs)
         states = self.preprocessor(processed)
@@ -121,8 +126,14 @@ class ScopedCell(PathSamplingCell):
 
     def _branch(self, node: int, slot: int, ops: Any, states: list[Tensor]) -> Any:
         op, source = (self._gate(f"{self.label}/{kind}_{node}_{slot}") for kind in ("op", "input"))
-        outputs = [mix([ops[j][name](states[j]) for name in op.values], op.weights) for j in source.values]
+        outputs = [self._run([ops[j][name] for name in op.values], op.weights, states[j]) for j in source.values]
         return mix(outputs, source.weights)
+
+    @staticmethod
+    def _run(candidates: list[nn.Module], weights: Tensor | None, x: Tensor) -> Any:
+        if weights is not None and len(candidates) > 1:
+            return run_mixture(candidates, weights, x)
+        return mix([one(x) for one in candidates], weights)
 
     def _gate(self, label: str) -> Gate:
         found = gate(self, label)
@@ -148,11 +159,13 @@ class FrozenCell(nn.Module):
 
     def __init__(self, cell: ScopedCell, sample: Mapping[str, Any]):
         super().__init__()
-        self.preprocessor, self.postprocessor = cell.preprocessor, cell.postprocessor
+        self.preprocessor, self.postprocessor = (
+            _frozen(one, sample) for one in (cell.preprocessor, cell.postprocessor)
+        )
         self.num_predecessors, self.concat_dim = cell.num_predecessors, cell.concat_dim
         chosen = list(cell.chosen(sample))
         self.edges = [(node, source) for node, source, _ in chosen]
-        self.ops = nn.ModuleList(op for _, _, op in chosen)
+        self.ops = nn.ModuleList(_frozen(op, sample) for _, _, op in chosen)
 
     def forward(self, *inputs: Any) -> Any:
         processed = preprocess_cell_inputs(self.num_predecessors, *inputs)
@@ -165,6 +178,11 @@ class FrozenCell(nn.Module):
             else:
                 states[node] = states[node] + output
         return self.postprocessor(torch.cat(states[first:], self.concat_dim), processed)
+
+
+def _frozen(part: Any, sample: Mapping[str, Any]) -> Any:
+    """Freeze what NNI or we have made of a part of a cell; a processor may be a plain function."""
+    return recursive_freeze(part, dict(sample))[0] if isinstance(part, nn.Module) else part
 
 
 class ScopedPolicy(MixedOpPathSamplingPolicy):
@@ -183,10 +201,15 @@ class _Builder(OneShotStrategy):
 
     def default_mutation_hooks(self) -> list[Any]:
         ours = [ScopedLayer.mutate, ScopedInput.mutate, ScopedRepeat.mutate, ScopedCell.mutate]
-        return [*ours, *(operation.mutate for operation in NATIVE_MIXED_OPERATIONS), no_default_hook]
+        return [_keep, *ours, *(operation.mutate for operation in NATIVE_MIXED_OPERATIONS), no_default_hook]
 
     def run_hook(self, hook: Any, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
         return hook(module, name, memo, {"mixed_op_sampling": ScopedPolicy})
+
+
+def _keep(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> bool:
+    """Tell NNI to leave alone what reads the scope itself."""
+    return isinstance(module, ChoiceOp)
 
 
 def mutate(space: ModelSpace) -> None:
@@ -223,7 +246,9 @@ def check_supported(space: ModelSpace, gradient: bool, mixes: bool) -> None:
             _refuse(name, "`InputChoice` with `reduction='none'`", "any sampler")
         if mixes and isinstance(module, InputChoice) and module.reduction == "concat":
             _refuse(name, "`InputChoice` with `reduction='concat'`", "a sampler that mixes all inputs (DARTS)")
-        if not gradient:
+        if mixes and isinstance(module, ChoiceOp):
+            _refuse(name, f"`{module.op}` with `nni.choice` arguments", "a sampler that mixes all candidates (DARTS)")
+        if not gradient or isinstance(module, ChoiceOp):
             continue
         depth = getattr(module, "depth_choice", None)
         if isinstance(module, Repeat) and not isinstance(depth, (int, Categorical)):
@@ -267,6 +292,8 @@ def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield children by name; a name with a leading slash starts anew."""
     if isinstance(module, LayerChoice):
         yield from ((f"/{module.label}/{name}", module[name]) for name in module.names)
+    elif isinstance(module, ChoiceOp):
+        yield from module.variants.items()
     elif isinstance(module, PathSamplingCell):
         for node, inputs in enumerate(module.ops, start=module.num_predecessors):
             for source, ops in enumerate(inputs):
@@ -283,6 +310,8 @@ def alive_ops(module: nn.Module, sample: Mapping[str, Any]) -> Iterator[DynamicO
         return
     if isinstance(module, LayerChoice):
         children = [module[sample[module.label]]]
+    elif isinstance(module, ChoiceOp):
+        children = [module.at(sample)]
     elif isinstance(module, Repeat):
         depth = module.depth_choice
         children = list(module.blocks[: depth if isinstance(depth, int) else depth.freeze(dict(sample))])

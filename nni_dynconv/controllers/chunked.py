@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -54,6 +53,9 @@ class ChunkedController(Controller):
     chunks: Tensor
     positions: Tensor
 
+    numbers: Tensor  # 0, 1, 2, ...
+    positions: Tensor
+
     def __init__(self, chunk: int = 32, site_dim: int = 16, position_dim: int = 16, hidden: int = 128):
         super().__init__()
         self.chunk, self.site_dim, self.position_dim, self.hidden = chunk, site_dim, position_dim, hidden
@@ -61,7 +63,7 @@ class ChunkedController(Controller):
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
         self._set_sites(sites)
-        self.register_buffer("positions", encode_positions(self.longest, self.position_dim), persistent=False)
+        self.register_buffer("positions", encode_positions(len(self.numbers), self.position_dim), persistent=False)
         self.embedding = nn.Parameter(torch.randn(len(sites), self.site_dim))
         sources = 2 if context_dim is None else 3
         self.from_site = _linear(self.site_dim, self.hidden, gain=1 / sources)
@@ -81,31 +83,27 @@ class ChunkedController(Controller):
         return list(chunks.flatten(-2).split(sizes, dim=-1)[::2])  # without what last chunks have too much
 
     def _first_layer(self, sites: Sequence[Site], context: Tensor | None) -> Tensor:
-        row, position = torch.cat([self.chunks[:, self.spans[site.name]] for site in sites], dim=1)
-        from_site, from_position = self.from_site(self.embedding), self.from_position(self.positions)
-        hidden = from_site.index_select(0, row) + from_position.index_select(0, position)
+        counts = [self.counts[site.name] for site in sites]
+        own = torch.tensor([self.rows[site.name] for site in sites], device=self.numbers.device)
+        times = torch.tensor(counts, device=self.numbers.device)
+        from_site = self.from_site(self.embedding.index_select(0, own))  # of these sites only: there may be hundreds
+        position = torch.cat([self.numbers[:count] for count in counts])
+        hidden = from_site.repeat_interleave(times, 0, output_size=sum(counts))
+        hidden = hidden + self.from_position(self.positions).index_select(0, position)
         if self.from_context is None or context is None:
             return hidden
         return hidden + self.from_context(self.norm(context)).unsqueeze(-2)
 
     def _set_sites(self, sites: Sequence[Site]) -> None:
-        """Make a table of all chunks (row of the site, position in it), and note which of them are a site's."""
-        counts = [math.ceil(site.num_generated / self.chunk) for site in sites]
         self.rows = {site.name: row for row, site in enumerate(sites)}
-        starts = itertools.accumulate(counts, initial=0)
-        self.spans = {
-            site.name: slice(start, start + count) for site, start, count in zip(sites, starts, counts, strict=False)
-        }
-        rows = torch.arange(len(sites)).repeat_interleave(torch.tensor(counts, dtype=torch.long))
-        positions = torch.cat([torch.arange(0), *map(torch.arange, counts)])
-        self.register_buffer("chunks", torch.stack([rows, positions]), persistent=False)
-        self.longest = max(counts, default=0)
+        self.counts = {site.name: math.ceil(site.num_generated / self.chunk) for site in sites}
+        self.register_buffer("numbers", torch.arange(max(self.counts.values(), default=0)), persistent=False)
 
     def select(self, sites: Sequence[Site]) -> None:
         kept = self.embedding.detach()[[self.rows[site.name] for site in sites]].clone()
         self.embedding = nn.Parameter(kept)
         self._set_sites(sites)
-        self.chunks, self.positions = self.chunks.to(kept.device), self.positions[: self.longest].clone()
+        self.numbers, self.positions = self.numbers.to(kept.device), self.positions[: len(self.numbers)].clone()
 
     def extra_repr(self) -> str:
         return f"chunk={self.chunk}, sites={len(self.rows)}"

@@ -103,11 +103,20 @@ class DynamicOp(nn.Module, metaclass=_TakesChoices):
             weights = split(params, self.weight_specs(), self._where())
         else:
             weights = self._checked(params)
+        if counts is None and not self._takes_counts:
+            counts = self._equal_blocks(x.shape[0], weights)
         if counts is None:
             return self.compute(x, weights)
         if self._takes_counts:
             return self.compute(x, weights, counts)  # type: ignore[call-arg]
         return self._by_blocks(x, weights, counts)
+
+    def _equal_blocks(self, B: int, weights: Mapping[str, Tensor]) -> list[int] | None:
+        for spec in self.weight_specs():
+            D = weights[spec.name].shape[0] if weights[spec.name].dim() > len(spec.shape) else B
+            if D not in (0, 1, B) and B % D == 0:
+                return [B // D] * D
+        return None
 
     def _by_blocks(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int]) -> Tensor:
         rank = {spec.name: len(spec.shape) for spec in self.weight_specs()}
