@@ -87,7 +87,7 @@ def _measure(op: str, B: int, C: int, HW: int, mode: str, limits: Limits, second
         path_torch = _path(op, B, C, HW, training)
     ways = WAYS | ({"torch alone": _torch_alone} if path_torch != path else {})
     contenders = {name: _contender(op, B, C, HW, training, way, name == "static") for name, way in ways.items()}
-    contenders["ours again"] = contenders["ours"]
+    contenders |= {f"{name} again": contenders[name] for name in ("ours", "torch alone") if name in contenders}
     times = interleave(contenders, seconds)
     about = {"op": op, "B": B, "C": C, "HW": HW, "K": OPS[op][0].K, "mode": mode}
     roofline = limits.seconds(OPS[op], B, C, HW, training)
@@ -106,7 +106,7 @@ def _compare(times: Times, ours: str, roofline: float, calls: int) -> Row:
     over = {name: ratio(times, name, ours).median for name in (*PER_SAMPLE, "static")}
     seconds = sorted(times[ours])[len(times[ours]) // 2] / calls
     over["roofline"] = seconds / roofline
-    spread = ratio(times, "ours again", "ours")
+    spread = ratio(times, f"{ours} again", ours)
     return {
         "over": {name: round(value, 3) for name, value in over.items()},
         "self": [round(one, 3) for one in spread],

@@ -50,9 +50,6 @@ class ChunkedController(Controller):
     [(2, 576), (2, 3136)]
     """
 
-    chunks: Tensor
-    positions: Tensor
-
     numbers: Tensor  # 0, 1, 2, ...
     positions: Tensor
 
