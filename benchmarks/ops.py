@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,8 +42,9 @@ def main() -> None:
     torch.manual_seed(0)
     limits = measure_limits()
     about = machine() | _describe(limits)
-    results: dict[str, list[Row]] = {"rows": [], "rows_torch": []}
-    for op in [one for one in OPS if any(part in one for part in arguments.ops)]:
+    ops = [one for one in OPS if any(part in one for part in arguments.ops)]
+    results = {name: [row for row in rows if row["op"] not in ops] for name, rows in _earlier(arguments.output).items()}
+    for op in ops:
         measured = [_measure(op, *shape, mode, limits, arguments.seconds) for shape, mode in _plan(arguments)]
         for name, mine in zip(results, map(list, zip(*measured, strict=True)), strict=True):
             found = [row for row in mine if row is not None]
@@ -50,6 +53,12 @@ def main() -> None:
             results[name] += found
         merge_results(arguments.output, machine=about, **results)
     print(f"{len(results['rows'])} rows in {arguments.output}")
+
+
+def _earlier(path: str) -> dict[str, list[Row]]:
+    """Return the rows of a file of results: those of operators that are not measured now stay in it."""
+    results = json.loads(Path(path).read_text()) if Path(path).exists() else {}
+    return {name: results.get(name, []) for name in ("rows", "rows_torch")}
 
 
 def _parse() -> argparse.Namespace:

@@ -27,7 +27,7 @@ def report(results: dict[str, Any]) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
     yield "Made by `make bench`; every figure is a ratio of runs that took turns in one process, on one thread."
-    yield f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['kernels']} kernels, torch {machine['torch']}."
+    yield f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['kernels']}, torch {machine['torch']}."
     yield ""
     yield "## Convolutions with one set of weights per sample"
     yield ""
@@ -70,8 +70,8 @@ def _steps(rows: Sequence[Row]) -> Iterator[str]:
     yield ""
     yield (
         "Our time over NNI's (`nni`: which of its supernets). `torch alone`: without the compiled kernels. "
-        "`generation`: the part of our step that making the weights takes. `fused`: time of the sum of all candidates' "
-        "outputs over that of one convolution with the mixed kernel."
+        "`generation`: the part of our step that making the weights takes (below zero: noise). `fused`: time of the "
+        "sum of all candidates' outputs over that of one convolution with the mixed kernel."
     )
     yield ""
     names = ("space", "sampler", "nni", "context", "ours / NNI", "torch alone / NNI", "generation", "fused")
