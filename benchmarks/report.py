@@ -52,6 +52,7 @@ def report(results: dict[str, Any]) -> Iterator[str]:
         yield from _steps(results["steps"])
     if "growth" in results:
         yield from _growth(results["growth"])
+    yield from _memory(json.loads((HERE / "memory.json").read_text()))
 
 
 def _ops(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
@@ -101,6 +102,20 @@ def _growth(rows: Sequence[Row]) -> Iterator[str]:
             for row in rows
         ),
     )  # fmt: skip
+
+
+def _memory(results: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## Memory"
+    yield ""
+    batch, unit = results["settings"]["batch"], results["unit"]
+    yield f"Peak of a training step of {batch} samples that share D contexts, in {unit}:"
+    yield ""
+    names = ("D", "with `index=`: D sets of weights", "one context a sample", "the D sets themselves")
+    keys = ("by_index", "one_a_sample", "weights")
+    yield from _table(names, ((str(row["contexts"]), *(f"{row[key]:.1f}" for key in keys)) for row in results["peaks"]))
+    yield ""
+    yield "![Peak memory against the number of distinct contexts](img/memory.png)"
 
 
 def _series(ratios: dict[str, float]) -> str:

@@ -1,4 +1,6 @@
-"""What is broken in NNI 3.0 on today's Python and torch, each with how to see it. Nothing happens on import.
+"""What is broken in NNI 3.0 on today's Python, torch and Lightning, each with how to see it.
+
+Nothing happens on import. ``nni_dynconv.nas`` calls all but :func:`mend_resume`, which is the tuner's.
 
 1. Import order (:func:`load_nni_nas`). ``import nni.nas.oneshot.pytorch.strategy`` before ``nni.nas.strategy`` goes
    round in a circle, and NNI's one-shot strategies silently become ``ImportFailedStrategy``. See it: import both in
@@ -9,16 +11,41 @@
    starts. When it ends before the tuner has loaded, NNI's dispatcher drops its result ("Find unknown job parameter
    id"); it also takes parameter id 0 for one of the earlier run, and dies of ``KeyError: 0``. See it: resume an
    experiment whose tuner sleeps for 30 s in ``update_search_space``.
-4. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``.
+4. Freezing without a bias (:func:`mend_freeze`). A supernet with ``MutableConv2d(..., bias=False)`` or the like, which
+   most of NNI's hub has, cannot be frozen: "Unexpected key(s) in state_dict: "bias"". See it:
+   ``RandomOneShot().mutate_model(space).freeze(sample)``.
+5. Checkpoints (:func:`mend_checkpoints`). ``NasExperiment(...).load(id)`` reads what it saved by ``torch.load``, which
+   since torch 2.6 takes tensors only: "Weights only load failed". See it: save and load the ``state_dict()`` of NNI's
+   ``Random``, ``GridSearch`` or ``RegularizedEvolution`` by ``nni.nas.utils.serializer.TorchSerializer``.
+6. NNI's ``ENAS`` (:func:`mend_enas`). Lightning 2 no longer tells a training step which loader a batch is from: ENAS
+   takes the labels for that, and trains no weights; a batch of four parts is "too many values to unpack". See it: print
+   ``mode`` in ``EnasLightningModule.training_step``.
+7. A second model in one process (:func:`mend_evaluator`). The trainer of NNI's Lightning evaluators has ended with the
+   first model, fits the next not at all, and has no metric to report: "KeyError: 'val_acc'". See it: ``Random`` with
+   ``Classification`` and a ``SequentialExecutionEngine``.
+8. Grid search (:func:`mend_grid`). All models of a ``RawFormatModelSpace`` share one sample, which is empty when the
+   first one runs: "Label ... is missing from sample". See it: ``GridSearch`` with a ``SequentialExecutionEngine``.
+9. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``.
    The package asks for ``setuptools<81``; nothing is done here.
 """
 
+import copy
 import functools
 import logging
 import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-__all__ = ["load_nni_nas", "mend_resume"]
+__all__ = [
+    "load_nni_nas",
+    "mend_checkpoints",
+    "mend_enas",
+    "mend_evaluator",
+    "mend_freeze",
+    "mend_grid",
+    "mend_resume",
+]
 
 
 def load_nni_nas() -> None:
@@ -27,6 +54,92 @@ def load_nni_nas() -> None:
         warnings.simplefilter("ignore")
         import nni.nas.strategy
         import nni.nas.nn.pytorch  # noqa: F401 (the order is the point)
+
+
+def mend_freeze() -> None:
+    """Let NNI's operations with chosen arguments be frozen, in this process, where they have no bias."""
+    from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
+
+    @functools.wraps(MixedOperation.freeze)
+    def freeze(self: Any, sample: dict[str, Any]) -> Any:
+        arguments = {**self.init_arguments}
+        arguments |= {name: mutable.freeze(sample) for name, mutable in self.mutable_arguments.items()}
+        operation = self.bound_type(**arguments)
+        weights = self.freeze_weight(**arguments)
+        operation.load_state_dict({name: weight for name, weight in weights.items() if weight is not None})
+        return operation
+
+    MixedOperation.freeze = freeze
+
+
+def mend_checkpoints() -> None:
+    """Let NNI, in this process, read the states that its experiments saved; as they may be any object, trust them."""
+    from nni.nas.utils import serializer
+
+    @functools.wraps(serializer.TorchSerializer.load)
+    def load(self: Any, path: Path) -> Any:
+        import torch
+
+        found = serializer._find_path_with_prefix(path, self.suffix)
+        return torch.load(str(found), map_location=self._map_location, weights_only=False)
+
+    serializer.TorchSerializer.load = load
+
+
+def mend_enas() -> None:
+    """Let NNI's ENAS, in this process, know which of its two loaders a batch is from."""
+    from nni.nas.oneshot.pytorch.strategy import ENAS
+
+    @functools.wraps(ENAS.train_dataloader)
+    def train_dataloader(self: Any, train: Callable[[], Any], val: Callable[[], Any]) -> Any:
+        from nni.nas.oneshot.pytorch._dataloader import ConcatLoader
+
+        return ConcatLoader({"train": _Tagged(train(), "train"), "val": _Tagged(val(), "val")})
+
+    ENAS.train_dataloader = train_dataloader
+
+
+class _Tagged:
+    """A loader whose batches are ``(batch, name)``, which NNI's ENAS understands."""
+
+    def __init__(self, loader: Any, name: str):
+        self.loader, self.name = loader, name
+
+    def __iter__(self) -> Iterator[tuple[Any, str]]:
+        for batch in self.loader:
+            yield batch, self.name
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+
+def mend_evaluator() -> None:
+    """Let NNI's Lightning evaluators, in this process, train several models, each with a trainer of its own."""
+    from nni.nas.evaluator.pytorch.lightning import Lightning
+
+    traced = Lightning.__wrapped__  # what `Classification` and `Regression` are derived from
+    evaluate_once = traced.evaluate
+
+    @functools.wraps(evaluate_once)
+    def evaluate(self: Any, model: Any) -> Any:
+        if self.trainer.state.finished and hasattr(self.trainer, "trace_copy"):  # as NNI's own trainers have
+            self.trainer = self.trainer.trace_copy().get()
+        return evaluate_once(self, model)
+
+    traced.evaluate = evaluate
+
+
+def mend_grid() -> None:
+    """Let each model of a space in NNI's raw format, in this process, keep its own sample."""
+    from nni.nas.space import RawFormatModelSpace
+
+    freeze_shared = RawFormatModelSpace.freeze
+
+    @functools.wraps(freeze_shared)
+    def freeze(self: Any, sample: dict[str, Any]) -> Any:
+        return freeze_shared(self, copy.deepcopy(sample))
+
+    RawFormatModelSpace.freeze = freeze
 
 
 def mend_resume() -> None:

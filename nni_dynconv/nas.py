@@ -1,5 +1,10 @@
-"""Imports ``nni.nas`` in the order that works: import this module before anything of ``nni.nas``."""
+"""Imports ``nni.nas`` in the order that works, and mends it: import this module before anything of ``nni.nas``."""
 
-from .compat import load_nni_nas
+from . import compat
 
-load_nni_nas()
+compat.load_nni_nas()
+compat.mend_checkpoints()
+compat.mend_enas()
+compat.mend_evaluator()
+compat.mend_freeze()
+compat.mend_grid()

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import torch
+from nni.mutable.exception import SampleMissingError
+from nni.nas.evaluator.pytorch import Classification, Lightning
+from nni.nas.evaluator.pytorch import DataLoader as NniDataLoader
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d
+from nni.nas.oneshot.pytorch.sampling import EnasLightningModule
+from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
+from nni.nas.space import RawFormatModelSpace
+from nni.nas.strategy import ENAS, GridSearch, Random, RandomOneShot, RegularizedEvolution
+from nni.nas.utils.serializer import TorchSerializer
+from pytorch_lightning import LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 RESUMED = """
 import sys
@@ -61,3 +80,132 @@ def test_nnis_strategies_are_there_in_the_right_order_of_imports_only(before, na
 def test_importing_nni_nas_through_the_package_is_quiet():
     noisy, quiet = (run(f"import {name}").stderr for name in ("nni.nas.nn.pytorch", "nni_dynconv.nas"))
     assert "is found to be not a nn.Module" in noisy and "is found to be not a nn.Module" not in quiet
+
+
+# What follows is mended where `nni_dynconv.nas` is imported, as it is here; NNI's own is what a mend wraps.
+
+
+def without_the_mend(monkeypatch, cls, name):
+    monkeypatch.setattr(cls, name, getattr(cls, name).__wrapped__)
+
+
+class Unbiased(ModelSpace):
+    def __init__(self):
+        super().__init__()
+        self.op = LayerChoice([MutableConv2d(1, 2, 3, bias=False), MutableConv2d(1, 2, 3)], label="op")
+
+
+def test_operations_without_a_bias_freeze_with_their_weights(monkeypatch):
+    space = RandomOneShot().mutate_model(Unbiased())
+    for choice in (0, 1):
+        torch.testing.assert_close(space.freeze({"op": choice}).op.state_dict(), space.op[choice].state_dict())
+    without_the_mend(monkeypatch, MixedOperation, "freeze")
+    space.freeze({"op": 1})
+    with pytest.raises(RuntimeError, match="Unexpected key.s. in state_dict: .bias"):
+        space.freeze({"op": 0})
+
+
+@pytest.mark.parametrize("strategy", [Random, GridSearch, RegularizedEvolution])
+def test_the_state_of_a_strategy_is_read_back(strategy, monkeypatch, tmp_path):
+    state = strategy().state_dict()
+    TorchSerializer().save(state, tmp_path / "state")
+    assert TorchSerializer().load(tmp_path / "state").keys() == state.keys()
+    if torch.__version__ < "2.6":
+        pytest.skip("torch.load still takes any object")
+    without_the_mend(monkeypatch, TorchSerializer, "load")
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        TorchSerializer().load(tmp_path / "state")
+
+
+QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+
+
+class Steps(LightningModule):
+    """Gives each batch to NNI's own step of ENAS, and notes what comes of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.took = []
+
+    def training_step(self, batch, batch_idx):
+        return EnasLightningModule.training_step(Around(self.took), batch, batch_idx)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Around:
+    """The parts of ENAS that its step uses; only which step a batch goes to matters."""
+
+    warmup_epochs, penalty, log_prob_every_n_step, batches_per_update, _trajectory_counter = 0, None, 100, 100, 0
+
+    def __init__(self, took):
+        self.training_module = self.policy = self.generator = self._replay_buffer = self.trainer = self
+        self.callback_metrics = {"reward": torch.tensor(1.0)}
+        self.took = took
+
+    def training_step(self, batch, batch_idx):
+        self.took.append(("weights", len(batch)))
+
+    def validation_step(self, batch, batch_idx):
+        self.took.append(("policy", len(batch)))
+
+    def __getattr__(self, name):
+        return lambda *arguments: None
+
+
+def steps_of_enas(parts):
+    data = TensorDataset(*(torch.zeros(4, 2) for _ in range(parts)))
+    loader = ENAS().train_dataloader(lambda: DataLoader(data, 2), lambda: DataLoader(data, 4))
+    module = Steps()
+    Trainer(max_epochs=1, accelerator="cpu", **QUIET).fit(module, loader)
+    return module.took
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_batch_of_enas_trains_what_its_loader_is_for(monkeypatch):
+    assert steps_of_enas(3) == [("weights", 3), ("weights", 3), ("policy", 3)]
+    without_the_mend(monkeypatch, ENAS, "train_dataloader")
+    assert steps_of_enas(2) == [("policy", 2), ("policy", 2), ("policy", 4)]  # of inputs: labels were taken for names
+    with pytest.raises(ValueError, match="too many values to unpack"):
+        steps_of_enas(4)
+
+
+def evaluator():
+    data = TensorDataset(torch.zeros(4, 1, 3, 3), torch.zeros(4, dtype=torch.long))
+    loaders = {"train_dataloaders": NniDataLoader(data, 2), "val_dataloaders": NniDataLoader(data, 2)}
+    return Classification(num_classes=2, max_epochs=1, accelerator="cpu", **loaders, **QUIET)
+
+
+class Flat(Unbiased):
+    def forward(self, x):
+        return self.op(x).flatten(1)
+
+
+def models_of(strategy):
+    strategy(RawFormatModelSpace(Flat(), evaluator()), SequentialExecutionEngine())
+    return [(model.sample["op"], model.metric is not None) for model in strategy.list_models(limit=None)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_process_trains_several_models_with_one_evaluator(monkeypatch):
+    assert sorted(models_of(GridSearch())) == [(0, True), (1, True)]
+    without_the_mend(monkeypatch, Lightning.__wrapped__, "evaluate")
+    with pytest.raises(KeyError, match="val_acc"):
+        models_of(GridSearch())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_model_of_a_grid_has_its_own_sample(monkeypatch):
+    without_the_mend(monkeypatch, RawFormatModelSpace, "freeze")
+    with pytest.raises(SampleMissingError, match="Label op is missing from sample"):
+        models_of(GridSearch())
+
+
+def test_nnictl_needs_pkg_resources_which_the_package_asks_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pkg_resources", None)
+    monkeypatch.delitem(sys.modules, "nni.tools.nnictl.nnictl", raising=False)
+    with pytest.raises(ImportError, match="pkg_resources"):
+        importlib.import_module("nni.tools.nnictl.nnictl")
+    assert "setuptools<81" in (Path(__file__).parents[1] / "setup.cfg").read_text(encoding="utf-8")
