@@ -84,11 +84,13 @@ int best_level() {
 
 int level = best_level();
 
-// Whether `rows.h` serves: whole vectors in a row, and no zeros that the gradient of the input would never see.
+// Whether `rows.h` serves: rows of two vectors or more (of one, where there are too few channels for `depthwise.h`), and no
+// zeros that the gradient of the input would never see.
 bool in_rows(const Geometry& g, int64_t lanes) {
   const bool narrow = g.ph <= (g.Kh - 1) * g.dh && g.pw <= (g.Kw - 1) * g.dw;
   const bool known = g.Kh == g.Kw && (g.Kh == 3 || g.Kh == 5 || g.Kh == 7);
-  return known && narrow && g.sh == 1 && g.sw == 1 && g.W >= lanes && g.Wo >= lanes;
+  const int64_t least = g.C < lanes ? lanes : 2 * lanes;
+  return known && narrow && g.sh == 1 && g.sw == 1 && g.W >= least && g.Wo >= least;
 }
 
 #define ROWS(level, K) Kernels{level::forward_rows<K>, level::backward_rows<K>, 1}

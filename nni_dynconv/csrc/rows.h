@@ -1,5 +1,5 @@
 // Depthwise convolution of one plane at a time, LANES neighbours of a row in a vector: the fastest way for the square
-// kernels of 3, 5 and 7 with stride 1, whose rows fill a vector; `depthwise.h` serves the rest.
+// kernels of 3, 5 and 7 with stride 1 where rows are not too short; `depthwise.h` serves the rest.
 //
 // A vector of inputs is read once for all the outputs of a column that see it: rows `dh` apart form a column, for a
 // dilated kernel skips those between. Included once per instruction set, after `depthwise.h`.
