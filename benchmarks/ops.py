@@ -14,25 +14,23 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 import torch
 from contenders import OPS, WAYS, Convolve, Limits, measure_limits
+from report import PEERS, Row, best_peers, rooflines
 from timing import Times, interleave, keep_freed_memory, machine, merge_results, ratio
 from torch import Tensor
 
 from nni_dynconv.functional import conv2d, kernels, without_kernels
 
-Row = dict[str, Any]
 GRID = {"B": (8, 32, 128), "C": (8, 16, 32, 64), "HW": (8, 16, 32, 56)}
 QUICK = {"B": (8, 32), "C": (16,), "HW": (8, 32)}
 MODES = ("fwd", "fwd+bwd")
-PER_SAMPLE = ("loop", "grouped", "vmap")  # the ways to compare with
 SMALL = 1 << 20  # bytes of input up to which calls are timed together
-WORTH_A_ROOFLINE = 50e-6  # seconds of roofline from which the call itself no longer counts
 
 
 def main() -> None:
@@ -112,7 +110,7 @@ def _path(op: str, B: int, C: int, HW: int, training: bool) -> str:
 
 
 def _compare(times: Times, ours: str, roofline: float, calls: int) -> Row:
-    over = {name: ratio(times, name, ours).median for name in (*PER_SAMPLE, "static")}
+    over = {name: ratio(times, name, ours).median for name in (*PEERS, "static")}
     seconds = sorted(times[ours])[len(times[ours]) // 2] / calls
     over["roofline"] = seconds / roofline
     spread = ratio(times, f"{ours} again", ours)
@@ -158,20 +156,13 @@ def _summary(op: str, rows: list[Row]) -> Iterator[str]:
         mine = [row for row in rows if row["mode"] == mode]
         if not mine:
             continue
-        best = [min(row["over"][peer] for peer in PER_SAMPLE) for row in mine]
+        best, heavy = best_peers(mine), rooflines(mine)
         below = [one for one, row in zip(best, mine, strict=True) if one < 0.9 and one < 0.9 * row["self"][1]]
-        columns = [
-            f"{name} {_geometric_mean([row['over'][name] for row in mine]):5.2f}x" for name in (*PER_SAMPLE, "static")
-        ]
-        heavy = [row["over"]["roofline"] for row in mine if row["roofline microseconds"] >= WORTH_A_ROOFLINE * 1e6]
-        roof = f"{_geometric_mean(heavy):.2f} (most {max(heavy):.2f})" if heavy else "-"
+        columns = [f"{name} {geometric_mean([row['over'][name] for row in mine]):5.2f}x" for name in (*PEERS, "static")]
+        roof = f"{geometric_mean(heavy):.2f} (most {max(heavy):.2f})" if heavy else "-"
         least = f"least {min(best):.2f}; {len(below)} below 0.9"
-        peers = f"best peer {_geometric_mean(best):5.2f}x ({least}), {', '.join(columns)}"
+        peers = f"best peer {geometric_mean(best):5.2f}x ({least}), {', '.join(columns)}"
         yield f"{op:34} {mode:7} {peers}; over roofline {roof}"
-
-
-def _geometric_mean(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,16 @@ WORTH_A_ROOFLINE = 50.0  # microseconds of roofline from which the call itself n
 Row = dict[str, Any]
 
 
+def best_peers(rows: Sequence[Row]) -> list[float]:
+    """Return, for each row, the time of the fastest other way over ours."""
+    return [min(row["over"][peer] for peer in PEERS) for row in rows]
+
+
+def rooflines(rows: Sequence[Row]) -> list[float]:
+    """Return our time over the roofline's where that is long enough."""
+    return [row["over"]["roofline"] for row in rows if row["roofline microseconds"] >= WORTH_A_ROOFLINE]
+
+
 def main() -> None:
     results = json.loads((HERE / "results.json").read_text())
     target = HERE.parent / "docs" / "benchmarks.md"
@@ -58,9 +68,8 @@ def report(results: dict[str, Any]) -> Iterator[str]:
 def _ops(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
     for op, mode in dict.fromkeys((row["op"], row["mode"]) for row in rows):
         mine = [row for row in rows if (row["op"], row["mode"]) == (op, mode)]
-        best = [min(row["over"][peer] for peer in PEERS) for row in mine]
+        best, heavy = best_peers(mine), rooflines(mine)
         static = geometric_mean(row["over"]["static"] for row in mine)
-        heavy = [row["over"]["roofline"] for row in mine if row["roofline microseconds"] >= WORTH_A_ROOFLINE]
         roofline = f"{geometric_mean(heavy):.1f}" if heavy else ""
         yield op, mode, f"{geometric_mean(best):.2f}", f"{min(best):.2f}", f"{static:.2f}", roofline
 

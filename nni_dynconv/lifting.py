@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from . import ops
 from .errors import ConfigError, DynConvError, SpaceError
+from .mixture import HOOKS
 from .ops import DynamicOp
 from .ops.call import DynamicCall
 from .ops.choices import ChoiceOp
@@ -41,7 +42,6 @@ TWINS: dict[type[nn.Module], type[DynamicOp]] = {
 }
 CONVOLUTIONS = tuple(torchs for torchs in TWINS if torchs.__name__.startswith("Conv"))
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 ORIGINAL = "lifted_from"
 
 Base = Literal["given", "learned", "none"]

@@ -22,14 +22,15 @@ from torch import Tensor, nn
 from . import scope
 from .ops import DynamicConv1d, DynamicConv2d, DynamicConv3d
 
-__all__ = ["mix", "run_mixture", "without_fusion"]
+__all__ = ["HOOKS", "mix", "run_mixture", "without_fusion"]
 
 Sizes = tuple[int, ...]
 Convolution = DynamicConv1d | DynamicConv2d | DynamicConv3d
 CONVOLUTIONS = (DynamicConv1d, DynamicConv2d, DynamicConv3d)
 # Multiply-adds that one convolution must save: mixing the kernels takes some calls, whatever their size.
 WORTH = 1 << 20
-WATCHED = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks", "forward", "compute")
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+WATCHED = (*HOOKS, "forward", "compute")
 _fusion: ContextVar[bool] = ContextVar("nni_dynconv.mixture.fusion", default=True)
 
 
@@ -50,7 +51,7 @@ def mix(items: Sequence[Any], weights: Tensor | Sequence[Tensor | None] | None) 
     return weighted_sum(items, list(weights))
 
 
-def run_mixture(candidates: Sequence[nn.Module], weights: Tensor, x: Any) -> Any:
+def run_mixture(candidates: Sequence[nn.Module], weights: Tensor | None, x: Any) -> Any:
     r"""Run candidates on one input and mix their outputs, convolutions as one where that saves work.
 
     .. math:: \sum_i p_i \, (x \star w_i) = x \star \sum_i p_i \, \mathrm{embed}(w_i)
@@ -61,10 +62,12 @@ def run_mixture(candidates: Sequence[nn.Module], weights: Tensor, x: Any) -> Any
         Of one choice. Fused are dynamic convolutions that differ in kernel, dilation and padding only, keep the same
         size, and are not watched one by one (by hooks, or in a subclass).
     weights
-        ``(len(candidates),)``, the factors.
+        ``(len(candidates),)``, the factors; ``None`` for ones.
     x
         The input of all.
     """
+    if weights is None or len(candidates) == 1:
+        return mix([one(x) for one in candidates], weights)
     outputs, mixed = [], []
     groups = fusable(candidates, x) if _wants_fusion() else []
     for group in groups:
@@ -162,8 +165,10 @@ def _saved(limit: Place, places: dict[int, Place], candidates: Sequence[Any]) ->
 
 def _run_as_one(ops: Sequence[Any], weights: Tensor, x: Tensor) -> Tensor:
     first: Convolution = ops[0]
-    made = [scope.weights_for(op, op.site, type(op).__name__) for op in ops]
-    opened = scope.seen_by(first)
+    made, counts = [], None
+    for op in ops:
+        own, counts = scope.weights_for(op, op.site, type(op).__name__)
+        made.append(own)
     layout = _layout if torch.compiler.is_compiling() else _layout_once
     parts = tuple((op.kernel_size, op.dilation, cast(Place, _place(op))) for op in ops)
     size, before, targets, owners = layout(parts)
@@ -178,7 +183,7 @@ def _run_as_one(ops: Sequence[Any], weights: Tensor, x: Tensor) -> Tensor:
         params["bias"] = torch.stack(biases).sum(0)
     channels = first.in_channels, first.out_channels
     one = type(first)(*channels, size, first.stride, before, 1, first.groups, bool(biases))
-    return one(x, params, None if opened is None else opened.counts)
+    return one(x, params, counts)
 
 
 def _layout(parts: tuple[tuple[Sizes, Sizes, Place], ...]) -> tuple[Sizes, Sizes, list[int], list[int]]:

@@ -31,10 +31,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from . import ops
 from .controllers import ChunkedController, Controller
-from .errors import ConfigError, SpaceError
+from .errors import SpaceError
 from .ops import DynamicOp
 from .ops.choices import ChoiceOp
-from .source import Base, site_of
+from .source import Base, check_base, site_of
 from .spec import Site
 from .supernet import is_supernet, name_sites
 
@@ -173,8 +173,7 @@ class _Making:
             raise SpaceError(
                 f"{type(space).__name__} is a supernet already. Make the profiler of the space first, then the mutator."
             )
-        if base not in ("none", "learned"):
-            raise ConfigError(f"`base` is {base!r}, but must be 'none' or 'learned'.")
+        check_base(base)
         self.sites = [site_of(op) for op in name_sites(space)]
         if not self.sites:
             raise SpaceError(f"{type(space).__name__} has no dynamic op: NNI's own profilers serve.")
@@ -342,12 +341,11 @@ _ONES |= {f"DynamicConvTranspose{rank}d": (_transposed_shape, _count_transposed)
 _ONES |= {name: (_same_shape, _count_norm) for name in ops.__all__ if "Norm" in name}
 _ONES |= dict.fromkeys(("DynamicSepConv", "DynamicDilConv"), (_conv_shape, _count_separable))
 _ONES["DynamicLinear"] = _linear_shape, _count_linear
-FORMULAS: dict[type[DynamicOp], tuple[Callable[..., MutableShape], Callable[..., FlopsResult]]] = {
-    getattr(ops, name): formulas for name, formulas in _ONES.items()
-}
+Formulas = tuple[Callable[..., MutableShape], Callable[..., FlopsResult]]
+FORMULAS: dict[type[DynamicOp], Formulas] = {getattr(ops, name): formulas for name, formulas in _ONES.items()}
 
 
-def _register(cls: type[DynamicOp], formulas: tuple[Callable[..., MutableShape], Callable[..., FlopsResult]]) -> None:
+def _register(cls: type[DynamicOp], formulas: Formulas) -> None:
     shape, count = formulas
 
     def priced(op: Any, x: Any, y: Any, config: FlopsParamsCounterConfig) -> FlopsResult:
@@ -376,16 +374,19 @@ def _register_like(op: DynamicOp) -> None:
     SpaceError
         It is derived from none.
     """
-    if type(op) in _known:
-        return
+    if type(op) not in _known:
+        _register(type(op), _formulas_of(op))
+        _known.add(type(op))
+
+
+def _formulas_of(op: DynamicOp) -> Formulas:
     near = next((cls for cls in type(op).__mro__ if cls in FORMULAS), None)
     if near is None:
         raise SpaceError(
             f"{type(op).__name__} has no formula for its shape and multiply-adds. Give it one: add the class to "
             f"`nni_dynconv.profiler.FORMULAS`, as a pair `(shape(op, x), count(op, x, y, config))`."
         )
-    _register(type(op), FORMULAS[near])
-    _known.add(type(op))
+    return FORMULAS[near]
 
 
 def _by_choice(choice: ChoiceOp, of: Callable[[DynamicOp], Any], switch: Callable[[Any, dict[Any, Any]], Any]) -> Any:
@@ -403,11 +404,7 @@ def _by_choice(choice: ChoiceOp, of: Callable[[DynamicOp], Any], switch: Callabl
 
 
 def _choice_shape(choice: ChoiceOp, x: Any) -> MutableShape:
-    def shape(op: DynamicOp) -> MutableShape:
-        _register_like(op)
-        return _formulas_of(op)[0](op, x)
-
-    return _by_choice(choice, shape, switch_case_shape_info)
+    return _by_choice(choice, lambda op: _formulas_of(op)[0](op, x), switch_case_shape_info)
 
 
 def _count_choice(choice: ChoiceOp, x: Any, y: Any, config: FlopsParamsCounterConfig) -> FlopsResult:
@@ -429,10 +426,6 @@ class _Shaped(NamedTuple):
     """What shape formulas read of a tensor."""
 
     real_shape: MutableShape
-
-
-def _formulas_of(op: DynamicOp) -> tuple[Callable[..., MutableShape], Callable[..., FlopsResult]]:
-    return next(FORMULAS[cls] for cls in type(op).__mro__ if cls in FORMULAS)
 
 
 for _cls, _formulas in FORMULAS.items():

@@ -183,8 +183,8 @@ def seen_by(module: nn.Module) -> Scope | None:
     return last if with_gradient or last.again is None else last.again()
 
 
-def weights_for(op: nn.Module, site: str | None, name: str) -> Weights:
-    """Return the weights that an op uses now.
+def weights_for(op: nn.Module, site: str | None, name: str) -> tuple[Weights, tuple[int, ...] | None]:
+    """Return the weights that an op uses now, and how many samples each set of them serves (:attr:`Scope.counts`).
 
     Parameters
     ----------
@@ -211,4 +211,5 @@ def weights_for(op: nn.Module, site: str | None, name: str) -> Weights:
             f"Layer `{name}` stands in a network that no controller knows. Make a mutator of the whole network: "
             f"`DynamicWeightMutator(space, ...)`."
         )
-    return opened.weights(site) if opened is _thread.scope else opened.make(site, True)[site]
+    weights = opened.weights(site) if opened is _thread.scope else opened.make(site, True)[site]
+    return weights, opened.counts

@@ -77,8 +77,7 @@ class WeightSource(nn.Module):
 
     def __init__(self, controller: Controller, encoder: nn.Module | None, sites: Sequence[Site], base: Base = "none"):
         super().__init__()
-        if base not in ("none", "learned"):
-            raise ConfigError(f"`base` is {base!r}, but must be 'none' or 'learned'.")
+        check_base(base)
         self.controller, self.encoder, self.base = controller, encoder, base
         if controller.bound:
             raise ConfigError(f"This {type(controller).__name__} serves another mutator already. Make one each.")
@@ -332,6 +331,12 @@ def runs_of(sites: Sequence[Site], sets: int) -> list[list[Site]]:
 
 def _sets(code: Tensor | None) -> int:
     return 1 if code is None or code.dim() == 1 else len(code)
+
+
+def check_base(base: Any) -> None:
+    """Refuse what is no base."""
+    if base not in ("none", "learned"):
+        raise ConfigError(f"`base` is {base!r}, but must be 'none' or 'learned'.")
 
 
 def _out_dim(encoder: nn.Module | None) -> int | None:

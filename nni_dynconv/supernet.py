@@ -126,14 +126,8 @@ class ScopedCell(PathSamplingCell):
 
     def _branch(self, node: int, slot: int, ops: Any, states: list[Tensor]) -> Any:
         op, source = (self._gate(f"{self.label}/{kind}_{node}_{slot}") for kind in ("op", "input"))
-        outputs = [self._run([ops[j][name] for name in op.values], op.weights, states[j]) for j in source.values]
+        outputs = [run_mixture([ops[j][name] for name in op.values], op.weights, states[j]) for j in source.values]
         return mix(outputs, source.weights)
-
-    @staticmethod
-    def _run(candidates: list[nn.Module], weights: Tensor | None, x: Tensor) -> Any:
-        if weights is not None and len(candidates) > 1:
-            return run_mixture(candidates, weights, x)
-        return mix([one(x) for one in candidates], weights)
 
     def _gate(self, label: str) -> Gate:
         found = gate(self, label)

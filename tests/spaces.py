@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 import torch
@@ -11,6 +13,24 @@ from torch import nn
 from nni_dynconv.ops import DynamicConv2d, DynamicDilConv, DynamicLinear, DynamicSepConv
 
 CHANNELS = 4
+
+
+def differing_in_threads(mutator, run, expected, **tolerance):
+    """Run each candidate of `op` in a thread of its own, all at once, and name those with an unexpected output."""
+    wrong = []
+
+    def repeat(name):
+        for _ in range(20):
+            with mutator.using({"op": name}):
+                if not torch.allclose(run(), expected[name], **tolerance):
+                    wrong.append(name)
+
+    threads = [threading.Thread(target=repeat, args=(name,)) for name in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrong
 
 
 def conv(kernel_size=3):

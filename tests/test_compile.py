@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
-from spaces import CellSpace, Everything, OneChoice, image, vector
+from spaces import CellSpace, Everything, OneChoice, differing_in_threads, image, vector
 
 from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext
 
@@ -102,24 +100,13 @@ def test_the_drawn_architecture_compiles_until_another_is_drawn():
 def test_threads_do_not_meet_in_a_compiled_network():
     mutator, _ = make()
     compiled = torch.compile(mutator, fullgraph=True, backend="eager")
-    expected, wrong = {}, []
+    expected = {}
     for name in ("3x3", "5x5"):
         with mutator.using({"op": name}):
             expected[name] = mutator(image(), context=vector())
             compiled(image(), context=vector())
 
-    def run(name):
-        for _ in range(20):
-            with mutator.using({"op": name}):
-                if not torch.allclose(compiled(image(), context=vector()), expected[name], atol=1e-5):
-                    wrong.append(name)
-
-    threads = [threading.Thread(target=run, args=(name,)) for name in expected]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert not differing_in_threads(mutator, lambda: compiled(image(), context=vector()), expected, atol=1e-5)
 
 
 def test_an_index_compiles_to_one_set_a_sample():

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import copy
-import threading
 
 import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.space import Mutator
-from spaces import CHANNELS, CellSpace, Everything, OneChoice, PlainCellSpace, WidthSpace, conv, image, vector
+from spaces import (
+    CHANNELS,
+    CellSpace,
+    Everything,
+    OneChoice,
+    PlainCellSpace,
+    WidthSpace,
+    conv,
+    differing_in_threads,
+    image,
+    vector,
+)
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -273,20 +283,7 @@ def test_threads_do_not_meet():
     for name in ("3x3", "5x5", "pool", "skip"):
         with mutator.using({"op": name}):
             expected[name] = mutator(image())
-    wrong = []
-
-    def run(name):
-        for _ in range(20):
-            with mutator.using({"op": name}):
-                if not torch.allclose(mutator(image()), expected[name]):
-                    wrong.append(name)
-
-    threads = [threading.Thread(target=run, args=(name,)) for name in expected]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert not differing_in_threads(mutator, lambda: mutator(image()), expected)
 
 
 class Checkpointed(ModelSpace):

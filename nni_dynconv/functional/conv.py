@@ -226,7 +226,7 @@ def find_plan(
     if torch.compiler.is_compiling():
         return _plan_anew(setting, rank, *shapes, *options)
     if is_tuning():
-        return _plan_measured(setting, rank, x, weight, bias, *options)
+        return _plan_measured(setting, rank, (x, weight, bias), *shapes, *options)
     try:
         return _plan_once(setting, rank, *shapes, *options)
     except TypeError:  # a list among the options, or a symbolic size: nothing to remember it by
@@ -248,12 +248,12 @@ _plan_once = lru_cache(maxsize=4096)(_plan_anew)
 
 
 def _plan_measured(
-    setting: Setting, rank: int, x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any
+    setting: Setting, rank: int, inputs: tuple[Tensor, Tensor, Tensor | None], *problem: Any
 ) -> tuple[Any, str]:
-    shapes = (x.shape, weight.shape, None if bias is None else bias.shape)
-    geometry = measure_planned(rank, *shapes, *options)[1]
+    geometry = measure_planned(rank, *problem)[1]
     names = alternatives(geometry, setting)
     if len(names) > 1:
+        x, weight, bias = inputs
         if rank == 1:
             x, weight = x.unsqueeze(2), weight.unsqueeze(-2)
         tensors = [None if one is None else one.detach().requires_grad_(one.requires_grad) for one in (x, weight, bias)]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .geometry import Geometry, GeometryNd
-from .nd import add_bias, choose_nd, possible_nd
+from .nd import choose_nd, possible_nd
+from .paths import add_bias
 from .planner import Choice, Setting, choose, possible
 from .sets import Counts, spread
 from .tuning import recall

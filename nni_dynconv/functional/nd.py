@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .geometry import GeometryNd, Sizes
-from .paths import mix
-from .planner import Choice, Setting
+from .paths import add_bias, mix
+from .planner import GROUPED, Choice, Setting, choose_anywhere
 
-__all__ = ["PATHS", "add_bias", "choose_nd", "possible_nd"]
+__all__ = ["PATHS", "choose_nd", "possible_nd"]
 
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {3: F.conv3d}
 TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -24,17 +24,7 @@ TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv
 
 def choose_nd(geometry: GeometryNd, setting: Setting) -> Choice:
     """Pick the path of one convolution whose weights are shared or per sample."""
-    if not geometry.per_sample:
-        return Choice("plain", "all samples share the weights")
-    if setting.portable:
-        return Choice("patches", "a dynamic batch must survive the export")
-    if geometry.B == 0:
-        return Choice("patches", "an empty batch, which no grouped convolution takes")
-    if geometry.B == 1:
-        return Choice("single", "the batch holds one sample")
-    if geometry.pointwise:
-        return Choice("matmul", "a 1x1 kernel only mixes channels")
-    return Choice("grouped", "the batch fits into the groups of one convolution")
+    return choose_anywhere(geometry, setting, columns="patches") or GROUPED
 
 
 def possible_nd(geometry: GeometryNd) -> list[str]:
@@ -42,10 +32,6 @@ def possible_nd(geometry: GeometryNd) -> list[str]:
     if not geometry.per_sample:
         return ["plain"]
     return ["single" if geometry.B == 1 else "grouped", "patches", *(["matmul"] if geometry.pointwise else [])]
-
-
-def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:  # B Cout ..., [B] Cout -> B Cout ...
-    return y if bias is None else y + bias.reshape(*bias.shape, *[1] * (y.dim() - 2))
 
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd) -> Tensor:

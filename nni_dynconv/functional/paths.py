@@ -18,8 +18,8 @@ from .geometry import Geometry
 __all__ = ["add_bias", "grouped", "matmul", "mix", "plain", "single", "unfold"]
 
 
-def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:  # B Cout Ho Wo, [B] Cout -> B Cout Ho Wo
-    return y if bias is None else y + bias[..., None, None]
+def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:  # B Cout ..., [B] Cout -> B Cout ...
+    return y if bias is None else y + bias.reshape(*bias.shape, *[1] * (y.dim() - 2))
 
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:

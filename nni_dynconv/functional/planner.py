@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from .geometry import Geometry
+from .geometry import Geometry, GeometryNd
 
-__all__ = ["Choice", "Setting", "choose", "possible"]
+__all__ = ["GROUPED", "Choice", "Setting", "choose", "choose_anywhere", "possible"]
 
 TINY_DENSE = 4096  # elements of x up to which one matrix product beats oneDNN's set-up
 LARGE = 6 << 20  # bytes of x from which chunks of samples, which fit in the cache, are faster
@@ -37,6 +37,9 @@ class Choice(NamedTuple):
     why: str
 
 
+GROUPED = Choice("grouped", "the batch fits into the groups of one convolution")
+
+
 def choose(geometry: Geometry, setting: Setting) -> Choice:
     """Pick the path of one convolution.
 
@@ -49,19 +52,33 @@ def choose(geometry: Geometry, setting: Setting) -> Choice:
     """
     if setting.kernels and not setting.portable and geometry.depthwise and min(geometry[:4]) > 0:
         return Choice("compiled", "depthwise in float32, for which there is a compiled kernel")
+    found = choose_anywhere(geometry, setting, columns="unfold")
+    if found is not None:
+        return found
+    if setting.device == "cpu" and not setting.transformed:
+        return _choose_on_cpu(geometry, setting)
+    return GROUPED
+
+
+def choose_anywhere(geometry: Geometry | GeometryNd, setting: Setting, columns: str) -> Choice | None:
+    """Pick the path where it is the same on every device and over any axes of space; else ``None``.
+
+    Parameters
+    ----------
+    columns
+        The path that lays patches into columns.
+    """
     if not geometry.per_sample:
         return Choice("plain", "all samples share the weights")
     if setting.portable:
-        return Choice("unfold", "a dynamic batch must survive the export")
+        return Choice(columns, "a dynamic batch must survive the export")
     if geometry.B == 0:
-        return Choice("unfold", "an empty batch, which no grouped convolution takes")
+        return Choice(columns, "an empty batch, which no grouped convolution takes")
     if geometry.B == 1:
         return Choice("single", "the batch holds one sample")
     if geometry.pointwise:
         return Choice("matmul", "a 1x1 kernel only mixes channels")
-    if setting.device == "cpu" and not setting.transformed:
-        return _choose_on_cpu(geometry, setting)
-    return Choice("grouped", "the batch fits into the groups of one convolution")
+    return None
 
 
 def possible(geometry: Geometry, setting: Setting) -> list[str]:
@@ -89,7 +106,7 @@ def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
         if elements * setting.dtype.itemsize > LARGE:
             return Choice("depthwise_in_chunks", "torch's depthwise backward is slow, and x is larger than the cache")
         return Choice("depthwise", "torch's depthwise backward is slow for this kernel")
-    return Choice("grouped", "the batch fits into the groups of one convolution")
+    return GROUPED
 
 
 def _own_backward(geometry: Geometry) -> bool:

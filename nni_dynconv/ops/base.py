@@ -96,9 +96,7 @@ class DynamicOp(nn.Module, metaclass=_TakesChoices):
             ``params`` are not what :meth:`weight_specs` asks for.
         """
         if params is None:
-            weights = scope.weights_for(self, self.site, type(self).__name__)
-            opened = scope.seen_by(self)
-            counts = None if opened is None else opened.counts
+            weights, counts = scope.weights_for(self, self.site, type(self).__name__)
         elif isinstance(params, Tensor):
             weights = split(params, self.weight_specs(), self._where())
         else:

@@ -48,14 +48,7 @@ class DynamicCall(DynamicOp):
     def compute(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         if all(weights[name].shape == shape for name, shape in self.shapes.items()):
             return functional_call(self.module, dict(weights), (x,))
-        outputs = []
-        for sample in range(len(x)):
-            own = {
-                name: weights[name] if weights[name].shape == shape else weights[name][sample]
-                for name, shape in self.shapes.items()
-            }
-            outputs.append(functional_call(self.module, own, (x[sample : sample + 1],)))
-        return torch.cat(outputs)
+        return self._by_blocks(x, weights, [1] * len(x))
 
 
 def _spec(name: str, shape: tuple[int, ...]) -> WeightSpec:
