@@ -16,19 +16,19 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
-import torch
 from nni.mutable import Mutable, frozen_context
 from nni.nas.nn.pytorch import Cell, LayerChoice, ModelSpace, MutableModule, ParametrizedModule
 from torch import Tensor, nn
 
 from . import ops
 from .errors import ConfigError, DynConvError, SpaceError
+from .given import ORIGINAL, Original
 from .mixture import HOOKS
 from .ops import DynamicOp
 from .ops.call import DynamicCall
 from .ops.choices import ChoiceOp
 from .source import NAME, WeightSource
-from .supernet import is_supernet
+from .supernet import Around, is_supernet
 
 if TYPE_CHECKING:
     from .mutator import DynamicWeightMutator
@@ -42,7 +42,6 @@ TWINS: dict[type[nn.Module], type[DynamicOp]] = {
 }
 CONVOLUTIONS = tuple(torchs for torchs in TWINS if torchs.__name__.startswith("Conv"))
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-ORIGINAL = "lifted_from"
 
 Base = Literal["given", "learned", "none"]
 Rule = type[nn.Module] | nn.Module | str | re.Pattern[str] | Callable[[str, nn.Module], bool]
@@ -66,26 +65,6 @@ class Kept(NamedTuple):
     name: str
     module: nn.Module
     reason: str
-
-
-class _Original(NamedTuple):
-    """What a dynamic module stands for; copies of the module stand for the same."""
-
-    module: nn.Module
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Original:
-        return self
-
-
-class _Around(ModelSpace):
-    """A space without choices, around a plain module."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, *inputs: Any, **options: Any) -> Any:
-        return self.network(*inputs, **options)
 
 
 class Lifted:
@@ -119,16 +98,20 @@ class Lifted:
         ----------
         **options
             Of :class:`~nni_dynconv.mutator.DynamicWeightMutator`, except ``base``.
+
+        Raises
+        ------
+        ConfigError
+            ``base`` is among them.
         """
         from .mutator import DynamicWeightMutator
 
-        mutator = DynamicWeightMutator(self.space, base="none" if self.base == "none" else "learned", **options)
-        original = next((one for change in self.changes for one in change.module.parameters()), None)
-        if original is not None:
-            mutator.source.to(original.device, original.dtype)
-        if self.base == "given":
-            _start_as_given(mutator.source, self.space)
-        return mutator
+        if "base" in options:
+            raise ConfigError(
+                f"`base` is {options['base']!r} here, but {self.base!r} where the space was lifted. Say `base` to "
+                f"`lift`; for some sites only, to `per_site`."
+            )
+        return DynamicWeightMutator(self.space, base=self.base, **options)
 
     def freeze(self, sample: Mapping[str, Any]) -> Lifted:
         """Return one architecture, with a controller of its own: for spaces that no supernet covers.
@@ -206,6 +189,7 @@ def lift(space: nn.Module, where: Where = None, base: Base = "given") -> Lifted:
 
     Examples
     --------
+    >>> import torch
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
     >>> lifted = lift(network)
     >>> print(lifted)
@@ -220,7 +204,7 @@ def lift(space: nn.Module, where: Where = None, base: Base = "given") -> Lifted:
     if base not in ("given", "learned", "none"):
         raise ConfigError(f"`base` is {base!r}, but must be 'given', 'learned' or 'none'.")
     _check_space(space)
-    lifted = Lifted(space, space if isinstance(space, ModelSpace) else _Around(space), where, base)
+    lifted = Lifted(space, space if isinstance(space, ModelSpace) else Around(space), where, base)
     chosen = _chosen(where, space)
     lifted.changes, lifted.kept = _plan(lifted.space, chosen, "" if space is lifted.space else "network")
     _check_lifted(lifted)
@@ -410,7 +394,7 @@ def _twin(module: nn.Module) -> Twin:
     torchs = _torchs(module)
     twin = DynamicCall(module) if torchs is None else _of_class(TWINS[torchs], module)
     for one in (twin, *_variants(twin)):
-        vars(one)[ORIGINAL] = _Original(module)
+        vars(one)[ORIGINAL] = Original(module)
     return twin.train(module.training)
 
 
@@ -476,36 +460,3 @@ def _freeze_lifted(space: ModelSpace, sample: Mapping[str, Any], where: Where, b
     if is_supernet(space) or not space.simplify():
         return MutableModule.freeze(space, sample)
     return lift(type(space).freeze(space, sample), where, base).space
-
-
-# Weights
-
-
-@torch.no_grad()
-def _start_as_given(source: WeightSource, space: nn.Module) -> None:
-    """Let the bases be the original weights, learned where those were, and each delta zero; its factor is learned."""
-    rows = {name: row for row, name in enumerate(source.sites)}
-    for op in space.modules():
-        site: Any = getattr(op, "site", None)
-        if ORIGINAL not in vars(op) or site not in rows:
-            continue
-        module = vars(op)[ORIGINAL].module
-        values = _given(op, module)
-        if values is not None:
-            base = source.bases[rows[site]].copy_(values)
-            base.requires_grad_(any(one.requires_grad for one in module.parameters(recurse=False)))
-    source.factors.zero_()
-
-
-def _given(op: Any, module: Any) -> Tensor | None:
-    """Return the original weights as an op's flat vector; ``None`` where its shapes are other ones."""
-    names = {} if isinstance(op, DynamicCall) else {"scale": "weight", "shift": "bias"}
-    pieces = []
-    for spec in op.weight_specs():
-        value = getattr(module, names.get(spec.name, spec.name))
-        if value is None and spec.kind == "shift":  # a normalisation without one
-            value = torch.zeros_like(module.weight)
-        if value is None or value.shape != spec.shape:
-            return None
-        pieces.append((value - 1 if spec.kind == "scale" else value).flatten())
-    return torch.cat(pieces)

@@ -167,7 +167,7 @@ def _run_as_one(ops: Sequence[Any], weights: Tensor, x: Tensor) -> Tensor:
     first: Convolution = ops[0]
     made, counts = [], None
     for op in ops:
-        own, counts = scope.weights_for(op, op.site, type(op).__name__)
+        own, counts = scope.weights_for(op, op.site, type(op).__name__, x)
         made.append(own)
     layout = _layout if torch.compiler.is_compiling() else _layout_once
     parts = tuple((op.kernel_size, op.dilation, cast(Place, _place(op))) for op in ops)
@@ -176,14 +176,21 @@ def _run_as_one(ops: Sequence[Any], weights: Tensor, x: Tensor) -> Tensor:
     factors = weights[torch.tensor(owners, device=weights.device), None]
     embedding = weights.new_zeros(len(targets), math.prod(size))
     embedding = embedding.scatter(1, torch.tensor(targets, device=weights.device)[:, None], factors)
-    taps = torch.cat([one["weight"].flatten(-op.rank) for op, one in zip(ops, made, strict=True)], dim=-1)
+    taps = torch.cat(_alike([one["weight"].flatten(-op.rank) for op, one in zip(ops, made, strict=True)]), dim=-1)
     params = {"weight": (taps @ embedding.to(taps)).unflatten(-1, size)}
     biases = [factor * one["bias"] for factor, one in zip(weights, made, strict=True) if "bias" in one]
     if biases:
-        params["bias"] = torch.stack(biases).sum(0)
+        params["bias"] = torch.stack(_alike(biases)).sum(0)
     channels = first.in_channels, first.out_channels
     one = type(first)(*channels, size, first.stride, before, 1, first.groups, bool(biases))
     return one(x, params, counts)
+
+
+def _alike(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Give tensors that all samples share the axis of sets that others have, if any."""
+    most = max([one.dim() for one in tensors])
+    sets = [one.shape[0] for one in tensors if one.dim() == most]
+    return [one if one.dim() == most else one.expand(sets[0], *one.shape) for one in tensors]
 
 
 def _layout(parts: tuple[tuple[Sizes, Sizes, Place], ...]) -> tuple[Sizes, Sizes, list[int], list[int]]:

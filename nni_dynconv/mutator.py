@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
-from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.nn.pytorch import Cell, ModelSpace
 from nni.nas.space import Mutator
 from torch import Tensor, nn
 
 from . import scope
+from .architecture import ArchitectureEncoder, Shares
+from .codes import dim_of
+from .context import OwnInputContext
 from .controllers import ChunkedController, Controller
 from .errors import ConfigError, ScopeError, SpaceError
+from .given import bind_own_input, own_inputs_of, recipes_for, start_as_given
 from .network import DynamicNetwork
 from .ops import DynamicOp
+from .recipe import Recipe, check_settings
 from .samplers import GdasSampler, Sampler, check_sample, choices_of
 from .scope import Gate
-from .source import Base, Decision, WeightSource, site_of
+from .source import NAME, Decision, WeightSource, site_of
 from .spec import Plan, Site
-from .supernet import alive_ops, check_supported, is_supernet, mutate, name_sites
+from .supernet import alive_ops, check_supported, freeze, is_supernet, mutate, name_sites
 
 if TYPE_CHECKING:
     from .strategy import DynamicStrategy
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["DynamicWeightMutator"]
 
 Role = Literal["weights", "controller", "architecture"]
+OWN = "`DynamicWeightMutator`"
 
 
 class DynamicWeightMutator(nn.Module, Mutator):
@@ -49,16 +55,27 @@ class DynamicWeightMutator(nn.Module, Mutator):
         Chooses architectures; :class:`~nni_dynconv.samplers.GdasSampler` by default. ``False`` leaves the choices to
         one of NNI's own strategies, run on ``mutator.space``.
     context
-        Encoder of the context, any module with ``out_dim``; ``None``: weights do not depend on a context.
-    base
-        ``none``: weights are made altogether; ``learned``: each site has a learned base, to which a delta is added.
+        Encoder of the context, any module with ``out_dim``; an :class:`~nni_dynconv.context.OwnInputContext` for the
+        input of each layer; ``None``: weights do not depend on a context.
+    architecture
+        Encoder of the architecture, an :class:`~nni_dynconv.architecture.ArchitectureEncoder`; ``None``: a site's
+        weights are the same in each architecture.
+    base, delta, rank
+        How the weights of a site come about, see :class:`~nni_dynconv.recipe.Recipe`. An op may say otherwise by
+        arguments of the same names, ``nni.choice`` among them.
+    per_site
+        The same by glob pattern of site names, as ``{"body/*": {"delta": "low_rank", "rank": 2}}``; the first that
+        matches counts. An op's own word comes before it.
     label
         NNI's label of the mutator.
 
     Raises
     ------
     SpaceError
-        The space has no dynamic op, has a mutator already, or has a choice that the sampler cannot search.
+        The space has no dynamic op, has a mutator already, or has a choice that the sampler cannot search; its bases
+        are to be given, and it was not lifted.
+    ConfigError
+        A setting is wrong, a delta has no base to change, or a pattern matches no site.
 
     Examples
     --------
@@ -79,29 +96,46 @@ class DynamicWeightMutator(nn.Module, Mutator):
         controller: Controller | None = None,
         sampler: Sampler | Literal[False] | None = None,
         context: nn.Module | None = None,
-        base: Base = "none",
+        architecture: ArchitectureEncoder | None = None,
+        base: str = "none",
+        delta: str = "full",
+        rank: int = 4,
+        per_site: Mapping[str, Mapping[str, Any]] | None = None,
         label: str = "dynamic_weights",
     ):
         nn.Module.__init__(self)
         sampler = GdasSampler() if sampler is None else sampler
-        _check_arguments(space, controller, sampler, context)
+        _check_arguments(space, controller, sampler, context, architecture)
+        settings = {"base": base, "delta": delta, "rank": rank, "per_site": per_site}
+        check_settings(settings, OWN)
         Mutator.__init__(self, sampler=sampler or None, label=label)
         self.choices = choices_of(space)
-        if sampler is not False:
-            self._take_over(space, sampler)
-        sites = [site_of(op) for op in name_sites(space)]
-        source = WeightSource(controller if controller is not None else ChunkedController(), context, sites, base)
+        dim_of(context)
+        if not any(isinstance(module, Cell) for module in space.modules()):  # its supernet names its sites
+            _asked_of(space, settings, context)
+        self._take_over(space, sampler, architecture)
+        ops, recipes = _asked_of(space, settings, context)
+        bind_own_input(context, ops, recipes)
+        sites = [site_of(op) for op in ops.values()]
+        controller = ChunkedController() if controller is None else controller
+        source = WeightSource(controller, context, sites, recipes, architecture)
+        start_as_given(source, ops)
         source.install(space)
         self.space = space
         self.sample: dict[str, Any] | None = None if self.choices else {}
         self._link()
 
-    def _take_over(self, space: ModelSpace, sampler: Sampler) -> None:
-        if not self.choices:  # NNI would take a frozen `Cell` for one to search
-            return
-        sampler.bind(self.choices)
-        check_supported(space, gradient=sampler.learns == "gradient", mixes=sampler.mixes)
-        mutate(space)
+    def _take_over(
+        self, space: ModelSpace, sampler: Sampler | Literal[False], architecture: ArchitectureEncoder | None
+    ) -> None:
+        search = sampler or None if self.choices else None  # without choices NNI would search in a frozen `Cell`
+        if search is not None:
+            check_supported(space, gradient=search.learns == "gradient", mixes=search.mixes)
+            search.bind(self.choices)
+        if architecture is not None:
+            architecture.bind({name: one.inputs or len(one) for name, one in self.choices.items()})
+        if search is not None:  # last: what can be refused has been
+            mutate(space)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("model", "_cur_model"):  # NNI's references to a space must not become submodules
@@ -117,8 +151,8 @@ class DynamicWeightMutator(nn.Module, Mutator):
         return self.space.weight_source
 
     @property
-    def controller(self) -> Controller:
-        """The hypernetwork."""
+    def controller(self) -> Controller | None:
+        """The hypernetwork; ``None`` where all weights are static."""
         return self.source.controller
 
     @property
@@ -257,7 +291,9 @@ class DynamicWeightMutator(nn.Module, Mutator):
         """
         check_sample(sample, self.choices)
         sample = dict(sample)
-        decision = Decision(sample, lambda label: Gate(_values(sample[label])), self._alive(sample))
+        decision = Decision(
+            sample, lambda label: Gate(_values(sample[label])), self._alive(sample), self._shares_of(sample)
+        )
         opened = self.source.using(decision, context)
         with scope.enter(opened):
             yield self
@@ -272,48 +308,62 @@ class DynamicWeightMutator(nn.Module, Mutator):
                 "No architecture is drawn yet. Call `mutator.reset()` before the forward, or use "
                 "`with mutator.using(sample):`."
             )
-        sample = self.sample
-        if self.sampler.mixes:
-            return Decision(None, lambda label: self._gate(label, sample), tuple(self.source.sites.values()))
-        return Decision(sample, lambda label: self._gate(label, sample), self._alive(sample))
+        sample, mixes = self.sample, self.sampler.mixes
+        return Decision(
+            None if mixes else sample,
+            lambda label: self._gate(label, sample),
+            tuple(self.source.asked.values()) if mixes else self._alive(sample),
+            lambda label: self._shares(label, sample),
+        )
 
     def _gate(self, label: str, sample: Mapping[str, Any]) -> Gate:
         """What the sampler lets run of a label, and with which factors."""
-        choice, weights = self.choices[label], self.sampler.relaxed(label)
+        choice, weights = self.choices[label], self._relaxed(label, sample)
         if not self.sampler.mixes:
-            if weights is not None and sample is not self.sample:
-                raise ScopeError(
-                    "`mutator.reset()` was called between a forward and the backward that runs it again (activation "
-                    "checkpointing). Call `backward()` first."
-                )
             values = _values(sample[label])
             factor = None if weights is None else weights[choice.index(sample[label])].expand(len(values))
             return Gate(values, factor)
         if choice.inputs is None or weights is None:
             return Gate(choice.candidates, weights)
-        members = weights.new_zeros(len(choice), choice.inputs)
-        for row, subset in enumerate(choice.candidates):
-            members[row, subset] = 1.0
-        return Gate(range(choice.inputs), weights @ members)
+        return Gate(range(choice.inputs), weights @ choice.members.to(weights))
+
+    def _shares(self, label: str, sample: Mapping[str, Any]) -> Tensor:
+        """How much of each candidate, or input, takes part: with gradient where the sampler learns by it."""
+        choice, weights = self.choices[label], self._relaxed(label, sample)
+        if weights is None:
+            return choice.shares_of(sample[label])
+        return weights if choice.inputs is None else weights @ choice.members.to(weights)
+
+    def _shares_of(self, sample: Mapping[str, Any]) -> Shares:
+        return lambda label: self.choices[label].shares_of(sample[label])
+
+    def _relaxed(self, label: str, sample: Mapping[str, Any]) -> Tensor | None:
+        weights = self.sampler.relaxed(label)
+        if weights is not None and not self.sampler.mixes and sample is not self.sample:
+            raise ScopeError(
+                "`mutator.reset()` was called between a forward and the backward that runs it again (activation "
+                "checkpointing). Call `backward()` first."
+            )
+        return weights
 
     # What is asked for
 
     def plan(self, sample: Mapping[str, Any] | None = None) -> Plan:
-        """Return the sites that are alive under a sample (the drawn one by default) and how much they need.
+        """Return the sites that are alive under a sample (the drawn one by default) and what is made for them.
 
         With a sampler that mixes all candidates and without a sample: every site.
         """
         if sample is None:
             mixes = self.sampler is None or self.sampler.mixes
             if mixes:
-                return Plan(tuple(self.source.sites.values()))
+                return Plan(tuple(self.source.asked.values()))
             sample = self._drawn()
         check_sample(sample, self.choices)
         return Plan(self._alive(sample), dict(sample))
 
     def _alive(self, sample: Mapping[str, Any]) -> tuple[Site, ...]:
         names = {str(op.site): None for op in alive_ops(self.space, sample)}
-        return tuple(self.source.sites[name] for name in names)
+        return tuple(self.source.asked[name] for name in names)
 
     def freeze(self, sample: Mapping[str, Any] | None = None) -> DynamicNetwork:
         """Return one architecture as a plain module ``network(x, context)``, with a copy of the weights it needs.
@@ -325,9 +375,9 @@ class DynamicWeightMutator(nn.Module, Mutator):
         """
         sample = self.export() if sample is None else dict(sample)
         plan = self.plan(sample)
-        network = copy.deepcopy(self.space.freeze(sample) if self.choices else self.space)
+        network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space)
         WeightSource.uninstall(network)
-        frozen = DynamicNetwork(network, self.source.restricted(plan.sites), sample)
+        frozen = DynamicNetwork(network, self.source.restricted(plan.sites, self._shares_of(sample)), sample)
         return frozen.train(self.training)
 
     def strategy(self, **options: Any) -> DynamicStrategy:
@@ -344,7 +394,18 @@ def _values(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def _check_arguments(space: Any, controller: Any, sampler: Any, context: Any) -> None:
+def _asked_of(
+    space: ModelSpace, settings: Mapping[str, Any], context: nn.Module | None
+) -> tuple[dict[str, DynamicOp], list[Recipe]]:
+    """Return a space's ops by site and the recipe of each, or refuse them; only names of sites are set."""
+    ops = {str(op.site): op for op in name_sites(space)}
+    recipes = recipes_for(ops, settings, OWN)
+    if isinstance(context, OwnInputContext):
+        own_inputs_of(ops, recipes)
+    return ops, recipes
+
+
+def _check_arguments(space: Any, controller: Any, sampler: Any, context: Any, architecture: Any) -> None:
     if not isinstance(space, ModelSpace):
         raise SpaceError(
             f"The space is a {type(space).__name__}, but must be a `nni.nas.nn.pytorch.ModelSpace`: let your network's "
@@ -354,13 +415,22 @@ def _check_arguments(space: Any, controller: Any, sampler: Any, context: Any) ->
         ("controller", controller, Controller),
         ("sampler", sampler or None, Sampler),
         ("context", context, nn.Module),
+        ("architecture", architecture, ArchitectureEncoder),
     )
     for name, value, wanted in parts:
         if value is not None and not isinstance(value, wanted):
             raise ConfigError(f"`{name}` is {value!r}, but must be a {wanted.__name__} (or None).")
-    if is_supernet(space):
+        if isinstance(value, (Controller, ArchitectureEncoder, OwnInputContext)) and value.bound:
+            raise ConfigError(f"This {type(value).__name__} serves another mutator already. Make one each.")
+    if architecture is not None and sampler is False:
+        raise ConfigError(
+            "`architecture` needs a sampler of this package: with `sampler=False` NNI's own strategy chooses, and does "
+            "not tell what before it runs. Leave `architecture` out."
+        )
+    if is_supernet(space) or hasattr(space, NAME):
+        state = "is a supernet" if is_supernet(space) else "has a mutator"
         raise SpaceError(
-            f"{type(space).__name__} is a supernet already. Make a new one: `{type(space).__name__}(...)`, and give it "
+            f"{type(space).__name__} {state} already. Make a new one: `{type(space).__name__}(...)`, and give it "
             f"to one mutator."
         )
     if not any(isinstance(module, DynamicOp) for module in space.modules()):

@@ -30,11 +30,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import ops
+from .architecture import ArchitectureEncoder, FixedArchitecture
 from .controllers import ChunkedController, Controller
 from .errors import SpaceError
+from .given import bind_own_input, recipes_for
 from .ops import DynamicOp
 from .ops.choices import ChoiceOp
-from .source import Base, check_base, site_of
+from .source import WeightSource, site_of
 from .spec import Site
 from .supernet import is_supernet, name_sites
 
@@ -74,12 +76,13 @@ class DynamicFlopsProfiler(ExpressionProfiler):
         The context's encoder, or ``None``.
     example
         One context for the encoder, of batch 1, for its own multiply-adds, which are left out without one.
-    base
-        As of :class:`~nni_dynconv.mutator.DynamicWeightMutator`.
+    architecture
+        The architecture's encoder, or ``None``.
     contexts_per_sample
         Sets of weights that are made for each sample of a batch: 1 where each has a context of its own, ``1 / B`` where
         a batch of ``B`` shares one, 0 where weights are made once and kept.
     **config
+        ``base``, ``delta``, ``rank``, ``per_site``, as of :class:`~nni_dynconv.mutator.DynamicWeightMutator`; and
         ``count_bias``, ``count_normalization``, ``count_activation``, as of NNI's.
 
     Raises
@@ -105,7 +108,7 @@ class DynamicFlopsProfiler(ExpressionProfiler):
     >>> x = torch.zeros(1, 3, 12, 12)
     >>> DynamicFlopsProfiler(Space(), x, contexts_per_sample=0).profile({}) == 8 * 10 * 10 * 3 * 9
     True
-    >>> chunks = 7 * (16 * 128 + 128 * 128 + 128 * 32)  # position, middle layer, last layer of the controller
+    >>> chunks = 4 * (16 * 128 + 128 * 128 + 128 * 64)  # position, middle layer, last layer of the controller
     >>> DynamicFlopsProfiler(Space(), x).profile({}) == 21600 + 16 * 128 + chunks + 216  # and the site's row; scaling
     True
     """
@@ -118,11 +121,11 @@ class DynamicFlopsProfiler(ExpressionProfiler):
         controller: Controller | None = None,
         context: nn.Module | None = None,
         example: Any = None,
-        base: Base = "none",
+        architecture: ArchitectureEncoder | None = None,
         contexts_per_sample: float = 1.0,
         **config: Any,
     ):
-        made = _Making(space, controller, context, base)
+        made = _Making(space, controller, context, architecture, _recipe_settings(config))
         price = {name: contexts_per_sample * flops for name, flops in made.flops().items()}
         result = _count(space, args, _Price(price, {}), config)
         self.expression = result.flops + contexts_per_sample * made.encoder_flops(example)
@@ -133,11 +136,12 @@ class DynamicNumParamsProfiler(ExpressionProfiler):
 
     It is the number of parameters of what :meth:`~nni_dynconv.mutator.DynamicWeightMutator.freeze` returns: controller
     and encoder, and of each site that is alive its row and its base. Generated values are no parameters;
-    ``mutator.plan(sample).num_generated`` counts them.
+    ``mutator.plan(sample).num_generated`` counts them. The controller counts in every architecture, also in one of
+    static weights only, which is stored without.
 
     Parameters
     ----------
-    space, args, controller, context, base, **config
+    space, args, controller, context, architecture, **config
         As of :class:`DynamicFlopsProfiler`.
 
     Raises
@@ -153,10 +157,10 @@ class DynamicNumParamsProfiler(ExpressionProfiler):
         *,
         controller: Controller | None = None,
         context: nn.Module | None = None,
-        base: Base = "none",
+        architecture: ArchitectureEncoder | None = None,
         **config: Any,
     ):
-        made = _Making(space, controller, context, base)
+        made = _Making(space, controller, context, architecture, _recipe_settings(config))
         own, shared = made.params()
         self.expression = _count(space, args, _Price({}, own), config).params + shared
 
@@ -168,51 +172,71 @@ class _Making:
     call of the controller is counted for each of them.
     """
 
-    def __init__(self, space: ModelSpace, controller: Controller | None, context: nn.Module | None, base: Base):
+    def __init__(
+        self,
+        space: ModelSpace,
+        controller: Controller | None,
+        context: nn.Module | None,
+        architecture: ArchitectureEncoder | None,
+        settings: dict[str, Any],
+    ):
         if is_supernet(space):
             raise SpaceError(
                 f"{type(space).__name__} is a supernet already. Make the profiler of the space first, then the mutator."
             )
-        check_base(base)
-        self.sites = [site_of(op) for op in name_sites(space)]
-        if not self.sites:
+        ops = {str(op.site): op for op in name_sites(space)}
+        if not ops:
             raise SpaceError(f"{type(space).__name__} has no dynamic op: NNI's own profilers serve.")
-        self.controller = copy.deepcopy(ChunkedController() if controller is None else controller)
-        self.encoder: Any = context
-        self.base = base
-        self.dim: int | None = getattr(self.encoder, "out_dim", None)
-        self.controller.bind(self.sites, self.dim)
+        self.sites = [site_of(op) for op in ops.values()]
+        recipes = recipes_for(ops, settings, "the profiler")
+        context = copy.deepcopy(context)
+        bind_own_input(context, ops, recipes)
+        code = None if architecture is None else FixedArchitecture(torch.zeros(architecture.out_dim))  # once a network
+        controller = copy.deepcopy(ChunkedController() if controller is None else controller)
+        self.source = WeightSource(controller, context, self.sites, recipes, code)
 
-    def _alone(self, *sites: Site) -> Controller:
-        controller = copy.deepcopy(self.controller)
-        controller.select(sites)
-        return controller
-
-    def _each(self, cost: Callable[[Site], float]) -> dict[str, float]:
+    def _each(self, cost: Callable[[WeightSource, Site], float]) -> dict[str, float]:
         known: dict[Any, float] = {}
         for site in self.sites:
-            if site.specs not in known:
-                known[site.specs] = cost(site)
-        return {site.name: known[site.specs] for site in self.sites}
+            kind = site.specs, self.source.recipes[site.name]
+            if kind not in known:
+                known[kind] = cost(self.source.restricted([site]), site)
+        return {site.name: known[site.specs, self.source.recipes[site.name]] for site in self.sites}
 
     def flops(self) -> dict[str, float]:
         """Return the multiply-adds of each site for one context; scaling its values and adding the base is one each."""
-        code = None if self.dim is None else torch.zeros(1, self.dim)
-        return self._each(lambda site: _flops_of(lambda: self._alone(site).generate([site], code)) + site.num_generated)
+        dim = self.source.code_dim
+        code = None if dim is None else torch.zeros(1, dim)
+
+        def cost(source: WeightSource, site: Site) -> float:
+            values = site.num_generated if source.asked[site.name].specs else 0
+            channels, _ = source.own_input.inputs.get(site.name, (0, 0)) if source.own_input is not None else (0, 0)
+            encoded = channels * (source.context_dim or 0)
+            return _flops_of(lambda: source.make([site], code)) + values + encoded
+
+        return self._each(cost)
 
     def encoder_flops(self, example: Any) -> float:
         """Return the multiply-adds of encoding one context."""
-        return 0.0 if self.encoder is None or example is None else _flops_of(lambda: self.encoder(example))
+        encoder: Any = self.source.of_context
+        return 0.0 if encoder is None or example is None else _flops_of(lambda: encoder(example))
 
     def params(self) -> tuple[dict[str, float], int]:
         """Return the parameters of each site alone, and of what all share."""
-        shared = _size(self._alone())
-        of_base = 0 if self.base == "none" else 1
+        encoder, controller = _size(self.source.of_context), copy.deepcopy(self.source.controller)
+        if controller is not None:
+            controller.select([])
+        shared = encoder + _size(controller)
 
-        def own(site: Site) -> float:
-            return _size(self._alone(site)) - shared + of_base * (site.num_generated + 1)  # the delta's factor
+        def own(source: WeightSource, site: Site) -> float:
+            return _size(source) - (encoder if source.controller is None else shared)
 
-        return self._each(own), shared + (0 if self.encoder is None else _size(self.encoder))
+        return self._each(own), shared
+
+
+def _recipe_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Take out what says how weights come about."""
+    return {name: config.pop(name) for name in ("base", "delta", "rank", "per_site") if name in config}
 
 
 @torch.no_grad()
@@ -222,8 +246,8 @@ def _flops_of(run: Callable[[], Any]) -> float:
     return counter.get_total_flops() / 2
 
 
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _size(module: nn.Module | None) -> int:
+    return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
 
 
 def _count(space: ModelSpace, args: Any, price: _Price, config: Mapping[str, Any]) -> FlopsResult:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,7 +21,9 @@ from .batch import Blocks
 from .errors import ScopeError
 from .spec import Site
 
-__all__ = ["Gate", "Scope", "close", "current", "current_of", "enter", "open_", "seen_by", "weights_for"]
+__all__ = ["Gate", "Scope", "close", "current", "current_of", "enter", "keeping", "open_", "seen_by", "weights_for"]
+
+T = TypeVar("T")
 
 Weights = Mapping[str, Tensor]
 Key = tuple[str, tuple[bool, bool]]
@@ -62,6 +64,10 @@ class Scope:
         As the encoder takes it.
     blocks
         Samples that share a context, where some do and some do not.
+    shares
+        How much of each candidate of a label takes part, for the architecture's code.
+    from_input
+        Makes a site's tensors from the input of its op, anew for each; ``None`` where contexts are given.
     around
         Whether it was opened for one forward, and not for a block of code.
     """
@@ -73,6 +79,8 @@ class Scope:
     sites: Sequence[Site] = ()
     context: Any = None
     blocks: Blocks | None = None
+    shares: Callable[[str], Tensor] | None = None
+    from_input: Callable[[str, Tensor], Weights] | None = None
     around: bool = False
     outer: Scope | None = None
     backward: int = -1
@@ -87,6 +95,10 @@ class Scope:
     def counts(self) -> tuple[int, ...] | None:
         """Samples that each set of weights serves, in order; ``None`` where it is one each, or all."""
         return None if self.blocks is None else self.blocks.counts
+
+    def anew(self) -> Scope:
+        """Return a scope of the same forward, for running more of it later: nothing is made in it yet."""
+        return replace(self, around=False, outer=None, made={}, pulled=set(), gates={})
 
     def gate_of(self, label: str) -> Gate | None:
         """Return what of a label runs, the same throughout this forward; ``None`` where that is not decided here."""
@@ -183,7 +195,20 @@ def seen_by(module: nn.Module) -> Scope | None:
     return last if with_gradient or last.again is None else last.again()
 
 
-def weights_for(op: nn.Module, site: str | None, name: str) -> tuple[Weights, tuple[int, ...] | None]:
+def keeping(run: Callable[..., T], module: nn.Module) -> Callable[..., T]:
+    """Return what calls ``run`` in a scope like the one that this module sees now, also long after that has closed."""
+    seen = seen_by(module)
+    if seen is None:
+        return run
+
+    def inside(*args: Any, **kwargs: Any) -> T:
+        with enter(seen.anew()):
+            return run(*args, **kwargs)
+
+    return inside
+
+
+def weights_for(op: nn.Module, site: str | None, name: str, x: Tensor) -> tuple[Weights, tuple[int, ...] | None]:
     """Return the weights that an op uses now, and how many samples each set of them serves (:attr:`Scope.counts`).
 
     Parameters
@@ -194,6 +219,8 @@ def weights_for(op: nn.Module, site: str | None, name: str) -> tuple[Weights, tu
         Its site.
     name
         What to call it in an error.
+    x
+        Its input.
 
     Raises
     ------
@@ -211,5 +238,7 @@ def weights_for(op: nn.Module, site: str | None, name: str) -> tuple[Weights, tu
             f"Layer `{name}` stands in a network that no controller knows. Make a mutator of the whole network: "
             f"`DynamicWeightMutator(space, ...)`."
         )
+    if opened.from_input is not None:
+        return opened.from_input(site, x), None
     weights = opened.weights(site) if opened is _thread.scope else opened.make(site, True)[site]
     return weights, opened.counts

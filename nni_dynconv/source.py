@@ -1,4 +1,4 @@
-"""What makes the weights of one network: controller, context encoder and bases, with the hook that opens the scope.
+"""What makes the weights of one network when it runs: codes for the controller, and the hooks that open the scope.
 
 It is installed in the network as the submodule ``weight_source``, so that whoever owns the network calls it as
 ``network(x)``, trains its parameters and copies it, without knowing that its weights are generated.
@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from . import scope
+from .architecture import FixedArchitecture, Shares
 from .batch import Blocks, batch_of, blocks_of
+from .codes import check_context, dim_of, encode, join, sets_of
+from .context import OwnInputContext
 from .controllers import Controller
-from .errors import ConfigError, ContextError, ScopeError, SpaceError
+from .errors import ContextError, ScopeError, SpaceError
+from .making import WeightMaker
 from .ops import DynamicOp
+from .recipe import Recipe
 from .scope import Gate, Scope
-from .spec import Site, split
+from .spec import Site
 
-__all__ = ["NAME", "Base", "Decision", "WeightSource", "site_of"]
+__all__ = ["NAME", "Decision", "WeightSource", "runs_of", "site_of"]
 
 NAME = "weight_source"
-Base = Literal["none", "learned"]
 
 # Values made in one call of the controller. Many at a time save calls, which is nearly all that a few sets of weights
 # cost; few at a time stay in the cache and live shorter, which is what many sets want. Sixteen sites of 8 to 32
@@ -45,11 +48,14 @@ class Decision(NamedTuple):
         What a label lets run; ``None`` where no choice is left, or where NNI's strategy decides.
     sites
         The sites that run, in order, as far as they are known.
+    shares
+        How much of each candidate of a label takes part, for the architecture's code.
     """
 
     sample: Mapping[str, Any] | None = None
     gate: Callable[[str], Gate] | None = None
     sites: Sequence[Site] = ()
+    shares: Shares | None = None
 
 
 def site_of(op: DynamicOp) -> Site:
@@ -57,72 +63,54 @@ def site_of(op: DynamicOp) -> Site:
     return Site(str(op.site), type(op).__name__, op.weight_specs())
 
 
-class WeightSource(nn.Module):
-    """Makes weights: ``base + scale * delta``, where the controller makes the delta and each tensor's fan-in its scale.
+class WeightSource(WeightMaker):
+    """Makes the weights of a network that runs: it encodes what they are made from, and opens the scope of a forward.
 
     Parameters
     ----------
-    controller
-        Not yet bound.
+    controller, sites, recipes
+        As of :class:`~nni_dynconv.making.WeightMaker`.
     encoder
         Turns a context into ``(B, out_dim)``, or ``None`` where there is no context.
-    sites
-        Every place of the network where an op stands.
-    base
-        ``none``: weights are made altogether. ``learned``: each site has a learned base, initialised as torch does, and
-        a learned factor of the delta, which starts at :data:`DELTA`.
+    architecture
+        Turns shares of candidates into a code, joined with the context's; ``None``: weights do not depend on the
+        architecture that they stand in.
+
+    Attributes
+    ----------
+    context_dim, code_dim
+        Lengths of the context's code, and of the code that weights are made from; ``None`` where there is none.
     """
 
-    DELTA = 0.3
+    architecture: Any  # a module, or None
 
-    def __init__(self, controller: Controller, encoder: nn.Module | None, sites: Sequence[Site], base: Base = "none"):
-        super().__init__()
-        check_base(base)
-        self.controller, self.encoder, self.base = controller, encoder, base
-        if controller.bound:
-            raise ConfigError(f"This {type(controller).__name__} serves another mutator already. Make one each.")
-        self.code_dim = _out_dim(encoder)
-        controller.bound = True
-        self.controller.bind(sites, self.code_dim)
-        self.sites: dict[str, Site] = {}
+    def __init__(
+        self,
+        controller: Controller | None,
+        encoder: nn.Module | None,
+        sites: Sequence[Site],
+        recipes: Sequence[Recipe],
+        architecture: nn.Module | None = None,
+    ):
+        context_dim, own = dim_of(encoder), dim_of(architecture)
+        code_dim = context_dim if own is None else own + (context_dim or 0)
+        super().__init__(controller, sites, recipes, code_dim)
+        self.encoder, self.architecture = encoder, architecture
+        self.context_dim, self.code_dim = context_dim, code_dim
         self.decide: Callable[[], Decision] | None = None  # the mutator's word on what runs; a copy has none
-        self._set_sites(sites, [_scale(site) for site in sites])
-        if base == "learned":
-            self.bases = nn.ParameterList(nn.Parameter(_initial_base(site)) for site in sites)
-            self.factors = nn.Parameter(torch.full((len(sites),), self.DELTA))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "decide": None}
 
-    def _set_sites(self, sites: Sequence[Site], scales: Sequence[Tensor]) -> None:
-        self.sites = {site.name: site for site in sites}
-        self._rows = {site.name: row for row, site in enumerate(sites)}
-        for row, scale in enumerate(scales):
-            self.register_buffer(f"scale_{row}", scale, persistent=False)
+    @property
+    def own_input(self) -> OwnInputContext | None:
+        """The encoder, where it encodes the input of each op."""
+        return self.encoder if isinstance(self.encoder, OwnInputContext) else None
 
-    # Making weights
-
-    def make(self, sites: Sequence[Site], code: Tensor | None) -> list[dict[str, Tensor]]:
-        """Make the tensors of some sites.
-
-        Parameters
-        ----------
-        code
-            The encoded context: ``(dim,)`` for one shared set, ``(B, dim)`` for one set a sample, or ``None``.
-
-        Returns
-        -------
-        Tensors by name for each site, ``(*shape)`` or ``(B, *shape)``.
-        """
-        made = self.controller.generate(sites, code)
-        rows = [self._rows[site.name] for site in sites]
-        scales = [getattr(self, f"scale_{row}") for row in rows]
-        if self.base == "none":
-            weights = [scale * delta for scale, delta in zip(scales, made, strict=True)]
-        else:
-            parts = zip((self.bases[row] for row in rows), scales, self.factors[rows].unbind(), made, strict=True)
-            weights = [torch.addcmul(base, scale * factor, delta) for base, scale, factor, delta in parts]
-        return [split(flat, site.specs) for flat, site in zip(weights, sites, strict=True)]
+    @property
+    def of_context(self) -> nn.Module | None:
+        """The encoder, where it encodes contexts that are given."""
+        return None if isinstance(self.encoder, OwnInputContext) else self.encoder
 
     def open(self, decision: Decision, context: Any, batch: int | None, index: Any = None) -> Scope:
         """Return the scope of one forward: the context is encoded, and nothing is made before an op asks.
@@ -149,28 +137,33 @@ class WeightSource(nn.Module):
             total = batch_of(*pytree.tree_leaves(context)) or 0
             blocks = blocks_of(index, total, len(index) if batch is None else batch)
             context, batch = blocks.contexts(context, total), len(blocks.used)
-        code = self._encode(context, batch)
-        if blocks is not None and _sets(code) != batch:
+        code = self._code(decision, context, batch)
+        if blocks is not None and sets_of(code) != batch:
             raise ContextError(
-                f"`index` picks {batch} contexts, but the encoder gave {_sets(code)}. Give the contexts as rows of one "
-                f"tensor: the first axis counts them."
+                f"`index` picks {batch} contexts, but the encoder gave {sets_of(code)}. Give the contexts as rows of "
+                f"one tensor: the first axis counts them."
             )
         opened = self._scope(decision, context, lambda: code, blocks)
-        opened.again = lambda: self._scope(decision, context, self._once(context, batch), blocks)
+        opened.again = lambda: self._scope(decision, context, self._once(decision, context, batch), blocks)
         return opened
 
     def using(self, decision: Decision, context: Any) -> Scope:
         """Return a scope whose context may still come: from a forward inside it, or before an op asks."""
-        return self._scope(decision, context, self._once(context, None))
+        return self._scope(decision, context, self._once(decision, context, None))
 
-    def _once(self, context: Any, batch: int | None) -> Callable[[], Tensor | None]:
-        """Return what encodes a context when it is first asked to."""
+    def _code(self, decision: Decision, context: Any, batch: int | None) -> Tensor | None:
+        encoder = self.of_context
+        code = None if encoder is None else encode(encoder, self.context_dim, context, batch)
+        return join(code, None if self.architecture is None else self.architecture(decision.shares))
+
+    def _once(self, decision: Decision, context: Any, batch: int | None) -> Callable[[], Tensor | None]:
+        """Return what encodes context and architecture when it is first asked to."""
         code: list[Tensor | None] = []
 
         def encoded() -> Tensor | None:
             if not code:
                 self._check_context(context)
-                code.append(self._encode(context, batch))
+                code.append(self._code(decision, context, batch))
             return code[0]
 
         return encoded
@@ -181,64 +174,46 @@ class WeightSource(nn.Module):
         runs: dict[str, list[Site]] = {}  # of the plan, by site
 
         def make(name: str, alone: bool) -> dict[str, dict[str, Tensor]]:
-            if name not in self.sites:
-                raise ScopeError(f"Site `{name}` is none of this network's {len(self.sites)} sites.")
+            self._check_site(name)
             code = encoded()
             if not runs and not alone:
-                runs.update({site.name: run for run in runs_of(decision.sites, _sets(code)) for site in run})
+                runs.update({site.name: run for run in self._runs(decision.sites, sets_of(code)) for site in run})
             own = [self.sites[name]]
             sites = own if alone else runs.get(name, own)
             return {site.name: made for site, made in zip(sites, self.make(sites, code), strict=True)}
 
-        sample, gate, sites = decision
-        return Scope(self, make, gate, sample, sites, context, blocks)
+        def from_input(name: str, x: Tensor) -> dict[str, Tensor]:
+            self._check_site(name)
+            return self._make_from(name, x, encoded())
+
+        sample, gate, sites, shares = decision
+        own_input = None if self.own_input is None else from_input
+        return Scope(self, make, gate, sample, sites, context, blocks, shares, own_input)
+
+    def _make_from(self, name: str, x: Tensor, architecture: Tensor | None) -> dict[str, Tensor]:
+        """Make the tensors of a site from the input of its op."""
+        code = None
+        if self.own_input is not None and self.asked[name].specs:
+            own = self.own_input(name, x)
+            code = join(own[0] if len(own) == 1 else own, architecture)
+        return self.make([self.sites[name]], code)[0]
+
+    def _check_site(self, name: str) -> None:
+        if name not in self.sites:
+            raise ScopeError(f"Site `{name}` is none of this network's {len(self.sites)} sites.")
 
     def _check_context(self, context: Any, index: Any = None) -> None:
-        if context is None and index is not None:
+        if self.own_input is not None and (context is not None or index is not None):
             raise ContextError(
-                "`index` says which context each sample has, but there is no context. Call "
-                "`mutator(x, context=c, index=i)`."
+                "A context or an `index` was given, but these weights are made from each layer's own input "
+                "(OwnInputContext). Call `mutator(x)`."
             )
-        if self.encoder is None and context is not None:
-            raise ContextError(
-                "A context was given, but the mutator has no context encoder. Give it one: "
-                "`DynamicWeightMutator(space, context=VectorContext(D, dim))`, or leave the context out."
-            )
-        if self.encoder is not None and context is None:
-            raise ContextError(
-                f"The context is missing: this network's weights are made from one "
-                f"({type(self.encoder).__name__}). Call `mutator(x, context=c)`, or the space as `space((x, c))`."
-            )
+        check_context(self.of_context, context, index)
 
-    def _encode(self, context: Any, batch: int | None) -> Tensor | None:
-        if self.encoder is None:
-            return None
-        code = self._run_encoder(self.encoder, context)
-        if code.dim() != 2 or code.shape[1] != self.code_dim:
-            raise ContextError(
-                f"{type(self.encoder).__name__} must give (B, {self.code_dim}), but gave {tuple(code.shape)}."
-            )
-        if len(code) == 1:
-            return code[0]
-        if batch is not None and len(code) != batch:
-            raise ContextError(
-                f"The context has {len(code)} samples, but the input has {batch}. Give one context a sample, one for "
-                f"the whole batch, or say which context each sample has: `mutator(x, context=c, index=i)`."
-            )
-        return code
-
-    @staticmethod
-    def _run_encoder(encoder: nn.Module, context: Any) -> Tensor:
-        try:
-            return encoder(context)
-        except (RuntimeError, ValueError) as error:
-            own = next((one.dtype for one in encoder.parameters() if one.is_floating_point()), None)
-            if own is None or not isinstance(context, Tensor) or context.dtype == own:
-                raise
-            raise ContextError(
-                f"The context is {context.dtype}, but its encoder {type(encoder).__name__} is {own}. Give "
-                f"`context.to({own})`."
-            ) from error
+    def _runs(self, sites: Sequence[Site], sets: int) -> list[list[Site]]:
+        """Cut a plan into runs by what is made of it: all of an op's tensors, but nothing of static ones."""
+        names = [site.name for site in sites]
+        return runs_of([(self.sites if self.asked[name].specs else self.asked)[name] for name in names], sets)
 
     # Living in a network
 
@@ -263,11 +238,11 @@ class WeightSource(nn.Module):
         args, kwargs, context, index = self.take_context(args, kwargs)
         outer = scope.current_of(self)
         if outer is not None:  # inside `using`
-            decision = Decision(outer.sample, outer.gate, outer.sites)
+            decision = Decision(outer.sample, outer.gate, outer.sites, outer.shares)
             context = outer.context if context is None else context
         else:
             decision = self.decide() if self.decide is not None else Decision()
-        if context is None and self.encoder is not None and len(args) > 1:
+        if context is None and self.of_context is not None and len(args) > 1:
             raise ContextError(
                 f"The context is missing: the {len(args)} positional arguments go to the network itself. Call "
                 f"`mutator(x, context=c)`, or the space as `space((x, c))`."
@@ -288,22 +263,25 @@ class WeightSource(nn.Module):
         """Find context and index in ``network(x, context=c, index=i)`` or ``network((x, c))``."""
         own = {key: value for key, value in kwargs.items() if key not in ("context", "index")}
         paired = len(args) == 1 and isinstance(args[0], (tuple, list)) and len(args[0]) == 2
-        if "context" not in kwargs and self.encoder is not None and paired:
+        if "context" not in kwargs and self.of_context is not None and paired:
             return (args[0][0],), own, args[0][1], kwargs.get("index")
         return args, own, kwargs.get("context"), kwargs.get("index")
 
-    def restricted(self, sites: Sequence[Site]) -> WeightSource:
-        """Return a copy that knows these sites only."""
+    def restricted(self, sites: Sequence[Site], shares: Shares | None = None) -> WeightSource:
+        """Return a copy that knows these sites only, by name.
+
+        Parameters
+        ----------
+        shares
+            Of the one architecture that is left; its code is kept.
+        """
         kept = copy.deepcopy(self)
-        rows = [self._rows[site.name] for site in sites]
-        scales = [getattr(kept, f"scale_{row}") for row in rows]
-        kept.controller.select(sites)
-        for row in range(len(self.sites)):
-            delattr(kept, f"scale_{row}")
-        kept._set_sites(sites, scales)
-        if self.base == "learned":
-            kept.bases = nn.ParameterList(kept.bases[row] for row in rows)
-            kept.factors = nn.Parameter(kept.factors.detach()[rows].clone())
+        names = [site.name for site in sites]
+        kept._keep(names)
+        if kept.own_input is not None:
+            kept.own_input.select(names)
+        if self.architecture is not None:
+            kept.architecture = FixedArchitecture(self.architecture(shares))
         return kept
 
 
@@ -327,37 +305,3 @@ def runs_of(sites: Sequence[Site], sets: int) -> list[list[Site]]:
         runs[-1].append(site)
         room -= values
     return runs
-
-
-def _sets(code: Tensor | None) -> int:
-    return 1 if code is None or code.dim() == 1 else len(code)
-
-
-def check_base(base: Any) -> None:
-    """Refuse what is no base."""
-    if base not in ("none", "learned"):
-        raise ConfigError(f"`base` is {base!r}, but must be 'none' or 'learned'.")
-
-
-def _out_dim(encoder: nn.Module | None) -> int | None:
-    if encoder is None:
-        return None
-    dim = getattr(encoder, "out_dim", None)
-    if not isinstance(dim, int):
-        raise ConfigError(
-            f"The context encoder {type(encoder).__name__} has no `out_dim`: set it to the length of the vectors that "
-            f"its forward gives, (B, out_dim)."
-        )
-    return dim
-
-
-def _scale(site: Site) -> Tensor:
-    """Standard deviation of each value at the start, ``(N,)``: LeCun's for weights, torch's for biases, else 0.1."""
-    divisors = {"weight": 1.0, "bias": 3.0, "scale": 100.0, "shift": 100.0}
-    return torch.cat([torch.full((spec.numel,), (divisors[spec.kind] * spec.fan_in) ** -0.5) for spec in site.specs])
-
-
-def _initial_base(site: Site) -> Tensor:
-    """Draw as torch's layers do: uniform within ``1 / sqrt(fan_in)``; an affine map is the identity."""
-    reach = [0.0 if spec.kind in ("scale", "shift") else spec.fan_in**-0.5 for spec in site.specs]
-    return torch.cat([r * torch.empty(spec.numel).uniform_(-1, 1) for r, spec in zip(reach, site.specs, strict=True)])

@@ -29,22 +29,40 @@ class WeightSpec:
     kind
         ``weight`` multiplies the input, ``bias`` is added; ``scale`` and ``shift`` change an output a little, to
         ``(1 + scale) * y + shift``: an affine map near the identity.
+    transposed
+        Groups of a transposed convolution, whose weight has the outputs of a group in its second axis; 0 for all
+        others, which have the outputs in their first.
+    fan_out
+        Number of outputs that one input reaches with this tensor; ``None`` where nobody said. A bias has that of its
+        weight.
+    groups
+        Of a convolution.
 
     Examples
     --------
     >>> WeightSpec("weight", (8, 3, 5, 5), fan_in=75).numel
     600
+    >>> WeightSpec("weight", (8, 3, 5, 5), fan_in=50, transposed=4).outputs
+    12
     """
 
     name: str
     shape: tuple[int, ...]
     fan_in: int
     kind: Literal["weight", "bias", "scale", "shift"] = "weight"
+    transposed: int = 0
+    fan_out: int | None = None
+    groups: int = 1
 
     @property
     def numel(self) -> int:
         """Number of values."""
         return math.prod(self.shape)
+
+    @property
+    def outputs(self) -> int:
+        """Number of output channels that it makes."""
+        return self.transposed * self.shape[1] if self.transposed else self.shape[0]
 
 
 @dataclass(frozen=True)

@@ -242,6 +242,17 @@ class ControllerSuite(ABC):
             for site, made in zip(self.sites, controller.generate(self.sites, context), strict=True):
                 assert 0.5 < float(made.detach().square().mean().sqrt()) < 2.0, site.name
 
+    def test_outputs_are_as_large_as_inputs_at_the_start(self) -> None:
+        generator = torch.Generator().manual_seed(2)
+        for context in (None, self._context(16)):
+            controller = self._bound(None if context is None else self.context_dim)
+            for site, made in zip(self.sites, controller.generate(self.sites, context), strict=True):
+                spec = site.specs[0]
+                weight = split(made.detach(), site.specs)[spec.name].flatten(-len(spec.shape) + 1) * spec.fan_in**-0.5
+                x = torch.randn(256, spec.fan_in, generator=generator).relu()  # not of zero mean, as behind a ReLU
+                gain = float((x @ weight.mT).square().mean().sqrt() / x.square().mean().sqrt())
+                assert 0.5 < gain < 2.0, f"{site.name}: gain {gain:.2f}; are values of one output alike?"
+
     def test_contexts_make_different_weights(self) -> None:
         made = self._bound(self.context_dim).generate(self.sites, self._context(64))
         assert all(one.std(0).mean() > 0.1 for one in made)
@@ -263,6 +274,26 @@ class ControllerSuite(ABC):
         before = controller.generate(self.sites[1:2], context)[0]
         controller.select(self.sites[1:2])
         _close(controller.generate(self.sites[1:2], context)[0], before)
+
+    def test_what_select_leaves_is_as_if_bound_to_the_selected_sites_only(self) -> None:
+        controller, other, context = self._bound(self.context_dim), self.make(), self._context(2)
+        kept = (self.sites[2], self.sites[0])
+        controller.select(kept)
+        other.bind(kept, self.context_dim)
+        other.load_state_dict(controller.state_dict())
+        _close(other.generate(kept, context), controller.generate(kept, context))
+
+    def test_it_can_be_written_down_and_made_again(self) -> None:
+        again = make_module(json.loads(json.dumps(describe_module(self.make(), complete=False))))
+        assert isinstance(again, Controller)
+        again.bind(self.sites, self.context_dim)
+        controller, context = self._bound(self.context_dim), self._context(2)
+        again.load_state_dict(controller.state_dict())
+        _close(again.generate(self.sites, context), controller.generate(self.sites, context))
+
+    def test_it_makes_double_precision_in_double_precision(self) -> None:
+        controller, context = self._bound(self.context_dim).double(), self._context(2).double()
+        assert all(made.dtype == torch.float64 for made in controller.generate(self.sites, context))
 
     def test_state_restores(self) -> None:
         controller = self._bound(self.context_dim)

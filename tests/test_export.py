@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -10,15 +11,22 @@ from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.n
 import nni
 import pytest
 import torch
-from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from safetensors.torch import load_file, save_file
-from spaces import CellSpace, Everything, OneChoice, PlainCellSpace, image, vector
+from spaces import CellSpace, Everything, OneChoice, PlainCellSpace, conv, image, vector
 from torch import nn
 
 import nni_dynconv
 from nni_dynconv import (
+    ArchitectureEncoder,
+    ChunkedController,
+    CoordinateController,
     DynamicWeightMutator,
+    ExpertsController,
     FeatureMapContext,
+    FlatController,
+    LowRankController,
+    OwnInputContext,
     RandomSampler,
     SequenceContext,
     VectorContext,
@@ -213,9 +221,9 @@ def test_a_layer_that_forgets_its_arguments_is_refused_in_words():
 
 
 class TestSupernet:
-    def make(self, space=OneChoice, seed=0):
+    def make(self, space=OneChoice, seed=0, **options):
         torch.manual_seed(seed)
-        return DynamicWeightMutator(space(), sampler=RandomSampler(seed=0), base="learned").eval()
+        return DynamicWeightMutator(space(), sampler=RandomSampler(seed=0), **{"base": "learned", **options}).eval()
 
     def test_it_comes_back(self, tmp_path):
         mutator, other = self.make(), self.make(seed=1)
@@ -236,3 +244,132 @@ class TestSupernet:
     def test_a_missing_one_is_refused(self, tmp_path):
         with pytest.raises(ExportError, match="There is no supernet that can be read"):
             export.load_supernet(self.make(), tmp_path / "none")
+
+    @pytest.mark.parametrize(
+        ("saved", "loaded", "words"),
+        [
+            ({}, {"delta": "low_rank"}, r"`sites.op/3x3.recipe.delta` is low_rank here but full there"),
+            ({"delta": "low_rank", "rank": 1}, {"delta": "low_rank", "rank": 2}, "recipe.rank` is 2 here but 1 there"),
+            (
+                {},
+                {"controller": ChunkedController(signs=False)},
+                "`controller.args.signs` is False here but True there",
+            ),
+            (
+                {"controller": ExpertsController(routing="softmax")},
+                {"controller": ExpertsController(routing="sigmoid")},
+                "`controller.args.routing` is sigmoid here but softmax there",
+            ),
+            (
+                {"controller": CoordinateController(nesting="centre")},
+                {"controller": CoordinateController(nesting="free")},
+                "`controller.args.nesting` is free here but centre there",
+            ),
+            (
+                {"controller": FlatController(scale_rule="hyperfan_out")},
+                {"controller": FlatController()},
+                "`controller.args.scale_rule` is hyperfan_in here but hyperfan_out there",
+            ),
+            (
+                {"controller": LowRankController()},
+                {"controller": ChunkedController()},
+                "`controller.class` is nni_dynconv.controllers.chunked:ChunkedController here but .*LowRankC",
+            ),
+            ({"base": "none"}, {}, "`sites.op/3x3.recipe.base` is learned here but none there"),
+            ({}, {"architecture": ArchitectureEncoder(4)}, "`architecture_dim` is 4 here but None there"),
+            ({}, {"context": VectorContext(5, 8)}, "`context_dim` is 8 here but None there"),
+        ],
+    )
+    def test_one_of_other_settings_is_refused_by_name(self, saved, loaded, words, tmp_path):
+        export.save_supernet(self.make(**copy.deepcopy(saved)), tmp_path)
+        mutator = self.make(**copy.deepcopy(loaded))
+        before = copy.deepcopy(mutator.space.state_dict())
+        with pytest.raises(ExportError, match=f"of another space or controller: .*{words}"):
+            export.load_supernet(mutator, tmp_path)
+        torch.testing.assert_close(mutator.space.state_dict(), before)
+
+    def test_one_of_other_kernels_or_in_another_order_is_refused(self, tmp_path):
+        class Wider(OneChoice):
+            def __init__(self):
+                super().__init__()
+                self.op = LayerChoice({"3x3": conv(3), "5x5": conv(7)}, label="op")
+
+        class Turned(OneChoice):
+            def __init__(self):
+                super().__init__()
+                self.op = LayerChoice({"5x5": conv(5), "3x3": conv(3)}, label="op")
+
+        export.save_supernet(self.make(base="none"), tmp_path)
+        with pytest.raises(
+            ExportError, match=r"`sites.op/5x5.specs.weight.shape` is \[4, 4, 7, 7\] here but \[4, 4, 5"
+        ):
+            export.load_supernet(self.make(Wider, base="none"), tmp_path)
+        with pytest.raises(ExportError, match=r"`sites.op/5x5.row` is 0 here but 1 there"):
+            export.load_supernet(self.make(Turned, base="none"), tmp_path)
+
+    def test_a_rank_that_says_nothing_may_change(self, tmp_path):
+        export.save_supernet(self.make(rank=1), tmp_path)
+        export.load_supernet(self.make(rank=2), tmp_path)
+
+    def test_one_of_version_0_1_0_is_read_as_what_it_was(self, tmp_path):
+        mutator = self.make(controller=ChunkedController(signs=False))
+        export.save_supernet(mutator, tmp_path)
+        (tmp_path / "supernet.json").write_text('{"format": 1, "choices": {}}')
+        other = self.make(seed=1, controller=ChunkedController(signs=False))
+        export.load_supernet(other, tmp_path)
+        with mutator.using({"op": "3x3"}), other.using({"op": "3x3"}):
+            torch.testing.assert_close(mutator(image()), other(image()))
+        with pytest.raises(ExportError, match="`controller.args.signs` is True here but False there"):
+            export.load_supernet(self.make(), tmp_path)
+        with pytest.raises(ExportError, match="recipe.delta` is scale here but full there"):
+            export.load_supernet(self.make(controller=ChunkedController(signs=False), delta="scale"), tmp_path)
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [('{"format": 7}', "it has format 7, but this version reads"), ("[]", "TypeError"), ("{", "JSONDecodeError")],
+    )
+    def test_a_damaged_description_is_refused(self, text, words, tmp_path):
+        export.save_supernet(self.make(), tmp_path)
+        (tmp_path / "supernet.json").write_text(text)
+        with pytest.raises(ExportError, match=f"There is no supernet that can be read in .*{words}"):
+            export.load_supernet(self.make(), tmp_path)
+
+
+class OwnChunked(ChunkedController):
+    pass
+
+
+class Narrow(ChunkedController):
+    def __init__(self):
+        super().__init__(hidden=16)
+
+
+def test_a_supernet_of_0_1_0_with_a_controller_of_ones_own_has_no_signs_either(tmp_path):
+    make = TestSupernet().make
+    export.save_supernet(make(controller=Narrow()), tmp_path)
+    (tmp_path / "supernet.json").write_text('{"format": 1, "choices": {}}')
+    with pytest.raises(ExportError, match="`controller.args.signs` is True here but False there"):
+        export.load_supernet(make(controller=Narrow()), tmp_path)
+
+
+def test_a_chunked_controller_of_ones_own_that_0_1_0_saved_has_no_signs(tmp_path):
+    torch.manual_seed(0)
+    mutator = DynamicWeightMutator(OneChoice(), controller=OwnChunked(signs=False)).eval()
+    network = mutator.freeze({"op": "3x3"})
+    export.save(network, tmp_path)
+    description = json.loads((tmp_path / "network.json").read_text())
+    description["format"] = 1
+    for name in ("signs", "scale_rule", "encoding"):  # as it was then
+        del description["controller"]["args"][name]
+    (tmp_path / "network.json").write_text(json.dumps(description))
+    torch.testing.assert_close(nni_dynconv.load(tmp_path)(image()), network(image()))
+
+
+class OwnOwnInput(OwnInputContext):
+    def forward(self, site, x):
+        return super().forward(site, x) * 0
+
+
+def test_an_encoder_that_inherits_the_own_input_is_not_saved_as_that(tmp_path):
+    with pytest.raises(ExportError, match="OwnOwnInput cannot be written: .* Take `OwnInputContext` itself"):
+        export.save(frozen(encoder=OwnOwnInput(6), op="3x3"), tmp_path)

@@ -163,8 +163,8 @@ def test_weights_that_were_not_trained_are_a_base_that_is_not_trained():
     network.stem.requires_grad_(False)
     source = lift(network, where=nn.Conv2d).mutator().source
     assert {name: base.requires_grad for name, base in zip(source.sites, source.bases, strict=True)} == {
-        "network.stem.0": False,
-        "network.body": True,
+        "stem.0": False,
+        "body": True,
     }
 
 
@@ -186,7 +186,7 @@ def test_other_bases_start_out_as_the_mutator_does(base):
     network = net()
     mutator = lift(copy.deepcopy(network), base=base).mutator()
     mutator.reset()
-    assert mutator.source.base == base
+    assert {recipe.base for recipe in mutator.source.recipes.values()} == {base}
     assert (mutator(image()) - network(image())).abs().max() > 1e-3
 
 
@@ -335,6 +335,18 @@ def test_wrong_settings_are_named():
         lift(net(), base="frozen")
     with pytest.raises(ConfigError, match="`where` is 3, but must be a type of module, a glob"):
         lift(net(), where=3)
+    with pytest.raises(
+        ConfigError, match="`base` is 'none' here, but 'given' where the space was lifted. Say `base` to"
+    ):
+        lift(net(), where=nn.Conv2d).mutator(base="none")
+
+
+def test_a_site_has_the_name_that_the_report_says():
+    lifted = lift(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3)))
+    mutator = lifted.mutator(per_site={"1": {"delta": "scale"}})
+    assert {name: one.delta for name, one in mutator.source.recipes.items()} == {"0": "full", "1": "scale"}
+    assert list(mutator.source.sites) == lifted.names
+    assert list(lift(nn.Conv2d(1, 2, 3)).mutator().source.sites) == ["network"]
 
 
 def test_a_space_with_a_mutator_is_refused():
@@ -615,6 +627,7 @@ def test_a_space_of_the_hub_lifts_runs_and_freezes(name):
 
 
 @pytest.mark.slow
+@pytest.mark.nni
 @pytest.mark.parametrize("name", list(hub_page().CASES))
 def test_ten_architectures_of_every_space_of_the_hub_run_and_freeze(name):
     page = hub_page()

@@ -24,12 +24,14 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from nni_dynconv import (
+    ArchitectureEncoder,
     ChunkedController,
     DartsSampler,
     DynamicConv2d,
     DynamicWeightMutator,
     EnasSampler,
     GdasSampler,
+    OwnInputContext,
     RandomSampler,
     VectorContext,
 )
@@ -339,6 +341,11 @@ def test_a_copy_is_on_its_own(sampler):
     assert all(parameter.grad is None for parameter in mutator.parameters())
 
 
+def test_what_stands_still_does_so_in_a_frozen_network_too():
+    mutator = make(context=True, base="learned").requires_grad_(False)
+    assert not [name for name, one in mutator.freeze({"op": "3x3"}).named_parameters() if one.requires_grad]
+
+
 def test_a_frozen_network_learns_without_touching_the_supernet():
     mutator = make(base="learned")
     before = {name: value.clone() for name, value in mutator.space.state_dict().items()}
@@ -401,13 +408,18 @@ def test_a_space_has_one_mutator():
     mutator = make()
     with pytest.raises(SpaceError, match="OneChoice is a supernet already"):
         DynamicWeightMutator(mutator.space)
+    space, parts = OneChoice(), {"controller": ChunkedController()}
+    DynamicWeightMutator(space, sampler=False)
+    with pytest.raises(SpaceError, match="OneChoice has a mutator already. Make a new one"):
+        DynamicWeightMutator(space, **parts)
+    DynamicWeightMutator(OneChoice(), **parts)
 
 
 def test_parts_of_the_wrong_type_are_refused():
     for name, wrong in (("controller", "chunked"), ("sampler", "enas"), ("context", 3)):
         with pytest.raises(ConfigError, match=f"`{name}` is {wrong!r}, but must be a "):
             DynamicWeightMutator(OneChoice(), **{name: wrong})
-    with pytest.raises(ConfigError, match="`base` is 'lerned', but must be 'none' or 'learned'"):
+    with pytest.raises(ConfigError, match="Unknown `base` `lerned` in `DynamicWeightMutator`. Did you mean `learned`?"):
         DynamicWeightMutator(OneChoice(), base="lerned")
 
 
@@ -417,6 +429,38 @@ def test_a_controller_serves_one_mutator():
     DynamicWeightMutator(OneChoice(), controller=controller)
     with pytest.raises(ConfigError, match="This ChunkedController serves another mutator already. Make one each"):
         DynamicWeightMutator(Everything(), controller=controller)
+
+
+REFUSED = [
+    ({"per_site": {"opp/*": {"delta": "low_rank"}}}, ConfigError, "which matches none of the 2 sites"),
+    ({"delta": "scale"}, ConfigError, "has no base to change"),
+    ({"base": "given"}, SpaceError, "no op of this space was lifted"),
+    ({"context": nn.Linear(2, 2)}, ConfigError, "The context encoder Linear has no `out_dim`"),
+    ({"controller": "bound"}, ConfigError, "This ChunkedController serves another mutator already"),
+    ({"architecture": "bound"}, ConfigError, "This ArchitectureEncoder serves another mutator already"),
+    ({"context": "bound"}, ConfigError, "This OwnInputContext serves another mutator already"),
+    ({"sampler": "bound"}, SampleError, "RandomSampler serves .* already"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "words"), REFUSED, ids=lambda one: str(one)[:30])
+def test_what_is_refused_changes_nothing_and_all_parts_serve_in_the_next_try(wrong, error, words):
+    def make_parts():
+        return {
+            "controller": ChunkedController(),
+            "architecture": ArchitectureEncoder(4),
+            "context": OwnInputContext(4),
+            "sampler": RandomSampler(seed=0),
+        }
+
+    bound, parts, space = make_parts(), make_parts(), OneChoice()
+    DynamicWeightMutator(Everything(), **bound)
+    wrong = {name: bound[name] if value == "bound" else value for name, value in wrong.items()}
+    with pytest.raises(error, match=words):
+        DynamicWeightMutator(space, **{**parts, **wrong})
+    mutator = DynamicWeightMutator(space, **parts)
+    mutator.reset()
+    assert mutator(image()).shape == (3, CHANNELS, 6, 6) and mutator.controller is parts["controller"]
 
 
 def test_a_label_that_the_space_does_not_know_is_refused():

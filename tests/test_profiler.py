@@ -237,8 +237,8 @@ def test_what_cannot_be_profiled_is_refused_in_words():
         DynamicFlopsProfiler(Alone(Foreign()), x)
     with pytest.raises(SpaceError, match="Alone has no dynamic op: NNI's own profilers serve"):
         DynamicFlopsProfiler(Alone(nn.Identity()), x)
-    with pytest.raises(ConfigError, match="`base` is 'given', but must be 'none' or 'learned'"):
-        DynamicFlopsProfiler(Alone(conv()), x, base="given")
+    with pytest.raises(ConfigError, match="Unknown `base` `gven` in the profiler. Did you mean `given`?"):
+        DynamicFlopsProfiler(Alone(conv()), x, base="gven")
     space = OneChoice()
     DynamicWeightMutator(space, sampler=RandomSampler())
     with pytest.raises(SpaceError, match="is a supernet already. Make the profiler of the space first"):

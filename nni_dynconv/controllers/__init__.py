@@ -2,5 +2,16 @@
 
 from .base import Controller
 from .chunked import ChunkedController
+from .coordinate import CoordinateController
+from .experts import ExpertsController
+from .flat import FlatController
+from .low_rank import LowRankController
 
-__all__ = ["ChunkedController", "Controller"]
+__all__ = [
+    "ChunkedController",
+    "Controller",
+    "CoordinateController",
+    "ExpertsController",
+    "FlatController",
+    "LowRankController",
+]

@@ -1,4 +1,4 @@
-"""The base of every controller: the hypernetwork that makes weights. What it makes is scaled in ``source.py``."""
+"""The base of every controller: the hypernetwork that makes weights. What it makes is scaled in ``delta.py``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ..parts import ScaleRule
 from ..spec import Site
 
 __all__ = ["Controller"]
@@ -17,12 +18,14 @@ class Controller(nn.Module, ABC):
 
     A subclass writes three methods: :meth:`bind` learns which sites there are and makes what it needs for them,
     :meth:`generate` makes their weights, :meth:`select` keeps what a frozen network needs. It makes values of unit
-    variance at the start; the package scales each tensor by its fan-in, adds the base where there is one, and cuts the
-    flat vector into tensors.
+    variance at the start, uncorrelated among the inputs that an output sums over; the package scales each tensor by its
+    fan-in, adds the base where there is one, and cuts the flat vector into tensors.
     """
 
     bound = False
     """Whether a mutator has it already; the package sets this."""
+    scale_rule: ScaleRule = "hyperfan_in"
+    """By which rule the package scales what it makes: :func:`nni_dynconv.initialisation.scale_of`."""
 
     @abstractmethod
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:

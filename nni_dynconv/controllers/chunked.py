@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..parts import Encoding, ScaleRule
 from ..spec import Site
 from .base import Controller
+from .pieces import check_names, context_map, encode_positions, linear, rows_of
 
 __all__ = ["ChunkedController"]
 
@@ -28,17 +31,27 @@ class ChunkedController(Controller):
         Lengths of the site's embedding and of the encoded position.
     hidden
         Width of the MLP.
+    scale_rule
+        How what is made is scaled: :func:`~nni_dynconv.initialisation.scale_of`.
+    encoding
+        How the context is brought to one size: :class:`~nni_dynconv.controllers.pieces.CodeInput`.
+    signs
+        Whether the last features have one norm, and signs of each position's own. In version 0.1.0 they had not.
 
     Notes
     -----
     At the start each source (site, position, context) contributes equally to the first layer and the output has unit
-    variance, whatever the widths: with the scale by fan-in that follows, this is hyperfan-in initialisation. The
-    context is layer-normalised, as that scheme needs its variance to be known.
+    variance, whatever the widths: with the scale by fan-in that follows, this is hyperfan-in initialisation.
+
+    The features of the last layer are brought to one norm, so that no context and no position makes larger weights than
+    another, and multiplied by signs, fixed at random for each position. Without signs chunks are much alike, for the
+    features of a ReLU are all positive, and an output that sums over several chunks is up to four times too large
+    behind a ReLU. With them chunks are uncorrelated, which is what the scale by fan-in supposes.
 
     References
     ----------
     Ha et al., HyperNetworks, ICLR 2017; von Oswald et al., Continual learning with hypernetworks, ICLR 2020 (chunks);
-    Chang et al., Principled weight initialization for hypernetworks, ICLR 2020.
+    Chang et al., Principled weight initialization for hypernetworks, ICLR 2020. The signs are ours.
 
     Examples
     --------
@@ -52,44 +65,69 @@ class ChunkedController(Controller):
 
     numbers: Tensor  # 0, 1, 2, ...
     positions: Tensor
+    sign_rows: Tensor
 
-    def __init__(self, chunk: int = 32, site_dim: int = 16, position_dim: int = 16, hidden: int = 128):
+    def __init__(
+        self,
+        chunk: int = 64,
+        site_dim: int = 16,
+        position_dim: int = 16,
+        hidden: int = 128,
+        scale_rule: ScaleRule = "hyperfan_in",
+        encoding: Encoding = "layer_norm",
+        signs: bool = True,
+    ):
         super().__init__()
+        check_names(type(self).__name__, scale_rule=(scale_rule, ScaleRule), encoding=(encoding, Encoding))
         self.chunk, self.site_dim, self.position_dim, self.hidden = chunk, site_dim, position_dim, hidden
+        self.scale_rule, self.encoding, self.signs = scale_rule, encoding, signs
         self.rows: dict[str, int] = {}
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
         self._set_sites(sites)
-        self.register_buffer("positions", encode_positions(len(self.numbers), self.position_dim), persistent=False)
+        count = len(self.numbers)
+        self.register_buffer("positions", encode_positions(count, self.position_dim), persistent=False)
+        if self.signs:
+            signs = random_signs(count, self.hidden).to(self.numbers.device)
+            self.register_buffer("sign_rows", signs, persistent=False)
         self.embedding = nn.Parameter(torch.randn(len(sites), self.site_dim))
         sources = 2 if context_dim is None else 3
-        self.from_site = _linear(self.site_dim, self.hidden, gain=1 / sources)
-        self.from_position = _linear(self.position_dim, self.hidden, gain=1 / sources, bias=False)
-        self.from_context = None
-        if context_dim is not None:
-            self.norm = nn.LayerNorm(context_dim, elementwise_affine=False) if context_dim > 1 else nn.Identity()
-            self.from_context = _linear(context_dim, self.hidden, gain=1 / sources, bias=False)
-        self.middle = _linear(self.hidden, self.hidden, gain=2.0)
-        self.out = _linear(self.hidden, self.chunk, gain=2.0)
+        self.from_site = linear(self.site_dim, self.hidden, gain=1 / sources)
+        self.from_position = linear(self.position_dim, self.hidden, gain=1 / sources, bias=False)
+        self.from_context = context_map(context_dim, self.hidden, 1 / sources, self.encoding)
+        self.middle = linear(self.hidden, self.hidden, gain=2.0)
+        self.out = linear(self.hidden, self.chunk, gain=2.0)
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
-        hidden = self._first_layer(sites, context)  # ... n hidden, over all chunks of all sites
+        counts = [self.counts[site.name] for site in sites]
+        position = torch.cat([self.numbers[:count] for count in counts])
+        hidden = self._first_layer(sites, counts, position, context)  # ... n hidden, over all chunks of all sites
         rows = hidden.relu_().flatten(0, -2)  # in place before it is a view: autograd copies around a view
-        chunks = self.out(self.middle(rows).relu_()).view(*hidden.shape[:-1], self.chunk)  # ... n chunk
+        rows = self.middle(rows).relu_()
+        features = rows.view(hidden.shape)
+        chunks = self._signed(features, position) if self.signs else self.out(features)  # ... n chunk
         sizes = [size for site in sites for size in (site.num_generated, -site.num_generated % self.chunk)]
         return list(chunks.flatten(-2).split(sizes, dim=-1)[::2])  # without what last chunks have too much
 
-    def _first_layer(self, sites: Sequence[Site], context: Tensor | None) -> Tensor:
-        counts = [self.counts[site.name] for site in sites]
+    def _first_layer(
+        self, sites: Sequence[Site], counts: list[int], position: Tensor, context: Tensor | None
+    ) -> Tensor:
         own = torch.tensor([self.rows[site.name] for site in sites], device=self.numbers.device)
         times = torch.tensor(counts, device=self.numbers.device)
         from_site = self.from_site(self.embedding.index_select(0, own))  # of these sites only: there may be hundreds
-        position = torch.cat([self.numbers[:count] for count in counts])
         hidden = from_site.repeat_interleave(times, 0, output_size=sum(counts))
-        hidden = hidden + self.from_position(self.positions).index_select(0, position)
+        reached = self.positions[: max(counts)]  # one large site of the space would make all others dear
+        hidden = hidden + self.from_position(reached).index_select(0, position)
         if self.from_context is None or context is None:
             return hidden
-        return hidden + self.from_context(self.norm(context)).unsqueeze(-2)
+        return hidden + self.from_context(context).unsqueeze(-2)
+
+    def _signed(self, features: Tensor, position: Tensor) -> Tensor:
+        """Run the last layer on features of one norm, with signs; the norm divides what comes out, which is smaller."""
+        made = F.linear(features * self.sign_rows.index_select(0, position), self.out.weight)
+        exact = torch.promote_types(features.dtype, torch.float32)  # also under autocast
+        norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact)
+        return torch.addcdiv(self.out.bias, made, norm + 1e-6, value=(self.hidden / 2) ** 0.5)
 
     def _set_sites(self, sites: Sequence[Site]) -> None:
         self.rows = {site.name: row for row, site in enumerate(sites)}
@@ -97,36 +135,24 @@ class ChunkedController(Controller):
         self.register_buffer("numbers", torch.arange(max(self.counts.values(), default=0)), persistent=False)
 
     def select(self, sites: Sequence[Site]) -> None:
-        kept = self.embedding.detach()[[self.rows[site.name] for site in sites]].clone()
-        self.embedding = nn.Parameter(kept)
+        self.embedding = rows_of(self.embedding, [self.rows[site.name] for site in sites])
         self._set_sites(sites)
-        self.numbers, self.positions = self.numbers.to(kept.device), self.positions[: len(self.numbers)].clone()
+        self.numbers = self.numbers.to(self.embedding.device)
+        self.positions = self.positions[: len(self.numbers)].clone()
+        if self.signs:
+            self.sign_rows = self.sign_rows[: len(self.numbers)].clone()
 
     def extra_repr(self) -> str:
         return f"chunk={self.chunk}, sites={len(self.rows)}"
 
 
-def encode_positions(count: int, dim: int) -> Tensor:
-    """Encode the numbers ``0 .. count - 1`` by sines and cosines of falling frequency, with unit mean square.
-
-    References
-    ----------
-    Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.5.
+def random_signs(count: int, dim: int) -> Tensor:
+    """Return rows of random signs, the same for a row in every process and for every count.
 
     Examples
     --------
-    >>> encode_positions(5, 8).square().mean(1)
-    tensor([1., 1., 1., 1., 1.])
+    >>> bool((random_signs(5, 16)[:3] == random_signs(3, 16)).all())
+    True
     """
-    frequencies = torch.exp(-math.log(1000.0) * torch.arange(dim // 2) / max(dim // 2, 1))
-    angles = torch.arange(count)[:, None] * frequencies
-    return math.sqrt(2.0) * torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def _linear(inputs: int, outputs: int, gain: float, bias: bool = True) -> nn.Linear:
-    """Make a linear map whose output has variance ``gain`` for inputs of unit mean square (2 behind a ReLU)."""
-    linear = nn.Linear(inputs, outputs, bias)
-    nn.init.normal_(linear.weight, std=math.sqrt(gain / inputs))
-    if bias:
-        nn.init.zeros_(linear.bias)
-    return linear
+    generator = torch.Generator("cpu").manual_seed(0)  # also where another device is torch's default
+    return torch.randint(2, (count, dim), generator=generator, device="cpu") * 2.0 - 1.0

@@ -1,30 +1,35 @@
-"""Write and read the files: ``architecture.json``, ``network.json`` and ``network.safetensors``; ``supernet.*``."""
+"""Write and read the files of a network: ``architecture.json``, ``network.json`` and ``network.safetensors``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
-from ..controllers import Controller
+from ..architecture import FixedArchitecture
+from ..codes import dim_of
+from ..context import OwnInputContext
+from ..controllers import ChunkedController, Controller
 from ..errors import ExportError
 from ..network import DynamicNetwork
 from ..ops import DynamicOp
+from ..recipe import Recipe
 from ..source import WeightSource
 from ..spec import Site, WeightSpec
 from . import graph, modules
 
-if TYPE_CHECKING:
-    from ..mutator import DynamicWeightMutator
+__all__ = ["load", "save"]
 
-__all__ = ["load", "load_supernet", "save", "save_supernet"]
-
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Format 1 has one base for all sites, full deltas, and chunked controllers without signs."""
 
 
 def save(network: DynamicNetwork, folder: str | Path, architecture: Mapping[str, Any] | None = None) -> None:
@@ -46,18 +51,15 @@ def save(network: DynamicNetwork, folder: str | Path, architecture: Mapping[str,
     """
     source = network.source
     traced = graph.trace(network.network)
-    encoder = (
-        None if source.encoder is None else graph.trace(nn.Sequential(source.encoder).train(source.encoder.training))
-    )
-    written = None if encoder is None else {**graph.describe_network(encoder), "out_dim": source.code_dim}
+    encoder, written = _write_encoder(source)
     description = {
         "format": FORMAT,
         "network": graph.describe_network(traced),
         "encoder": written,
-        "controller": modules.describe_module(source.controller, "controller", complete=False),
-        "base": source.base,
+        "architecture_dim": dim_of(source.architecture),
+        "controller": describe_controller(source.controller),
         "ops": _ops_of(traced),
-        "sites": [_write_site(site) for site in source.sites.values()],
+        "sites": [{**asdict(site), "recipe": asdict(source.recipes[name])} for name, site in source.sites.items()],
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,9 +67,9 @@ def save(network: DynamicNetwork, folder: str | Path, architecture: Mapping[str,
     tensors |= {f"encoder.{name}": one for name, one in (encoder.state_dict() if encoder is not None else {}).items()}
     tensors |= {f"source.{name}": one for name, one in _own_tensors(source).items()}
     sample = dict(network.architecture if architecture is None else architecture)
-    _write_json(folder / "architecture.json", {"architecture": sample})
-    _write_json(folder / "network.json", description)
-    _write_tensors(folder / "network.safetensors", tensors)
+    write_json(folder / "architecture.json", {"architecture": sample})
+    write_json(folder / "network.json", description)
+    write_tensors(folder / "network.safetensors", tensors)
 
 
 def load(folder: str | Path) -> DynamicNetwork:
@@ -85,8 +87,8 @@ def load(folder: str | Path) -> DynamicNetwork:
         description = json.loads((folder / "network.json").read_text(encoding="utf-8"))
         sample = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))["architecture"]
         tensors = safetensors.torch.load_file(folder / "network.safetensors")
-        if description["format"] != FORMAT:
-            raise ExportError(f"format {description['format']}, but this version reads {FORMAT}")
+        if description["format"] not in READABLE:
+            raise ExportError(f"it has format {description['format']}, but this version reads {READABLE}")
         network = _make_network(description, sample)
         _fill(network, tensors)
     except (
@@ -106,15 +108,13 @@ def load(folder: str | Path) -> DynamicNetwork:
 
 
 def _make_network(description: Mapping[str, Any], sample: Mapping[str, Any]) -> DynamicNetwork:
-    controller = modules.make_module(description["controller"])
-    if not isinstance(controller, Controller):
-        raise ExportError(f"`{description['controller']['class']}` is no controller.")
-    encoder = None
-    if description["encoder"] is not None:
-        encoder = graph.make_network(description["encoder"])
-        encoder.out_dim = description["encoder"]["out_dim"]
+    encoder = _read_encoder(description["encoder"])
+    dim = description.get("architecture_dim")
+    architecture = None if dim is None else FixedArchitecture(torch.zeros(dim))
     sites = [_read_site(site) for site in description["sites"]]
-    source = WeightSource(controller, encoder, sites, description["base"])
+    recipes = [Recipe(**site.get("recipe", {"base": description.get("base")})) for site in description["sites"]]
+    controller = _make_controller(description["controller"], description["format"])
+    source = WeightSource(controller, encoder, sites, recipes, architecture)
     network = graph.make_network(description["network"])
     for path, site in description["ops"].items():
         network.get_submodule(path).site = site
@@ -145,57 +145,59 @@ def _own_tensors(source: WeightSource) -> dict[str, Tensor]:
     return {name: one for name, one in source.state_dict().items() if not name.startswith("encoder.")}
 
 
-def _write_site(site: Site) -> dict[str, Any]:
-    specs = [{"name": s.name, "shape": list(s.shape), "fan_in": s.fan_in, "kind": s.kind} for s in site.specs]
-    return {"name": site.name, "op": site.op, "specs": specs}
+def _write_encoder(source: WeightSource) -> tuple[nn.Module | None, dict[str, Any] | None]:
+    """Return what holds the encoder's tensors, and its description."""
+    if source.encoder is None:
+        return None, None
+    if source.own_input is not None:
+        if type(source.own_input) is not OwnInputContext:
+            raise ExportError(
+                f"The context encoder {type(source.own_input).__name__} cannot be written: it would be read back as "
+                f"the OwnInputContext that it inherits. Take `OwnInputContext` itself."
+            )
+        return source.own_input, {"own_input": source.own_input.inputs, "out_dim": source.context_dim}
+    traced = graph.trace(nn.Sequential(source.encoder).train(source.encoder.training))
+    return traced, {**graph.describe_network(traced), "out_dim": source.context_dim}
+
+
+def _read_encoder(description: dict[str, Any] | None) -> nn.Module | None:
+    if description is None:
+        return None
+    if "own_input" in description:
+        own = OwnInputContext(description["out_dim"])
+        own.bind(description["own_input"])
+        return own
+    encoder: Any = graph.make_network(description)
+    encoder.out_dim = description["out_dim"]
+    return encoder
+
+
+def describe_controller(controller: Controller | None) -> dict[str, Any] | None:
+    """Return a controller's class and settings, as data."""
+    return None if controller is None else modules.describe_module(controller, "controller", complete=False)
+
+
+def _make_controller(description: dict[str, Any] | None, written_as: int) -> Controller | None:
+    if description is None:
+        return None
+    controller = modules.make_module(description)
+    if not isinstance(controller, Controller):
+        raise ExportError(f"`{description['class']}` is no controller.")
+    if written_as == 1 and isinstance(controller, ChunkedController):  # it had none, a class of one's own neither
+        controller.signs = False
+    return controller
 
 
 def _read_site(data: Mapping[str, Any]) -> Site:
-    specs = (WeightSpec(s["name"], tuple(s["shape"]), s["fan_in"], s["kind"]) for s in data["specs"])
+    specs = (WeightSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in data["specs"])
     return Site(data["name"], data["op"], tuple(specs))
 
 
-def _write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any) -> None:
+    """Write data as JSON."""
     path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors; two names of one tensor are written twice, for safetensors takes no shared memory."""
     safetensors.torch.save_file({name: one.detach().contiguous().clone() for name, one in tensors.items()}, path)
-
-
-# Supernets: the shared checkpoint of multi-trial mode
-
-
-def save_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
-    """Write a mutator's supernet, controller included, as ``supernet.safetensors``, and its choices beside it."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    choices = {label: list(choice.candidates) for label, choice in mutator.choices.items()}
-    _write_json(folder / "supernet.json", {"format": FORMAT, "choices": choices})
-    _write_tensors(folder / "supernet.safetensors", mutator.space.state_dict())
-
-
-def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
-    """Read what :func:`save_supernet` wrote into a mutator of the same space and controller.
-
-    Raises
-    ------
-    ExportError
-        There is no supernet, or one of another space or controller; the mutator is as before then.
-    """
-    folder = Path(folder)
-    try:
-        tensors = safetensors.torch.load_file(folder / "supernet.safetensors")
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ExportError(f"There is no supernet that can be read in `{folder}`: {error}") from error
-    ours = {name: tuple(one.shape) for name, one in mutator.space.state_dict().items()}
-    theirs = {name: tuple(one.shape) for name, one in tensors.items()}
-    if ours != theirs:
-        name = next(name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name))
-        raise ExportError(
-            f"The supernet in `{folder}` is of another space or controller: `{name}` is {ours.get(name, 'missing')} "
-            f"here but {theirs.get(name, 'missing')} there. Delete the folder to make it anew, or use the settings "
-            f"that it was made with."
-        )
-    mutator.space.load_state_dict(tensors)

@@ -6,6 +6,8 @@ import inspect
 import sys
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,20 +15,32 @@ from torch import Tensor, nn
 
 from .. import scope
 from ..errors import ParamsError, SpaceError, did_you_mean
+from ..recipe import Recipe, check_recipe
 from ..spec import WeightSpec, split
 
 __all__ = ["DynamicOp"]
 
+RECIPE = tuple(one.name for one in fields(Recipe))
 
-class _TakesChoices(ABCMeta):
-    """Lets ``nni.choice`` stand among the arguments of an op, without importing NNI where nobody has."""
+
+class _TakesMore(ABCMeta):
+    """Lets every op take a recipe's settings, and ``nni.choice`` for any argument, without importing NNI for it."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if "nni.mutable" in sys.modules and any(map(_is_choice, (*args, *kwargs.values()))):
             from .choices import choose_arguments
 
             return choose_arguments(cls, args, kwargs)
-        return super().__call__(*args, **kwargs)
+        given = {name: kwargs.pop(name) for name in RECIPE if name in kwargs and not _takes(cls, name)}
+        op = super().__call__(*args, **kwargs)
+        if given:
+            op.recipe = check_recipe(given, f"`{cls.__name__}`")
+        return op
+
+
+def _takes(cls: type, name: str) -> bool:
+    """Whether an argument is the op's own."""
+    return name in inspect.signature(cls.__init__).parameters  # type: ignore[misc]
 
 
 def _is_choice(argument: Any) -> bool:
@@ -39,15 +53,20 @@ def _is_choice(argument: Any) -> bool:
     return isinstance(argument, mutable) and not isinstance(argument, nn.Module)
 
 
-class DynamicOp(nn.Module, metaclass=_TakesChoices):
+class DynamicOp(nn.Module, metaclass=_TakesMore):
     """A functional operator in the shell of a module: it owns no generated weight.
 
     A subclass says what it needs (:meth:`weight_specs`) and what it does with it (:meth:`compute`). Where samples share
     sets of weights in blocks, a ``compute`` with an argument ``counts`` gets the whole batch, and one without it is
     called block by block.
+
+    Every op also takes ``base=``, ``delta=`` and ``rank=``, the settings of a :class:`~nni_dynconv.recipe.Recipe` of
+    its own, which come before the mutator's; ``nni.choice`` among them lets the search decide.
     """
 
     _takes_counts = False
+    recipe: Mapping[str, Any] = MappingProxyType({})
+    """What it says of its own about base, delta and rank."""
     site: str | None = None
     """Name of the place where it stands; the mutator sets it. It survives NNI's freezing and copying."""
 
@@ -96,7 +115,7 @@ class DynamicOp(nn.Module, metaclass=_TakesChoices):
             ``params`` are not what :meth:`weight_specs` asks for.
         """
         if params is None:
-            weights, counts = scope.weights_for(self, self.site, type(self).__name__)
+            weights, counts = scope.weights_for(self, self.site, type(self).__name__, x)
         elif isinstance(params, Tensor):
             weights = split(params, self.weight_specs(), self._where())
         else:

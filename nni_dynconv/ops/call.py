@@ -54,5 +54,6 @@ class DynamicCall(DynamicOp):
 def _spec(name: str, shape: tuple[int, ...]) -> WeightSpec:
     """Tell a matrix by its axes, which sums over all but the first, and let other values be changed a little."""
     if len(shape) > 1:
-        return WeightSpec(name, shape, max(1, torch.Size(shape[1:]).numel()))
+        fan_in, fan_out = (max(1, torch.Size(axes).numel()) for axes in (shape[1:], (shape[0], *shape[2:])))
+        return WeightSpec(name, shape, fan_in, fan_out=fan_out)
     return WeightSpec(name, shape, 1, "shift")

@@ -48,9 +48,14 @@ class _Convolution(DynamicOp):
         self.kernel_size, self.stride = sizes(kernel_size, self.rank), sizes(stride, self.rank)
         self.dilation, self.groups, self.bias = sizes(dilation, self.rank), groups, bias
 
-    def _specs(self, shape: tuple[int, ...], fan_in: int) -> tuple[WeightSpec, ...]:
-        weight = WeightSpec("weight", shape, fan_in)
-        return (weight, WeightSpec("bias", (self.out_channels,), fan_in, "bias")) if self.bias else (weight,)
+    def _specs(self, shape: tuple[int, ...], fan_in: int, fan_out: int, transposed: int = 0) -> tuple[WeightSpec, ...]:
+        weight = WeightSpec("weight", shape, fan_in, transposed=transposed, fan_out=fan_out, groups=self.groups)
+        bias = WeightSpec("bias", (self.out_channels,), fan_in, "bias", fan_out=fan_out)
+        return (weight, bias) if self.bias else (weight,)
+
+    def _met(self) -> int:
+        """Return how many taps meet one place of the larger side: one in ``stride`` along each axis."""
+        return math.prod([math.ceil(k / s) for k, s in zip(self.kernel_size, self.stride, strict=True)])
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -80,8 +85,9 @@ class _Conv(_Convolution):
         self.padding_mode = padding_mode
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:
-        inputs = self.in_channels // self.groups
-        return self._specs((self.out_channels, inputs, *self.kernel_size), inputs * math.prod(self.kernel_size))
+        inputs, outputs = self.in_channels // self.groups, self.out_channels // self.groups
+        shape = (self.out_channels, inputs, *self.kernel_size)
+        return self._specs(shape, inputs * math.prod(self.kernel_size), outputs * self._met())
 
     def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:
         padding: str | tuple[int, ...] = self.padding
@@ -187,10 +193,9 @@ class _ConvTranspose(_Convolution):
         self.padding, self.output_padding = sizes(padding, self.rank), sizes(output_padding, self.rank)
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:
-        # an output sums over the taps that meet an input: one in `stride` along each axis
-        taps = math.prod(math.ceil(k / s) for k, s in zip(self.kernel_size, self.stride, strict=True))
-        shape = (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
-        return self._specs(shape, self.in_channels // self.groups * taps)
+        inputs, outputs = self.in_channels // self.groups, self.out_channels // self.groups
+        shape, fan_out = (self.in_channels, outputs, *self.kernel_size), outputs * math.prod(self.kernel_size)
+        return self._specs(shape, inputs * self._met(), fan_out, transposed=self.groups)
 
     def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:
         options = self.stride, self.padding, self.output_padding, self.groups, self.dilation

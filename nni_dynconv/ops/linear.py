@@ -34,8 +34,9 @@ class DynamicLinear(DynamicOp):
         self.in_features, self.out_features, self.bias = in_features, out_features, bias
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:
-        weight = WeightSpec("weight", (self.out_features, self.in_features), self.in_features)
-        bias = WeightSpec("bias", (self.out_features,), self.in_features, "bias")
+        inputs, outputs = self.in_features, self.out_features
+        weight = WeightSpec("weight", (outputs, inputs), inputs, fan_out=outputs)
+        bias = WeightSpec("bias", (outputs,), inputs, "bias", fan_out=outputs)
         return (weight, bias) if self.bias else (weight,)
 
     def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:

@@ -64,10 +64,11 @@ class DynamicSepConv(DynamicOp):
         self.norm = _make_norm(norm, out_channels)
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:
-        taps = math.prod(self.kernel_size)
+        inputs, outputs, taps = self.in_channels, self.out_channels, math.prod(self.kernel_size)
+        met = math.prod([math.ceil(k / s) for k, s in zip(self.kernel_size, self.stride, strict=True)])
         return (
-            WeightSpec("depthwise", (self.in_channels, 1, *self.kernel_size), taps),
-            WeightSpec("pointwise", (self.out_channels, self.in_channels, 1, 1), self.in_channels),
+            WeightSpec("depthwise", (inputs, 1, *self.kernel_size), taps, fan_out=met, groups=inputs),
+            WeightSpec("pointwise", (outputs, inputs, 1, 1), inputs, fan_out=outputs),
         )
 
     def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:

@@ -1,0 +1,121 @@
+"""A controller that mixes weights which it stores: a few sets for each site, in shares that the context decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..parts import Encoding, Routing, ScaleRule
+from ..spec import Site
+from .base import Controller
+from .pieces import CodeInput, check_names, rows_of
+
+__all__ = ["ExpertsController"]
+
+SPREAD = 4.0  # variance of the logits at the start
+
+
+class ExpertsController(Controller):
+    r"""A site's weight is a mixture of ``experts`` learned ones: :math:`W = \sum_e r_e W_e`.
+
+    The routing :math:`r` is a linear map of the context for each site, through a sigmoid or a softmax. Without context
+    each site has one learned routing.
+
+    It departs from the rule that a controller's size does not depend on the sizes of the weights: it has ``experts``
+    parameters for each weight of each candidate. In return making weights costs next to nothing.
+
+    Parameters
+    ----------
+    experts
+        Sets of weights for each site.
+    routing
+        ``sigmoid``: experts add up; ``softmax``: they compete.
+    scale_rule, encoding
+        As of :class:`~nni_dynconv.controllers.ChunkedController`.
+
+    Raises
+    ------
+    ConfigError
+        There is no such routing, or less than one expert.
+
+    Notes
+    -----
+    The shares of a site are divided by their norm, which the papers do not do: a mixture of experts of unit variance
+    then has unit variance for every context, and no site has an unlucky routing that makes its weights small.
+
+    References
+    ----------
+    Yang et al., CondConv: Conditionally parameterized convolutions for efficient inference, NeurIPS 2019 (sigmoid);
+    Chen et al., Dynamic convolution: Attention over convolution kernels, CVPR 2020 (softmax). There the context is the
+    layer's own input.
+
+    Examples
+    --------
+    >>> from nni_dynconv.spec import WeightSpec
+    >>> sites = [Site("conv", "DynamicConv2d", (WeightSpec("weight", (8, 8, 3, 3), 72),))]
+    >>> controller = ExpertsController(experts=3)
+    >>> controller.bind(sites, context_dim=4)
+    >>> controller.experts_of(sites[0]).shape, controller.generate(sites, torch.zeros(2, 4))[0].shape
+    (torch.Size([3, 576]), torch.Size([2, 576]))
+    """
+
+    def __init__(
+        self,
+        experts: int = 4,
+        routing: Routing = "sigmoid",
+        scale_rule: ScaleRule = "hyperfan_in",
+        encoding: Encoding = "layer_norm",
+    ):
+        super().__init__()
+        names = {"scale_rule": (scale_rule, ScaleRule), "encoding": (encoding, Encoding), "routing": (routing, Routing)}
+        check_names(type(self).__name__, **names)
+        if experts < 1:
+            raise ConfigError(f"ExpertsController: `experts` is {experts}, but must be 1 or more.")
+        self.experts, self.routing = experts, routing
+        self.scale_rule, self.encoding = scale_rule, encoding
+        self.rows: dict[str, int] = {}
+
+    def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
+        self.rows = {site.name: row for row, site in enumerate(sites)}
+        self.banks = nn.ParameterList(torch.randn(self.experts, site.num_generated) for site in sites)
+        self.logits = nn.Parameter(torch.zeros(len(sites), self.experts))
+        self.router = None
+        if context_dim is not None:
+            self.code = CodeInput(context_dim, self.encoding)
+            router = torch.randn(len(sites), self.experts, self.code.out_dim) * (SPREAD / self.code.out_dim) ** 0.5
+            self.router = nn.Parameter(router)
+            self.logits.data -= router @ self.code(torch.zeros(context_dim))  # a context of zeros routes evenly
+
+    def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
+        rows = [self.rows[site.name] for site in sites]
+        own = torch.tensor(rows, device=self.logits.device)
+        logits = self.logits.index_select(0, own)  # site expert
+        if self.router is not None and context is not None:
+            router = self.router.index_select(0, own)
+            seen = self.code(context) @ router.flatten(0, 1).t()  # of all sites at once
+            logits = logits + seen.unflatten(-1, logits.shape)  # ... site expert
+        shares = self._route(logits).unbind(-2)
+        return [share @ self.banks[row] for share, row in zip(shares, rows, strict=True)]
+
+    def _route(self, logits: Tensor) -> Tensor:
+        shares = logits.sigmoid() if self.routing == "sigmoid" else logits.softmax(-1)
+        return F.normalize(shares, dim=-1)
+
+    def experts_of(self, site: Site) -> Tensor:  # expert N
+        """Return the sets of weights that a site mixes, flat."""
+        return self.banks[self.rows[site.name]]
+
+    def select(self, sites: Sequence[Site]) -> None:
+        rows = [self.rows[site.name] for site in sites]
+        self.banks = nn.ParameterList(self.banks[row] for row in rows)
+        self.logits = rows_of(self.logits, rows)
+        if self.router is not None:
+            self.router = rows_of(self.router, rows)
+        self.rows = {site.name: row for row, site in enumerate(sites)}
+
+    def extra_repr(self) -> str:
+        return f"experts={self.experts}, routing={self.routing!r}, sites={len(self.rows)}"

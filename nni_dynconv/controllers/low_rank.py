@@ -1,0 +1,106 @@
+"""A controller that makes each weight as a product of two thin matrices, which an MLP makes chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..factoring import factors_of, product
+from ..parts import Encoding, ScaleRule
+from ..spec import Site, WeightSpec, split
+from .base import Controller
+from .chunked import ChunkedController
+from .pieces import check_names
+
+__all__ = ["LowRankController"]
+
+
+class LowRankController(Controller):
+    r"""Each weight is a product, :math:`W = A B / \sqrt{r}`, of exactly the shape that is asked for.
+
+    ``A (Cout, r)`` and ``B (r, rest)`` come from a :class:`~nni_dynconv.controllers.ChunkedController`, the core, with
+    ``rest`` all axes but the first, whatever the kernel. It makes ``r (Cout + rest)`` values instead of ``Cout rest``:
+    few where a weight is large. A tensor of which A and B would be no smaller is made whole; so are biases, affine maps
+    and depthwise kernels, whose channels would else share ``r`` kernels.
+
+    Parameters
+    ----------
+    rank
+        Of each weight, at most.
+    chunk, site_dim, position_dim, hidden, scale_rule, encoding
+        Of the core.
+
+    Raises
+    ------
+    ConfigError
+        The rank is below 1.
+
+    Notes
+    -----
+    For A and B of unit variance the product over :math:`\sqrt{r}` has unit variance too.
+
+    References
+    ----------
+    Ha et al., HyperNetworks, ICLR 2017; Hu et al., LoRA, ICLR 2022 (a product as the change of a weight).
+
+    Examples
+    --------
+    >>> sites = [Site("conv", "DynamicConv2d", (WeightSpec("weight", (64, 64, 5, 5), 1600),))]
+    >>> controller = LowRankController(rank=8)
+    >>> controller.bind(sites, context_dim=None)
+    >>> made = controller.generate(sites, None)[0]
+    >>> made.shape, int(torch.linalg.matrix_rank(made.view(64, 1600)))
+    (torch.Size([102400]), 8)
+    """
+
+    def __init__(
+        self,
+        rank: int = 8,
+        chunk: int = 32,
+        site_dim: int = 16,
+        position_dim: int = 16,
+        hidden: int = 128,
+        scale_rule: ScaleRule = "hyperfan_in",
+        encoding: Encoding = "layer_norm",
+    ):
+        super().__init__()
+        check_names(type(self).__name__, scale_rule=(scale_rule, ScaleRule), encoding=(encoding, Encoding))
+        if rank < 1:
+            raise ConfigError(f"LowRankController: `rank` is {rank}, but must be 1 or more.")
+        self.rank, self.chunk, self.site_dim = rank, chunk, site_dim
+        self.position_dim, self.hidden = position_dim, hidden
+        self.scale_rule, self.encoding = scale_rule, encoding
+
+    def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
+        widths = self.chunk, self.site_dim, self.position_dim, self.hidden
+        self.core = ChunkedController(*widths, encoding=self.encoding)
+        self.core.bind(self._factored(sites), context_dim)
+
+    def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
+        factored = self._factored(sites)
+        made = self.core.generate(factored, context)
+        parts = [split(flat, own.specs) for flat, own in zip(made, factored, strict=True)]
+        return [self._multiplied(site, own) for site, own in zip(sites, parts, strict=True)]
+
+    def select(self, sites: Sequence[Site]) -> None:
+        self.core.select(self._factored(sites))
+
+    def _multiplied(self, site: Site, parts: dict[str, Tensor]) -> Tensor:
+        made = [self._whole(spec, parts).flatten(-len(spec.shape)) for spec in site.specs]
+        return made[0] if len(made) == 1 else torch.cat(made, dim=-1)
+
+    def _whole(self, spec: WeightSpec, parts: dict[str, Tensor]) -> Tensor:
+        if spec.name in parts:
+            return parts[spec.name]
+        return product(parts[f"{spec.name}.A"], parts[f"{spec.name}.B"], spec)
+
+    def _factored(self, sites: Sequence[Site]) -> list[Site]:
+        """Return what the core is asked for."""
+        specs = [tuple(factor for spec in site.specs for factor in factors_of(spec, self.rank)) for site in sites]
+        return [Site(site.name, site.op, own) for site, own in zip(sites, specs, strict=True)]
+
+    def extra_repr(self) -> str:
+        return f"rank={self.rank}"

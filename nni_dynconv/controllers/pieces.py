@@ -1,0 +1,157 @@
+"""The pieces of which controllers are made: maps of unit variance, codes of contexts and positions, checks of names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ConfigError, did_you_mean
+from ..parts import Encoding
+
+__all__ = ["CodeInput", "ContextMap", "check_names", "context_map", "encode_positions", "linear", "rows_of"]
+
+
+def check_names(controller: str, **settings: tuple[Any, Any]) -> None:
+    """Refuse a name that a setting does not know.
+
+    Parameters
+    ----------
+    controller
+        Name of the controller, for the error's words.
+    **settings
+        For each setting what is given, and the ``Literal`` of what it knows.
+
+    Raises
+    ------
+    ConfigError
+        One of the names is not known.
+    """
+    for key, (given, literal) in settings.items():
+        known = get_args(literal)
+        if given not in known:
+            raise ConfigError(f"{controller}: there is no `{key}` {given!r}.{did_you_mean(given, known)}")
+
+
+class CodeInput(nn.Module):
+    r"""Bring a context's code to unit mean square, whatever its size: what a controller makes depends on it.
+
+    ``layer_norm``: standardised over its length. A code of length one stays as it is.
+    ``magnitude_invariant``: :math:`\sqrt{2} [\cos(\pi s / 2), \sin(\pi s / 2)]` with :math:`s = \mathrm{sigmoid}(c)`,
+    twice as long, and of the same norm for every code.
+
+    Parameters
+    ----------
+    dim
+        Length of the code.
+    encoding
+        Which of the two.
+
+    Notes
+    -----
+    Ortiz et al. encode inputs that are within 0 and 1; a code has no bounds, so it goes through a sigmoid first. They
+    divide by no length, and their second half, a learned base that the output is added to, is ``base="learned"`` here.
+
+    References
+    ----------
+    Ortiz, Guttag and Dalca, Magnitude invariant parametrizations improve hypernetwork learning, 2023 (ICLR 2024),
+    section 4; Ba et al., Layer normalization, 2016.
+
+    Examples
+    --------
+    >>> CodeInput(2, "magnitude_invariant")(torch.tensor([[0.0, 0.0], [50.0, -50.0]])).square().mean(1)
+    tensor([1., 1.])
+    """
+
+    def __init__(self, dim: int, encoding: Encoding = "layer_norm"):
+        super().__init__()
+        self.dim, self.encoding = dim, encoding
+        self.out_dim = 2 * dim if encoding == "magnitude_invariant" else dim
+
+    def forward(self, code: Tensor) -> Tensor:  # (B) dim -> (B) out_dim
+        if self.encoding == "magnitude_invariant":
+            angle = code.sigmoid() * (math.pi / 2)
+            return math.sqrt(2.0) * torch.cat([angle.cos(), angle.sin()], dim=-1)
+        return F.layer_norm(code, (self.dim,)) if self.dim > 1 else code
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, {self.encoding}"
+
+
+def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
+    """Make a linear map whose output has variance ``gain`` for inputs of unit mean square; 2 behind a ReLU.
+
+    Examples
+    --------
+    >>> _ = torch.manual_seed(0)
+    >>> 0.9 < linear(100, 1000, gain=4.0)(torch.ones(100)).std() / 2 < 1.1
+    tensor(True)
+    """
+    made = nn.Linear(inputs, outputs, bias)
+    nn.init.normal_(made.weight, std=math.sqrt(gain / inputs))
+    if bias:
+        nn.init.zeros_(made.bias)
+    return made
+
+
+class ContextMap(nn.Linear):
+    """The part of a controller's first layer that sees the context: a linear map of :class:`CodeInput`.
+
+    Parameters
+    ----------
+    context_dim
+        Length of the code.
+    outputs
+        Width of the layer.
+    gain
+        Variance of what it gives, for any code.
+    encoding
+        Of :class:`CodeInput`.
+    """
+
+    def __init__(self, context_dim: int, outputs: int, gain: float, encoding: Encoding = "layer_norm"):
+        code = CodeInput(context_dim, encoding)
+        super().__init__(code.out_dim, outputs, bias=False)
+        nn.init.normal_(self.weight, std=math.sqrt(gain / code.out_dim))
+        self.code = code
+
+    def forward(self, code: Tensor) -> Tensor:  # (B) context_dim -> (B) outputs
+        return super().forward(self.code(code))
+
+
+def context_map(context_dim: int | None, *settings: Any) -> ContextMap | None:
+    """Make a :class:`ContextMap`, or nothing where there is no context."""
+    return None if context_dim is None else ContextMap(context_dim, *settings)
+
+
+def encode_positions(count: int, dim: int) -> Tensor:
+    """Encode the numbers ``0 .. count - 1`` by sines and cosines of falling frequency, with unit mean square.
+
+    References
+    ----------
+    Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.5.
+
+    Examples
+    --------
+    >>> encode_positions(5, 8).square().mean(1)
+    tensor([1., 1., 1., 1., 1.])
+    """
+    frequencies = torch.exp(-math.log(1000.0) * torch.arange(dim // 2) / max(dim // 2, 1))
+    angles = torch.arange(count)[:, None] * frequencies
+    return math.sqrt(2.0) * torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def rows_of(parameter: nn.Parameter, rows: Sequence[int]) -> nn.Parameter:
+    """Return some rows of a parameter as one of its own, which learns where that did.
+
+    Examples
+    --------
+    >>> rows_of(nn.Parameter(torch.eye(3), requires_grad=False), [1])
+    Parameter containing:
+    tensor([[0., 1., 0.]])
+    """
+    return nn.Parameter(parameter.detach()[list(rows)].clone(), parameter.requires_grad)

@@ -1,0 +1,133 @@
+"""Base and delta: what the controller is asked for at a site, and how an op's tensors come out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .factoring import factors_of, product
+from .recipe import Recipe
+from .spec import Site, WeightSpec, split
+
+__all__ = ["asked_of", "combine"]
+
+
+def asked_of(site: Site, recipe: Recipe) -> Site:
+    """Return what the controller is asked for: a site of the same name, with the factors of its tensors.
+
+    ``scale``: one value for each output channel of a weight. ``low_rank``: ``A (Cout, r)`` and ``B (r, ...)``, which
+    keeps the axes of the kernel. A weight of which they would not be smaller is asked for in full; so are biases,
+    affine maps and depthwise kernels, whose channels would else share ``r`` kernels.
+
+    Examples
+    --------
+    >>> site = Site("conv", "DynamicConv2d", (WeightSpec("weight", (8, 16, 3, 3), 144), WeightSpec("bias", (8,), 144)))
+    >>> [(one.name, one.shape) for one in asked_of(site, Recipe("learned", "low_rank", rank=2)).specs]
+    [('weight.A', (8, 2)), ('weight.B', (2, 16, 3, 3)), ('bias', (8,))]
+    >>> asked_of(site, Recipe("learned", "none")).num_generated
+    0
+    """
+    return Site(site.name, site.op, tuple(factor for spec in site.specs for factor in _factors(spec, recipe)))
+
+
+def combine(
+    site: Site,
+    asked: Site,
+    recipe: Recipe,
+    made: Tensor | None,
+    std: Tensor,
+    base: Tensor | None = None,
+    factor: Tensor | None = None,
+) -> dict[str, Tensor]:
+    r"""Return an op's tensors.
+
+    .. math::
+        W = b + f \, \sigma \, d \qquad W = b + f \, \sigma \, A B / \sqrt{r} \qquad W = b \, (1 + f \, s)
+
+    so that values of unit variance make a delta of the standard deviation :math:`\sigma`.
+
+    Parameters
+    ----------
+    asked
+        Of the site and its recipe: :func:`asked_of`.
+    made
+        ``(N,)`` or ``(B, N)``, what the controller made of it; ``None`` where that is nothing.
+    std
+        Standard deviation of each value of the site's tensors, flat.
+    base
+        Flat, or ``None``; then the factor is one.
+    factor
+        A scalar.
+
+    Returns
+    -------
+    Tensors by name, ``(*shape)`` or ``(B, *shape)``.
+
+    References
+    ----------
+    As of :class:`~nni_dynconv.recipe.Recipe`.
+    """
+    if made is None:
+        return {} if base is None else split(base, site.specs)
+    if recipe.delta == "scale" and base is not None and factor is not None:
+        return _scaled(site, split(made, asked.specs), std, base, factor)
+    if recipe.delta == "low_rank" and asked.specs != site.specs:
+        parts = split(made, asked.specs)
+        made = torch.cat([_flat_delta(spec, parts) for spec in site.specs], dim=-1)
+    return split(_add(base, std, factor, made), site.specs)  # all tensors in one
+
+
+def _form(spec: WeightSpec, recipe: Recipe) -> str:
+    """Return the kind of delta of one tensor."""
+    if recipe.delta == "scale" and spec.kind != "weight":
+        return "full"
+    if recipe.delta == "low_rank":
+        return "low_rank" if len(factors_of(spec, recipe.rank)) == 2 else "full"
+    return recipe.delta
+
+
+def _factors(spec: WeightSpec, recipe: Recipe) -> tuple[WeightSpec, ...]:
+    form = _form(spec, recipe)
+    if form == "none":
+        return ()
+    if form == "scale":
+        return (WeightSpec(f"{spec.name}.scale", (spec.outputs,), 1, "scale"),)
+    return factors_of(spec, recipe.rank) if form == "low_rank" else (spec,)
+
+
+def _scaled(site: Site, parts: Mapping[str, Tensor], std: Tensor, base: Tensor, factor: Tensor) -> dict[str, Tensor]:
+    """Return the weights of a base with scaled channels; biases and affine maps have a delta of every value."""
+    tensors, stds = split(base, site.specs), split(std, site.specs)
+    for spec in site.specs:
+        own = tensors[spec.name]
+        if spec.name in parts:
+            tensors[spec.name] = _add(own, stds[spec.name], factor, parts[spec.name])
+        else:
+            tensors[spec.name] = own * (1 + factor * _along_outputs(parts[f"{spec.name}.scale"], spec))
+    return tensors
+
+
+def _flat_delta(spec: WeightSpec, parts: Mapping[str, Tensor]) -> Tensor:  # ... N
+    """Return the delta of one tensor, before its scale: as it was made, or the product of its factors."""
+    whole = parts[spec.name] if spec.name in parts else product(parts[f"{spec.name}.A"], parts[f"{spec.name}.B"], spec)
+    return whole.flatten(-len(spec.shape))
+
+
+def _add(base: Tensor | None, std: Tensor, factor: Tensor | None, delta: Tensor) -> Tensor:
+    if base is None or factor is None:
+        return std * delta
+    return torch.addcmul(base, std * factor, delta)
+
+
+def _along_outputs(values: Tensor, spec: WeightSpec) -> Tensor:
+    """View ``(..., Cout)`` so that it multiplies a weight; of a transposed convolution, that is its second axis."""
+    ones = (1,) * (len(spec.shape) - 1)
+    if not spec.transposed:
+        return values.unflatten(-1, (spec.outputs, *ones))
+    groups = spec.transposed
+    values = values.unflatten(-1, (groups, 1, spec.outputs // groups, *ones[1:]))
+    return values.repeat_interleave(spec.shape[0] // groups, -len(spec.shape)).flatten(
+        -len(spec.shape) - 1, -len(spec.shape)
+    )

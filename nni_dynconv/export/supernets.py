@@ -1,0 +1,126 @@
+"""Write and read ``supernet.json`` and ``supernet.safetensors``: the shared checkpoint of multi-trial mode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+import safetensors.torch
+
+from ..codes import dim_of
+from ..controllers import ChunkedController
+from ..errors import ExportError
+from .files import FORMAT, READABLE, describe_controller, write_json, write_tensors
+
+if TYPE_CHECKING:
+    from ..mutator import DynamicWeightMutator
+
+__all__ = ["load_supernet", "save_supernet"]
+
+FORMAT_1 = {"signs": False, "scale_rule": "hyperfan_in", "encoding": "layer_norm"}
+"""The chunked controller of files that do not tell; their deltas are full, and no architecture is encoded."""
+
+
+def save_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
+    """Write a mutator's supernet, controller included, as ``supernet.safetensors``, and what it is beside it.
+
+    Raises
+    ------
+    ExportError
+        The controller does not keep an argument of its constructor.
+    """
+    folder = Path(folder)
+    description = _describe(mutator)
+    folder.mkdir(parents=True, exist_ok=True)
+    choices = {label: list(choice.candidates) for label, choice in mutator.choices.items()}
+    write_json(folder / "supernet.json", {"format": FORMAT, "choices": choices, **description})
+    write_tensors(folder / "supernet.safetensors", mutator.space.state_dict())
+
+
+def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
+    """Read what :func:`save_supernet` wrote into a mutator of the same space, controller, bases and deltas.
+
+    Raises
+    ------
+    ExportError
+        There is no supernet, or one of another space or of other settings; the mutator is as before then.
+    """
+    folder = Path(folder)
+    ours = _describe(mutator)
+    try:
+        written = json.loads((folder / "supernet.json").read_text(encoding="utf-8"))
+        tensors = safetensors.torch.load_file(folder / "supernet.safetensors")
+        if written["format"] not in READABLE:
+            raise ValueError(f"it has format {written['format']}, but this version reads {READABLE}")
+        if written["format"] == 1:
+            ours, theirs = _in_format_1(mutator, ours)
+        else:
+            theirs = {key: written[key] for key in ours}
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise ExportError(
+            f"There is no supernet that can be read in `{folder}`: {type(error).__name__}: {error}\nA one-shot search "
+            f"writes one, and so does `nni_dynconv.export.save_supernet(mutator, folder)`."
+        ) from error
+    shapes = {name: list(one.shape) for name, one in mutator.space.state_dict().items()}
+    _check_same(folder, ours, theirs)
+    _check_same(folder, shapes, {name: list(one.shape) for name, one in tensors.items()})
+    mutator.space.load_state_dict(tensors)
+
+
+def _describe(mutator: DynamicWeightMutator) -> dict[str, Any]:
+    """Return what its tensors do not tell: their meaning depends on it, and their shapes do not."""
+    source = mutator.source
+    sites = {}
+    for row, (name, site) in enumerate(source.sites.items()):
+        recipe = asdict(source.recipes[name])
+        if recipe["delta"] != "low_rank":
+            recipe.pop("rank")  # it says nothing
+        specs = {spec.name: asdict(spec) for spec in site.specs}
+        sites[name] = {"row": row, "recipe": recipe, "op": site.op, "specs": specs}
+    own = {
+        "controller": describe_controller(source.controller),
+        "context_dim": source.context_dim,
+        "architecture_dim": dim_of(source.architecture),
+        "sites": sites,
+    }
+    return json.loads(json.dumps(own))
+
+
+def _in_format_1(mutator: DynamicWeightMutator, ours: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a mutator is, and what a supernet of format 1 is, beside what its tensors tell."""
+    here, there = ours["controller"], ours["controller"]
+    if isinstance(mutator.controller, ChunkedController):
+        own = {name: getattr(mutator.controller, name) for name in FORMAT_1}  # a class of one's own may not take them
+        here, there = ({**here, "args": {**here["args"], **settings}} for settings in (own, FORMAT_1))
+    sites = {name: {**site, "recipe": {**site["recipe"], "delta": "full"}} for name, site in ours["sites"].items()}
+    return {**ours, "controller": here}, {**ours, "controller": there, "architecture_dim": None, "sites": sites}
+
+
+def _check_same(folder: Path, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    found = next(_differences(ours, theirs), None)
+    if found is not None:
+        path, here, there = found
+        raise ExportError(
+            f"The supernet in `{folder}` is of another space or controller: `{path}` is {here} "
+            f"here but {there} there. Delete the folder to make it anew, or use the settings that it was made with."
+        )
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield where two descriptions differ, and what stands there in each."""
+    for key in dict.fromkeys([*ours, *theirs]):
+        here, there, place = ours.get(key), theirs.get(key), f"{path}.{key}".lstrip(".")
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            yield from _differences(here, there, place)
+        elif here != there:
+            yield place, _shown(here, key in ours), _shown(there, key in theirs)
+
+
+def _shown(value: Any, known: bool) -> str:
+    if not known:
+        return "missing"
+    return "given" if isinstance(value, Mapping) else str(value)

@@ -1,0 +1,38 @@
+"""A weight as the product of two thin matrices: which weights are factored, into what, and multiplied again."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from .spec import WeightSpec
+
+__all__ = ["factors_of", "product"]
+
+
+def factors_of(spec: WeightSpec, rank: int) -> tuple[WeightSpec, ...]:
+    """Return ``A (Cout, r)`` and ``B (r, ...)``, which keeps the axes of the kernel; or the tensor itself.
+
+    It stays whole where A and B would be no smaller. So do biases, affine maps and depthwise kernels, whose channels
+    would else share ``r`` kernels.
+
+    Examples
+    --------
+    >>> [one.shape for one in factors_of(WeightSpec("weight", (8, 16, 3, 3), 144), rank=2)]
+    [(8, 2), (2, 16, 3, 3)]
+    >>> [one.shape for one in factors_of(WeightSpec("weight", (64, 1, 5, 5), 25, groups=64), rank=2)]
+    [(64, 1, 5, 5)]
+    """
+    rows, columns = spec.shape[0], math.prod(spec.shape[1:])
+    depthwise = spec.groups > 1 and spec.shape[1:2] == (1,)
+    if spec.kind != "weight" or depthwise or rank * (rows + columns) >= rows * columns:
+        return (spec,)
+    A = WeightSpec(f"{spec.name}.A", (rows, rank), rank)
+    return A, WeightSpec(f"{spec.name}.B", (rank, *spec.shape[1:]), spec.fan_in)
+
+
+def product(A: Tensor, B: Tensor, spec: WeightSpec) -> Tensor:
+    """Return ``A B / sqrt(r)``, ``(..., *shape)``: of unit variance where A and B are."""
+    made = (A * A.shape[-1] ** -0.5) @ B.flatten(1 - len(spec.shape))
+    return made.unflatten(-1, spec.shape[1:])

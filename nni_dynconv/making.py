@@ -1,0 +1,137 @@
+"""Base and delta of all sites of a network: what the controller makes, and the tensors that come out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .controllers import Controller
+from .delta import asked_of, combine
+from .errors import ConfigError
+from .initialisation import base_of, scale_of
+from .recipe import Recipe
+from .spec import Site
+
+__all__ = ["WeightMaker"]
+
+
+class WeightMaker(nn.Module):
+    """Makes the tensors of sites: ``base + scale * factor * delta``, where the controller makes the delta.
+
+    Parameters
+    ----------
+    controller
+        Not yet bound. It is told of what it has to make and of nothing else; where that is nothing, it is left out,
+        and may be ``None``.
+    sites
+        Every place of the network where an op stands.
+    recipes
+        How the weights of each come about. Learned bases start as large as weights without a base; the learned factor
+        of a site with a base and a delta starts at :data:`DELTA`.
+    code_dim
+        Length of the code that weights are made from; ``None`` where they depend on nothing.
+
+    Attributes
+    ----------
+    sites, asked, recipes
+        By name: what the op needs, what the controller is asked for instead, and how the one comes out of the other.
+    """
+
+    DELTA = 0.3
+    controller: Controller | None
+    factors: nn.Parameter | None
+
+    def __init__(
+        self, controller: Controller | None, sites: Sequence[Site], recipes: Sequence[Recipe], code_dim: int | None
+    ):
+        super().__init__()
+        if controller is not None and controller.bound:
+            raise ConfigError(f"This {type(controller).__name__} serves another mutator already. Make one each.")
+        rule = "hyperfan_in" if controller is None else controller.scale_rule
+        self._set_sites(sites, recipes, [scale_of(site, rule) for site in sites])
+        told = self._told(self.asked)
+        self.controller = controller if told else None
+        if self.controller is not None:
+            self.controller.bound = True
+            self.controller.bind(told, code_dim)
+        self.bases = nn.ParameterList(nn.Parameter(base_of(self.sites[name], rule)) for name in self._base_rows)
+        factors = nn.Parameter(torch.full((len(self._factor_rows),), self.DELTA)) if self._factor_rows else None
+        self.register_parameter("factors", factors)
+
+    def _set_sites(self, sites: Sequence[Site], recipes: Sequence[Recipe], scales: Sequence[Tensor]) -> None:
+        self.sites = {site.name: site for site in sites}
+        self.recipes = {site.name: recipe for site, recipe in zip(sites, recipes, strict=True)}
+        self.asked = {name: asked_of(site, self.recipes[name]) for name, site in self.sites.items()}
+        self._rows = {name: row for row, name in enumerate(self.sites)}
+        self._base_rows = _rows(name for name, recipe in self.recipes.items() if recipe.has_base)
+        self._factor_rows = _rows(name for name, recipe in self.recipes.items() if recipe.has_factor)
+        for row, scale in enumerate(scales):
+            self.register_buffer(f"scale_{row}", scale, persistent=False)
+
+    def base_of(self, name: str) -> nn.Parameter | None:
+        """Return the base of a site, flat; ``None`` where it has none."""
+        return self.bases[self._base_rows[name]] if name in self._base_rows else None
+
+    @torch.no_grad()
+    def start_from_bases(self, names: Iterable[str]) -> None:
+        """Let the deltas of some sites start at zero: their factors do."""
+        if self.factors is not None:
+            self.factors[[self._factor_rows[name] for name in names if name in self._factor_rows]] = 0.0
+
+    def make(self, sites: Sequence[Site], code: Tensor | None) -> list[dict[str, Tensor]]:
+        """Make the tensors of some sites.
+
+        Parameters
+        ----------
+        sites
+            Some of the network's; their names are looked up.
+        code
+            Of context and architecture: ``(dim,)`` for one shared set, ``(B, dim)`` for one set a sample, or ``None``.
+
+        Returns
+        -------
+        Tensors by name for each site, ``(*shape)`` or ``(B, *shape)``; what is static has no ``B``.
+        """
+        names = [site.name for site in sites]
+        told = self._told(names)
+        made = self.controller.generate(told, code) if self.controller is not None and told else []
+        deltas = dict(zip((site.name for site in told), made, strict=True))
+        factors = self._factors_of(names)
+        return [self._combine(name, deltas.get(name), factors.get(name)) for name in names]
+
+    def _combine(self, name: str, made: Tensor | None, factor: Tensor | None) -> dict[str, Tensor]:
+        scale = getattr(self, f"scale_{self._rows[name]}")
+        return combine(self.sites[name], self.asked[name], self.recipes[name], made, scale, self.base_of(name), factor)
+
+    def _factors_of(self, names: Sequence[str]) -> dict[str, Tensor]:
+        known = [name for name in names if name in self._factor_rows]
+        if self.factors is None or not known:
+            return {}
+        rows = [self._factor_rows[name] for name in known]
+        return dict(zip(known, self.factors[rows].unbind(), strict=True))
+
+    def _told(self, names: Iterable[str]) -> list[Site]:
+        """Return what the controller is asked for at some sites, without static ones."""
+        return [self.asked[name] for name in names if self.asked[name].specs]
+
+    def _keep(self, names: Sequence[str]) -> None:
+        """Forget all other sites."""
+        scales = [getattr(self, f"scale_{self._rows[name]}") for name in names]
+        bases = [self.bases[self._base_rows[name]] for name in names if name in self._base_rows]
+        factors, told = self._factors_of(names), self._told(names)
+        if self.controller is not None and told:
+            self.controller.select(told)
+        else:
+            self.controller = None
+        for row in range(len(self.sites)):
+            delattr(self, f"scale_{row}")
+        self._set_sites([self.sites[name] for name in names], [self.recipes[name] for name in names], scales)
+        self.bases = nn.ParameterList(bases)
+        learned = self.factors is not None and self.factors.requires_grad
+        self.factors = nn.Parameter(torch.stack(list(factors.values())).detach(), learned) if factors else None
+
+
+def _rows(names: Iterable[str]) -> dict[str, int]:
+    return {name: row for row, name in enumerate(names)}

@@ -1,0 +1,91 @@
+"""Every controller serves a supernet: forward and backward, freezing, a file, `torch.compile`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from spaces import Everything, image, vector
+
+from nni_dynconv import (
+    ChunkedController,
+    CoordinateController,
+    DynamicWeightMutator,
+    ExpertsController,
+    FlatController,
+    GdasSampler,
+    LowRankController,
+    VectorContext,
+    export,
+    load,
+)
+
+CONTROLLERS = {
+    "chunked": ChunkedController,
+    "chunked of version 0.1.0": lambda: ChunkedController(chunk=32, signs=False),
+    "low_rank": lambda: LowRankController(rank=2),
+    "coordinate": CoordinateController,
+    "coordinate, transform": lambda: CoordinateController(nesting="transform"),
+    "flat": FlatController,
+    "experts": ExpertsController,
+}
+
+
+def mutator_with(name, **settings):
+    torch.manual_seed(0)
+    mutator = DynamicWeightMutator(
+        Everything(),
+        sampler=GdasSampler(seed=0),
+        controller=CONTROLLERS[name](),
+        context=VectorContext(5, 8),
+        **settings,
+    )
+    mutator.reset()
+    return mutator
+
+
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_a_step_gives_gradients_to_controller_and_sampler(name):
+    mutator = mutator_with(name)
+    mutator(image(), context=vector()).square().mean().backward()
+    roles = mutator.parameters_by_role()
+    for role in ("controller", "architecture"):
+        assert sum(float(one.grad.abs().sum()) for one in roles[role] if one.grad is not None) > 0, role
+
+
+@pytest.mark.parametrize("name", CONTROLLERS)
+@pytest.mark.parametrize("base", ["none", "learned"])
+def test_a_frozen_network_does_what_the_supernet_does_also_from_a_file(name, base, tmp_path):
+    mutator = mutator_with(name, base=base).eval()
+    sample, x, context = mutator.export(), image(), vector()
+    with mutator.using(sample), torch.no_grad():
+        expected = mutator(x, context=context)
+    frozen = mutator.freeze(sample).eval()
+    export.save(frozen, tmp_path)
+    for network in (frozen, load(tmp_path)):
+        with torch.no_grad():
+            torch.testing.assert_close(network(x, context), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_of_version_0_1_0_has_no_signs_and_its_own_chunk(tmp_path):
+    """That version knew no signs; its default chunk was 32, which its files say."""
+    frozen, x, context = mutator_with("chunked of version 0.1.0").eval().freeze(), image(), vector()
+    export.save(frozen, tmp_path)
+    path = tmp_path / "network.json"
+    description = json.loads(path.read_text())
+    assert description["controller"]["args"].pop("signs") is False
+    description["format"] = 1
+    path.write_text(json.dumps(description))
+    read = load(tmp_path)
+    assert read.source.controller.chunk == 32 != ChunkedController().chunk
+    torch.testing.assert_close(read(x, context), frozen(x, context), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_a_frozen_network_compiles_without_a_graph_break(name):
+    mutator = mutator_with(name).eval()
+    frozen, x, context = mutator.freeze(), image(), vector()
+    compiled = torch.compile(frozen, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, context), frozen(x, context), rtol=1e-4, atol=1e-5)
