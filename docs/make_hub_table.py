@@ -194,6 +194,16 @@ Of each space, random architectures ran forward and backward, were frozen, and g
 """
 
 
+WHY = {
+    "DARTS, width and depth chosen": "A stage's first cell gives another shape than the others. NNI aligns them in its "
+    "supernet by a transformation (`NDSStagePathSampling`) that no network of this space has, and its `freeze` builds "
+    "networks anew: what such a supernet learned could not be carried into one.",
+    "NasBench101": "NNI has no supernet of it either (`NasBench101Cell.forward` raises). The output's channels are "
+    "divided among the vertices that lead to it, so that the channels of every vertex, and the sizes of its operator's "
+    "weights, depend on the whole graph; vertices that lead nowhere are cut away.",
+}
+
+
 CHOICE = """By default convolutions that the search decides about are lifted, and nothing else is chosen: those in
 candidates of a `LayerChoice`, and those with `nni.choice` arguments. Of AutoFormer, which has one
 convolution, every module was chosen. Chosen, and still not lifted:
@@ -204,7 +214,7 @@ def write(rows: dict[str, Row], output: Path) -> None:
     """Write the page."""
     lines = [describe(name, CASES[name], row) for name, row in rows.items()]
     sizes = [f"- {name}: `{_call(CASES[name])}`, images of {CASES[name].size}x{CASES[name].size}" for name in rows]
-    reasons = [f"- {name}: {row.refused}" for name, row in rows.items() if row.refused]
+    reasons = [f"- {name}: {row.refused} {WHY[name]}" for name, row in rows.items() if row.refused]
     kept = [f"- {name}: {_reasons(row)}" for name, row in rows.items() if _reasons(row)]
     parts = [
         HEAD + "\n".join(lines),

@@ -1,12 +1,14 @@
 """What is broken in NNI 3.0 on today's Python, torch and Lightning, each with how to see it.
 
-Nothing happens on import. ``nni_dynconv.nas`` calls all but :func:`mend_resume`, which is the tuner's.
+Nothing happens on import. ``nni_dynconv.nas`` calls all but :func:`mend_resume`, which is the tuner's, and
+:func:`mend_proxyless`, which is the supernet's.
 
 1. Import order (:func:`load_nni_nas`). ``import nni.nas.oneshot.pytorch.strategy`` before ``nni.nas.strategy`` goes
    round in a circle, and NNI's one-shot strategies silently become ``ImportFailedStrategy``. See it: import both in
    that order, then look at ``nni.nas.strategy.DARTS``.
 2. Import noise (:func:`load_nni_nas`). ``import nni.nas.nn.pytorch`` warns that it does not know torch's newer
    classes (``Buffer``, ``LinearCrossEntropyOptions``). See it: ``python -W error -c "import nni.nas.nn.pytorch"``.
+   And ``gym``, where NNI's ENAS finds it, prints that it is no longer maintained.
 3. Resumed experiments (:func:`mend_resume`). A trial that was interrupted runs again as soon as ``nnictl resume``
    starts. When it ends before the tuner has loaded, NNI's dispatcher drops its result ("Find unknown job parameter
    id"); it also takes parameter id 0 for one of the earlier run, and dies of ``KeyError: 0``. See it: resume an
@@ -25,10 +27,17 @@ Nothing happens on import. ``nni_dynconv.nas`` calls all but :func:`mend_resume`
    ``Classification`` and a ``SequentialExecutionEngine``.
 8. Grid search (:func:`mend_grid`). All models of a ``RawFormatModelSpace`` share one sample, which is empty when the
    first one runs: "Label ... is missing from sample". See it: ``GridSearch`` with a ``SequentialExecutionEngine``.
-9. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``.
+9. Half a mutation (:func:`mend_mutation`). NNI's one-shot strategies replace modules one by one; where one is refused,
+   the space stays half changed. See it: ``DARTS().mutate_model(space)`` where a later module is refused.
+10. Proxyless (:func:`mend_proxyless`). Its backward runs the candidates that its forward did not, when what was set up
+    around the forward, such as a scope, is gone. See it: print ``_current_graph_task_id()`` in a candidate.
+11. Constraints (:func:`mend_constraints`). A module that registers nothing but constraints cannot be frozen: "freeze()
+    must be implemented". See it: freeze a space that calls ``self.add_mutable(ExpressionConstraint(...))``.
+12. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``.
    The package asks for ``setuptools<81``; nothing is done here.
 """
 
+import contextlib
 import copy
 import functools
 import logging
@@ -40,10 +49,13 @@ from typing import Any
 __all__ = [
     "load_nni_nas",
     "mend_checkpoints",
+    "mend_constraints",
     "mend_enas",
     "mend_evaluator",
     "mend_freeze",
     "mend_grid",
+    "mend_mutation",
+    "mend_proxyless",
     "mend_resume",
 ]
 
@@ -52,6 +64,10 @@ def load_nni_nas() -> None:
     """Import ``nni.nas`` in the order that works, without its noise."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        with contextlib.suppress(ImportError):
+            from gym_notices import notices
+
+            notices.notices.clear()
         import nni.nas.strategy
         import nni.nas.nn.pytorch  # noqa: F401 (the order is the point)
 
@@ -84,6 +100,26 @@ def mend_checkpoints() -> None:
         return torch.load(str(found), map_location=self._map_location, weights_only=False)
 
     serializer.TorchSerializer.load = load
+
+
+def mend_constraints() -> None:
+    """Let NNI's modules, in this process, be frozen where all that they register themselves are constraints."""
+    from nni.mutable import MutableAnnotation
+    from nni.nas.nn.pytorch.base import MutableModule, recursive_freeze
+
+    freeze_without = MutableModule.freeze
+
+    @functools.wraps(freeze_without)
+    def freeze(self: Any, sample: dict[str, Any]) -> Any:
+        if not self.mutables or not all(isinstance(one, MutableAnnotation) for one in self.mutables):
+            return freeze_without(self, sample)
+        self.validate(sample)
+        frozen, copied = recursive_freeze(self, sample, include_root=False)
+        frozen = frozen if copied else copy.deepcopy(frozen)
+        frozen._mutables = []  # nothing is left to be chosen
+        return frozen
+
+    MutableModule.freeze = freeze
 
 
 def mend_enas() -> None:
@@ -140,6 +176,47 @@ def mend_grid() -> None:
         return freeze_shared(self, copy.deepcopy(sample))
 
     RawFormatModelSpace.freeze = freeze
+
+
+def mend_mutation() -> None:
+    """Let a space that an NNI strategy, in this process, refuses to mutate stay as it was."""
+    from nni.nas.nn.pytorch import ModelSpace
+    from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
+
+    mutate_in_place = OneShotStrategy.mutate_model
+
+    @functools.wraps(mutate_in_place)
+    def mutate_model(self: Any, model: Any) -> Any:
+        modules = model.modules() if isinstance(model, ModelSpace) else ()
+        before = [(module, dict(module._modules)) for module in modules]
+        try:
+            return mutate_in_place(self, model)
+        except Exception:
+            for module, children in before:
+                module._modules = children
+            raise
+
+    OneShotStrategy.mutate_model = mutate_model
+
+
+def mend_proxyless(keeping: Callable[..., Any]) -> None:
+    """Let NNI's Proxyless, in this process, run a candidate in its backward as it would have in its forward.
+
+    Parameters
+    ----------
+    keeping
+        ``keeping(run, module)``, called in the forward with what runs a candidate of a module, returns what the
+        backward calls instead.
+    """
+    from nni.nas.oneshot.pytorch.supermodule.proxyless import _ProxylessFunction
+
+    forward_alone = _ProxylessFunction.forward
+
+    @functools.wraps(forward_alone)
+    def forward(ctx: Any, run: Any, *arguments: Any) -> Any:
+        return forward_alone(ctx, keeping(run, run.__self__), *arguments)
+
+    _ProxylessFunction.forward = staticmethod(forward)
 
 
 def mend_resume() -> None:

@@ -4,7 +4,9 @@ from . import compat
 
 compat.load_nni_nas()
 compat.mend_checkpoints()
+compat.mend_constraints()
 compat.mend_enas()
 compat.mend_evaluator()
 compat.mend_freeze()
 compat.mend_grid()
+compat.mend_mutation()

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
-from nni.mutable import Categorical, Mutable
+from nni.mutable import Categorical, Constraint, Mutable, MutableAnnotation
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, Repeat
 from nni.nas.nn.pytorch.base import recursive_freeze
 from nni.nas.nn.pytorch.cell import preprocess_cell_inputs
@@ -27,7 +27,7 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import (
 )
 from torch import Tensor, nn
 
-from . import scope
+from . import compat, scope
 from .errors import SpaceError
 from .mixture import mix, run_mixture
 from .ops import DynamicOp
@@ -35,7 +35,9 @@ from .ops.choices import ChoiceOp
 from .scope import Gate
 from .source import NAME
 
-__all__ = ["alive_ops", "check_supported", "is_supernet", "mutate", "name_sites"]
+__all__ = ["Around", "alive_ops", "check_supported", "freeze", "is_supernet", "mutate", "name_sites"]
+
+compat.mend_proxyless(scope.keeping)  # its candidates run in a backward, where no scope is open
 
 
 def gate(module: nn.Module, label: str) -> Gate | None:
@@ -202,8 +204,13 @@ class _Builder(OneShotStrategy):
 
 
 def _keep(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> bool:
-    """Tell NNI to leave alone what reads the scope itself."""
-    return isinstance(module, ChoiceOp)
+    """Tell NNI to leave alone what reads the scope itself, and what only puts constraints on the choices of others."""
+    return isinstance(module, ChoiceOp) or (bool(getattr(module, "mutables", [])) and not _own_choices(module))
+
+
+def _own_choices(module: nn.Module) -> list[Mutable]:
+    """Return what a module itself chooses by; constraints choose nothing."""
+    return [one for one in getattr(module, "mutables", []) if not isinstance(one, MutableAnnotation)]
 
 
 def mutate(space: ModelSpace) -> None:
@@ -218,6 +225,13 @@ def mutate(space: ModelSpace) -> None:
         _Builder().mutate_model(space)
     except (TypeError, ValueError) as error:
         raise SpaceError(f"{type(space).__name__} cannot be made a supernet: {error}") from error
+
+
+def freeze(space: ModelSpace, sample: Mapping[str, Any]) -> nn.Module:
+    """Return one architecture of a space, of a supernet with its modules, also where the space's class builds anew."""
+    if any(isinstance(module, (BaseSuperNetModule, ChoiceOp)) for module in space.modules()):
+        return recursive_freeze(space, dict(sample), include_root=False)[0]
+    return space.freeze(sample)
 
 
 def is_supernet(space: nn.Module) -> bool:
@@ -235,6 +249,7 @@ def check_supported(space: ModelSpace, gradient: bool, mixes: bool) -> None:
     mixes
         A forward runs all candidates at once (DARTS).
     """
+    _check_whole(space, mixes)
     for name, module in space.named_modules():
         if isinstance(module, InputChoice) and module.reduction == "none":
             _refuse(name, "`InputChoice` with `reduction='none'`", "any sampler")
@@ -242,14 +257,33 @@ def check_supported(space: ModelSpace, gradient: bool, mixes: bool) -> None:
             _refuse(name, "`InputChoice` with `reduction='concat'`", "a sampler that mixes all inputs (DARTS)")
         if mixes and isinstance(module, ChoiceOp):
             _refuse(name, f"`{module.op}` with `nni.choice` arguments", "a sampler that mixes all candidates (DARTS)")
-        if not gradient or isinstance(module, ChoiceOp):
+        if not gradient or module is space or isinstance(module, ChoiceOp):
             continue
         depth = getattr(module, "depth_choice", None)
         if isinstance(module, Repeat) and not isinstance(depth, (int, Categorical)):
             _refuse(name, "`Repeat` with an expression as its depth", "samplers that learn by gradient (DARTS, GDAS)")
-        own = list(getattr(module, "mutables", []))
-        if own and not isinstance(module, (LayerChoice, InputChoice, Repeat, Cell, PathSamplingCell)):
+        primitive = isinstance(module, (LayerChoice, InputChoice, Repeat, Cell, PathSamplingCell))
+        if _own_choices(module) and not primitive:
             _refuse(name, f"`{type(module).__name__}` with `nni.choice` arguments", "samplers that learn by gradient")
+
+
+def _check_whole(space: ModelSpace, mixes: bool) -> None:
+    """Refuse constraints that a mixture cannot keep, and choices that the space itself makes where it is built."""
+    constraints = [label for label, one in space.simplify().items() if isinstance(one, Constraint)]
+    if mixes and constraints:
+        raise SpaceError(
+            f"Constraint `{constraints[0]}` is not supported by a sampler that mixes all candidates (DARTS): the "
+            f"mixture has what the constraint forbids. Take another sampler."
+        )
+    inside = [one for module in space.modules() if module is not space for one in _own_choices(module)]
+    known = {label for one in inside for label in one.simplify()}
+    alone = [label for one in _own_choices(space) for label in one.simplify() if label not in known]
+    if alone:
+        raise SpaceError(
+            f"Label `{alone[0]}` is chosen by {type(space).__name__} itself (`add_mutable`), where it builds its "
+            f"modules, and a supernet is built once. Let a module inside choose by it, or lift each architecture by "
+            f"itself: `lift(space).freeze(sample).mutator()`."
+        )
 
 
 def _refuse(name: str, what: str, whom: str) -> None:
@@ -257,6 +291,19 @@ def _refuse(name: str, what: str, whom: str) -> None:
 
 
 # Sites
+
+
+class Around(ModelSpace):
+    """A space without choices, around a plain module; sites are named as in that module."""
+
+    network: nn.Module
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.network(*inputs, **options)
 
 
 def name_sites(network: nn.Module) -> list[DynamicOp]:
@@ -276,7 +323,8 @@ def name_sites(network: nn.Module) -> list[DynamicOp]:
         for name, child in _children(module):
             visit(child, name if name.startswith("/") else f"{path}.{name}".lstrip("."))
 
-    visit(network, "")
+    inside = network.network if isinstance(network, Around) else network
+    visit(network if isinstance(inside, (DynamicOp, ChoiceOp)) else inside, "")
     for op, name in ops.items():
         op.site = name.removeprefix("/")
     return list(ops)

@@ -9,22 +9,31 @@ import sys
 from pathlib import Path
 
 import pytest
+from spaces import CHANNELS, conv, image, vector
 
 from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import nni
 import torch
-from nni.mutable.exception import SampleMissingError
+from nni.mutable import ExpressionConstraint
+from nni.mutable.exception import ConstraintViolation, SampleMissingError
 from nni.nas.evaluator.pytorch import Classification, Lightning
 from nni.nas.evaluator.pytorch import DataLoader as NniDataLoader
 from nni.nas.execution import SequentialExecutionEngine
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableModule
 from nni.nas.oneshot.pytorch.sampling import EnasLightningModule
+from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
+from nni.nas.oneshot.pytorch.supermodule import proxyless as proxyless_module
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
 from nni.nas.space import RawFormatModelSpace
-from nni.nas.strategy import ENAS, GridSearch, Random, RandomOneShot, RegularizedEvolution
+from nni.nas.strategy import DARTS, ENAS, GridSearch, Proxyless, Random, RandomOneShot, RegularizedEvolution
 from nni.nas.utils.serializer import TorchSerializer
 from pytorch_lightning import LightningModule, Trainer
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
+
+from nni_dynconv import DynamicConv2d, DynamicWeightMutator, VectorContext, scope
+from nni_dynconv.errors import ScopeError
 
 RESUMED = """
 import sys
@@ -80,6 +89,7 @@ def test_nnis_strategies_are_there_in_the_right_order_of_imports_only(before, na
 def test_importing_nni_nas_through_the_package_is_quiet():
     noisy, quiet = (run(f"import {name}").stderr for name in ("nni.nas.nn.pytorch", "nni_dynconv.nas"))
     assert "is found to be not a nn.Module" in noisy and "is found to be not a nn.Module" not in quiet
+    assert "Gym has been unmaintained" not in quiet
 
 
 # What follows is mended where `nni_dynconv.nas` is imported, as it is here; NNI's own is what a mend wraps.
@@ -201,6 +211,192 @@ def test_each_model_of_a_grid_has_its_own_sample(monkeypatch):
     without_the_mend(monkeypatch, RawFormatModelSpace, "freeze")
     with pytest.raises(SampleMissingError, match="Label op is missing from sample"):
         models_of(GridSearch())
+
+
+# Constraints
+
+
+class Constrained(ModelSpace):
+    def __init__(self):
+        super().__init__()
+        self.op = LayerChoice([nn.Identity(), nn.ReLU()], label="op")
+        self.add_mutable(ExpressionConstraint(self.op.choice < 1, label="size"))
+
+
+class Linked(Constrained):
+    def __init__(self):
+        super().__init__()
+        self.inner = Holder(self.op.choice)
+
+
+class Holder(MutableModule):
+    """Has nothing inside that is chosen."""
+
+    def __init__(self, choice):
+        super().__init__()
+        self.linear = nn.Linear(1, 1)
+        self.add_mutable(ExpressionConstraint(choice < 2, label="inner"))
+
+
+def test_a_module_that_registers_only_constraints_freezes_with_its_weights(monkeypatch):
+    space = Linked()
+    frozen = space.freeze({"op": 0})
+    assert isinstance(frozen.op, nn.Identity) and not frozen.simplify() and space.simplify()
+    assert frozen.inner is not space.inner and torch.equal(frozen.inner.linear.weight, space.inner.linear.weight)
+    with pytest.raises(ConstraintViolation):
+        space.freeze({"op": 1})
+    without_the_mend(monkeypatch, MutableModule, "freeze")
+    with pytest.raises(NotImplementedError, match="freeze.. must be implemented"):
+        space.freeze({"op": 0})
+
+
+# Half a mutation
+
+
+class Refused(ModelSpace):
+    """The second module is one that NNI's strategies refuse; the first has been replaced by then."""
+
+    def __init__(self):
+        super().__init__()
+        self.op = LayerChoice([nn.Identity(), nn.ReLU()], label="op")
+        self.norm = MutableBatchNorm2d(nni.choice("width", [2, 4]), momentum=nni.choice("momentum", [0.1, 0.2]))
+
+
+def test_a_space_that_is_refused_stays_as_it_was(monkeypatch):
+    space = Refused()
+    before = dict(space.named_modules())
+    with pytest.raises(TypeError, match="dangling mutables"):
+        DARTS(mutation_hooks=[refuse_norms]).mutate_model(space)
+    after = dict(space.named_modules())
+    assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
+    DARTS().mutate_model(space)
+    without_the_mend(monkeypatch, OneShotStrategy, "mutate_model")
+    space = Refused()
+    with pytest.raises(TypeError, match="dangling mutables"):
+        DARTS(mutation_hooks=[refuse_norms]).mutate_model(space)
+    assert type(space.op) is not LayerChoice
+
+
+def refuse_norms(module, name, memo, mutate_kwargs):
+    if isinstance(module, MutableBatchNorm2d):
+        raise TypeError("dangling mutables")
+
+
+# Proxyless
+
+
+class Planted(ModelSpace):
+    """A stem, a choice among dynamic convolutions and a skip, and what is summed as its loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = DynamicConv2d(1, CHANNELS, 1)
+        self.op = LayerChoice([conv(3), conv(5), nn.Identity()], label="op")
+
+    def forward(self, x):
+        return self.op(self.stem(x))
+
+
+class Codes(VectorContext):
+    """Counts how often contexts are encoded."""
+
+    calls = 0
+
+    def forward(self, context):
+        self.calls += 1
+        return super().forward(context)
+
+
+def proxyless(context=True):
+    torch.manual_seed(0)
+    mutator = DynamicWeightMutator(Planted(), sampler=False, context=Codes(5, 8) if context else None)
+    Proxyless().mutate_model(mutator.space)
+    return mutator, mutator.space.op
+
+
+def by_hand(mutator, layer, x, c, weight):
+    """The gradient of `(weight * y).sum()` for the logits: `sum_k dL/dg_k p_k (delta_ik - p_i)`."""
+    with torch.no_grad(), mutator.using({"op": 0}, context=c):
+        stem = mutator.space.stem(x)
+        gates = torch.stack([(layer[name](stem) * weight).sum() for name in layer.names])
+        share = layer._arch_alpha.softmax(-1)
+    return share * (gates - (gates * share).sum())
+
+
+def draw(layer, number):
+    layer._sample_idx, layer._sampled = number, number
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_proxyless_learns_by_candidates_that_only_its_backward_runs(number):
+    mutator, layer = proxyless()
+    draw(layer, number)
+    x, c, weight = image(), vector(), torch.randn(3, CHANNELS, 6, 6)
+    (mutator(x, context=c) * weight).sum().backward()
+    assert mutator.context.calls == 1
+    torch.testing.assert_close(layer._arch_alpha.grad, by_hand(mutator, layer, x, c, weight))
+
+
+def test_proxyless_runs_no_candidate_with_the_context_of_an_older_step():
+    mutator, layer = proxyless()
+    weight = torch.randn(3, CHANNELS, 6, 6)
+    for step in range(3):  # each candidate is drawn once, and was seen with another context before
+        draw(layer, step)
+        mutator.zero_grad()
+        x, c = image(seed=step), vector(seed=step)
+        (mutator(x, context=c) * weight).sum().backward()
+        torch.testing.assert_close(layer._arch_alpha.grad, by_hand(mutator, layer, x, c, weight))
+
+
+def test_two_forwards_of_proxyless_before_one_backward_keep_their_own_contexts():
+    mutator, layer = proxyless()
+    weight, total, expected = torch.randn(3, CHANNELS, 6, 6), 0, 0
+    for step in range(2):
+        draw(layer, step)
+        x, c = image(seed=step), vector(seed=step)
+        total = total + (mutator(x, context=c) * weight).sum()
+        expected = expected + by_hand(mutator, layer, x, c, weight)
+    total.backward()
+    torch.testing.assert_close(layer._arch_alpha.grad, expected)
+
+
+def test_proxyless_keeps_contexts_that_samples_share():
+    mutator, layer = proxyless()
+    draw(layer, 0)
+    x, c, index, weight = image(4), vector(2), torch.tensor([1, 0, 1, 1]), torch.randn(4, CHANNELS, 6, 6)
+    (mutator(x, context=c, index=index) * weight).sum().backward()
+    torch.testing.assert_close(layer._arch_alpha.grad, by_hand(mutator, layer, x, c[index], weight))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_proxyless_inside_activation_checkpointing_gives_the_same_gradient(reentrant):
+    mutator, layer = proxyless()
+    draw(layer, 1)
+    forward = layer.forward
+    layer.forward = lambda x: checkpoint(forward, x, use_reentrant=reentrant)
+    x, c, weight = image(), vector(), torch.randn(3, CHANNELS, 6, 6)
+    (mutator(x, context=c) * weight).sum().backward()
+    del layer.forward
+    torch.testing.assert_close(layer._arch_alpha.grad, by_hand(mutator, layer, x, c, weight))
+
+
+def test_a_candidate_that_fails_in_the_backward_of_proxyless_leaves_no_scope_open():
+    mutator, layer = proxyless()
+    draw(layer, 2)
+    y = mutator(image(), context=vector())
+    layer[0].forward = lambda x: scope.current().weights("nowhere")
+    with pytest.raises(ScopeError, match="Site `nowhere` is none of"):
+        y.sum().backward()
+    assert scope.current() is None
+
+
+def test_without_the_mend_proxyless_finds_no_weights_in_its_backward(monkeypatch):
+    without_the_mend(monkeypatch, proxyless_module._ProxylessFunction, "forward")
+    mutator, layer = proxyless()
+    draw(layer, 2)
+    y = mutator(image(), context=vector())
+    with pytest.raises(ScopeError, match="has no weights"):
+        y.sum().backward()
 
 
 def test_nnictl_needs_pkg_resources_which_the_package_asks_for(monkeypatch):

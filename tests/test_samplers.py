@@ -16,6 +16,15 @@ class TestRandom(SamplerSuite):
     def make(self, seed):
         return RandomSampler(seed)
 
+    @pytest.mark.parametrize("reward", [float("nan"), float("inf"), -float("inf")])
+    def test_an_architecture_whose_reward_is_not_finite_is_not_the_best(self, reward):
+        """The first that had none used to be it, whatever came after."""
+        sampler = self._bound()
+        worst, best = self._all_samples()[:2]
+        sampler.observe(worst, reward)
+        sampler.observe(best, -0.1)
+        assert sampler.best() == best
+
 
 class TestEnas(SamplerSuite):
     def make(self, seed):
@@ -30,6 +39,16 @@ class TestEnas(SamplerSuite):
             sampler.observe(sample, sum(sample[label] == good[label] for label in good))
         assert float(sampler.log_prob(good).detach()) > before
 
+    @pytest.mark.parametrize("reward", [float("nan"), float("inf"), -float("inf")])
+    def test_a_reward_that_is_not_finite_teaches_nothing(self, reward):
+        """One of a diverged loss used to end the search: no draw was possible any more."""
+        taught, spared = self._bound(), self._bound()
+        for sampler, rewards in ((taught, (1.0, reward, 2.0)), (spared, (1.0, 2.0))):
+            for one in rewards:
+                sampler.observe({"first": "b", "inputs": [0, 2], "depth": 2}, one)
+        assert torch.equal(taught.probabilities("first"), spared.probabilities("first"))
+        assert taught.sample() == spared.sample()
+
     def test_the_scale_of_the_reward_does_not_matter(self):
         found = []
         for scale in (1.0, 1e-4):
@@ -39,6 +58,17 @@ class TestEnas(SamplerSuite):
                 sampler.observe(sample, scale * (sample["first"] == "b"))
             found.append(sampler.probabilities("first"))
         torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
+
+    def test_the_weight_of_the_entropy_goes_from_start_to_end_in_a_line(self):
+        sampler = EnasSampler(0, entropy_weight=0.1, entropy_weight_end=0.02)
+        found = []
+        for progress in (0.0, 0.5, 1.0):
+            sampler.anneal(progress)
+            found.append(sampler.entropy_weight)
+        assert found == pytest.approx([0.1, 0.06, 0.02])
+        sampler = EnasSampler(0, entropy_weight=0.1)
+        sampler.anneal(1.0)
+        assert sampler.entropy_weight == 0.1
 
 
 class TestDarts(SamplerSuite):
@@ -109,6 +139,18 @@ def test_a_planted_best_is_found_by_rewards_from_9_of_10_seeds(make):
             sampler.observe(sample, reward + 0.3 * float(torch.randn((), generator=noise)))
         found += sampler.best() == best
     assert found >= 9
+
+
+def test_the_first_reward_is_its_own_average_and_so_teaches_nothing():
+    """What rounding left of its distance from the average used to count as a whole one."""
+    chances = []
+    for reward in (0.1, 0.7, 12345.6789):
+        sampler = EnasSampler(0, entropy_weight=0.0)
+        sampler.bind({"op": Choice("op", ("a", "b"))})
+        before = sampler.probabilities("op")
+        sampler.observe({"op": "a"}, reward)
+        chances.append(torch.equal(sampler.probabilities("op"), before))
+    assert all(chances)
 
 
 class TestChoices:

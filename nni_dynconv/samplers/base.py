@@ -11,12 +11,15 @@ from nni.nas.space import MutationSampler
 from torch import Tensor, nn
 
 from ..errors import SampleError
-from .choices import Choice
+from .choices import Choice, Choices
+from .constrained import TRIES, most_probable
 
 __all__ = ["Sampler", "Walk"]
 
 Walk = Generator[Tensor, int, None]
 """Yields the logits of each label's candidates, ``(n,)``, in the order of the labels, and is sent the chosen number."""
+
+WAY_OUT = "Loosen it, or choose by one label among the combinations that are allowed."
 
 
 class Sampler(nn.Module, MutationSampler, ABC):
@@ -43,11 +46,10 @@ class Sampler(nn.Module, MutationSampler, ABC):
             self.generator.seed()
         else:
             self.generator.manual_seed(seed)
-        self.choices: dict[str, Choice] = {}
-        self._walk: Walk | None = None
-        self._logits: Tensor | None = None
+        self.choices = Choices()
         self._target: dict[str, Any] | None = None
         self._greedy = False
+        self.settled: dict[str, Any] | None = None
 
     # What a sampler is
 
@@ -64,7 +66,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
         return None
 
     def observe(self, sample: Mapping[str, Any], reward: float) -> None:
-        """Learn from the result of one sample; higher rewards are better."""
+        """Learn from the result of one sample: higher rewards are better, one that is not finite teaches nothing."""
 
     def anneal(self, progress: float) -> None:
         """Take note of how far the search is, from 0 to 1."""
@@ -86,16 +88,52 @@ class Sampler(nn.Module, MutationSampler, ABC):
         if self.choices and dict(choices) != self.choices:
             raise SampleError(f"{type(self).__name__} serves {list(self.choices)} already. Make one sampler a space.")
         if not self.choices:
-            self.choices = dict(choices)
+            self.choices = choices if isinstance(choices, Choices) else Choices(choices)
             self.prepare()
 
     def sample(self) -> dict[str, Any]:
-        """Draw one architecture."""
-        return self._follow(self._draw)
+        """Draw one architecture: again, where it breaks a constraint of the space.
+
+        Raises
+        ------
+        SampleError
+            A thousand draws in a row broke one.
+        """
+        for _ in range(TRIES):
+            drawn = self._follow(self._draw)
+            broken = self.choices.broken(drawn)
+            if broken is None:
+                return drawn
+        raise SampleError(f"{TRIES} draws in a row broke a constraint of the space, the last one {broken}. {WAY_OUT}")
 
     def best(self) -> dict[str, Any]:
-        """Return the architecture that it would choose now: the most probable candidate at each step."""
-        return self._follow(lambda label, logits: int(logits.argmax()))
+        """Return the architecture that it would choose now: the most probable candidate at each step.
+
+        Where that breaks a constraint of the space: the next most probable architecture that does not.
+
+        Raises
+        ------
+        SampleError
+            None was found.
+        """
+        with torch.no_grad():
+            best = most_probable(self._follow, self.choices)
+        if best is None:
+            raise SampleError(f"No architecture was found that keeps {list(self.choices.constraints)}. {WAY_OUT}")
+        return best
+
+    def settle(self, sample: Mapping[str, Any] | None) -> None:
+        """Let ``mutator.export()`` give this architecture instead of :meth:`best`, until told otherwise.
+
+        What compares architectures after a search, by more than the sampler knows, says so here.
+
+        Parameters
+        ----------
+        sample
+            The architecture; ``None`` leaves the word to :meth:`best` again.
+        """
+        # plain strings for NNI's labels, which `torch.load` refuses: this is part of a saved state
+        self.settled = None if sample is None else {str(label): value for label, value in sample.items()}
 
     def probabilities(self, label: str) -> Tensor:
         """Return the probability of each candidate, ``(n,)``.
@@ -114,7 +152,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
         return found[label]
 
     def log_prob(self, sample: Mapping[str, Any]) -> Tensor:
-        """Return the log-probability of a sample, a scalar with gradient."""
+        """Return the log-probability of a sample before constraints, a scalar with gradient."""
         return self._evaluate(sample)[0]
 
     def entropy(self, sample: Mapping[str, Any]) -> Tensor:
@@ -169,47 +207,49 @@ class Sampler(nn.Module, MutationSampler, ABC):
 
     def mutation_start(self, mutator: Any, model: Any) -> None:
         self._check_bound()
-        self._target = self.best() if self._greedy else None
-        self._walk = self.walk()
-        self._logits = next(self._walk, None)
+        self._target = (self.settled or self.best()) if self._greedy else self.sample()
 
     def choice(self, candidates: list[Any], mutator: Any, model: Any, index: int) -> Any:
         """Answer NNI's ``Mutator.choice``: the label at hand is the one of the same number."""
+        assert self._target is not None, "choice() outside of a mutation"
         label = list(self.choices)[index]
-        assert self._walk is not None and self._logits is not None, "choice() outside of a mutation"
-        if self._target is None:
-            number = self._draw(label, self._logits)
-        else:
-            number = self.choices[label].index(self._target[label])
-        try:
-            self._logits = self._walk.send(number)
-        except StopIteration:
-            self._logits = None
-        return candidates[number]
+        return candidates[self.choices[label].index(self._target[label])]
 
     def mutation_end(self, mutator: Any, model: Any) -> None:
-        self._walk = self._logits = self._target = None
+        self._target = None
         self._greedy = False
 
     # State: parameters, and where the generator is
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"generator": self.generator.get_state(), **self.memory()}
+        return {"settled": self.settled, **self.draw_state(), **self.memory()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        self.generator.set_state(state.pop("generator"))
+        self.settled = state.pop("settled", None)
+        self.set_draw_state({name: state.pop(name) for name in self.draw_state()})
         self.remember(state)
 
+    def draw_state(self) -> dict[str, Any]:
+        """Return all that the coming draws depend on besides parameters: the generator's state, and what else there is.
+
+        Processes that search together exchange it before each draw.
+        """
+        return {"generator": self.generator.get_state()}
+
+    def set_draw_state(self, state: Mapping[str, Any]) -> None:
+        """Draw from here on as the sampler whose :meth:`draw_state` this is."""
+        self.generator.set_state(state["generator"])
+
     def memory(self) -> dict[str, Any]:
-        """Return what is neither parameter nor buffer: numbers, strings, lists and tensors."""
+        """Return what else is neither parameter nor buffer: numbers, strings, lists and tensors."""
         return {}
 
     def remember(self, memory: dict[str, Any]) -> None:
         """Restore what :meth:`memory` gave."""
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_walk": None, "_logits": None}
+        state = dict(self.__dict__)
         state["generator"] = self.generator.get_state()  # a generator can be neither copied nor pickled
         return state
 

@@ -1,18 +1,21 @@
-"""Labels and candidates of a space, read off NNI's own ``simplify()``; no network and no torch."""
+"""Labels, candidates and constraints of a space, read off NNI's own ``simplify()``; no network."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from nni.mutable import Categorical, CategoricalMultiple, Mutable
+import torch
+from nni.mutable import Categorical, CategoricalMultiple, Constraint, Mutable, MutableAnnotation
+from torch import Tensor
 
 from ..errors import SampleError, SpaceError, did_you_mean
 
-__all__ = ["Choice", "check_sample", "choices_of"]
+__all__ = ["Choice", "Choices", "check_sample", "choices_of"]
 
 MOST_CANDIDATES = 4096
 
@@ -54,16 +57,71 @@ class Choice:
             f"Label `{self.label}` has no candidate {value!r}.{did_you_mean(value, map(str, self.candidates))}"
         )
 
+    @cached_property
+    def _rows(self) -> list[list[float]]:
+        if self.inputs is None:
+            return [[float(row == column) for column in range(len(self))] for row in range(len(self))]
+        return [[float(one in subset) for one in range(self.inputs)] for subset in self.candidates]
 
-def choices_of(space: Mutable) -> dict[str, Choice]:
-    """Return the choices of a model space, by label.
+    @property
+    def members(self) -> Tensor:  # candidates n
+        """Which inputs each candidate of an ``InputChoice`` holds; of other choices, one-hot rows.
+
+        Examples
+        --------
+        >>> Choice("inputs", ([0, 1], [0, 2]), inputs=3).members
+        tensor([[1., 1., 0.],
+                [1., 0., 1.]])
+        """
+        return torch.tensor(self._rows)
+
+    def shares_of(self, value: Any) -> Tensor:  # n
+        """Return the shares of one candidate: one-hot; the inputs that are chosen, for an ``InputChoice``.
+
+        Examples
+        --------
+        >>> Choice("op", ("a", "b", "c")).shares_of("b")
+        tensor([0., 1., 0.])
+        >>> Choice("inputs", ([0, 1], [0, 2], [1, 2]), inputs=3).shares_of([0, 2])
+        tensor([1., 0., 1.])
+        """
+        return torch.tensor(self._rows[self.index(value)])
+
+
+class Choices(dict[str, Choice]):
+    """Choices by label, with NNI's constraints on what they may be together.
+
+    Examples
+    --------
+    >>> import nni
+    >>> from nni.mutable import ExpressionConstraint, MutableList
+    >>> width, depth = nni.choice("width", [8, 16]), nni.choice("depth", [1, 2])
+    >>> choices = choices_of(MutableList([width, depth, ExpressionConstraint(width * depth < 32, label="size")]))
+    >>> list(choices), choices.broken({"width": 16, "depth": 1}), choices.broken({"width": 16, "depth": 2}).label
+    (['width', 'depth'], None, 'size')
+    """
+
+    def __init__(self, choices: Mapping[str, Choice] | None = None, constraints: Sequence[Constraint] = ()):
+        super().__init__(choices or {})
+        self.constraints = tuple(constraints)
+
+    def broken(self, sample: Mapping[str, Any]) -> Constraint | None:
+        """Return a constraint that a sample breaks, if there is one."""
+        return next((one for one in self.constraints if not one.contains(dict(sample))), None)
+
+
+def choices_of(space: Mutable) -> Choices:
+    """Return the choices of a model space, by label, and its constraints.
 
     Raises
     ------
     SpaceError
         A mutable is not categorical, or has more than 4096 candidates.
     """
-    return {label: _choice(label, mutable) for label, mutable in space.simplify().items()}
+    leaves = space.simplify()
+    constraints = [one for one in leaves.values() if isinstance(one, Constraint)]
+    chosen = {label: one for label, one in leaves.items() if not isinstance(one, MutableAnnotation)}
+    return Choices({label: _choice(label, one) for label, one in chosen.items()}, constraints)
 
 
 def _choice(label: str, mutable: Any) -> Choice:
@@ -87,7 +145,7 @@ def _choice(label: str, mutable: Any) -> Choice:
 
 
 def check_sample(sample: Mapping[str, Any], choices: Mapping[str, Choice]) -> None:
-    """Check that a sample names a candidate for each label and nothing else.
+    """Check that a sample names a candidate for each label and nothing else, and keeps the constraints.
 
     Raises
     ------
@@ -101,3 +159,6 @@ def check_sample(sample: Mapping[str, Any], choices: Mapping[str, Choice]) -> No
         if label not in sample:
             raise SampleError(f"The sample has no `{label}`; it needs a candidate for each of {list(choices)}.")
         choice.index(sample[label])
+    broken = choices.broken(sample) if isinstance(choices, Choices) else None
+    if broken is not None:
+        raise SampleError(f"The sample {dict(sample)} breaks a constraint of the space: {broken}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,8 @@ class EnasSampler(Sampler):
         Of Adam, one step a reward.
     entropy_weight
         Keeps the policy from settling early.
+    entropy_weight_end
+        The weight at the search's end, to which it goes in a line; ``None``: the same throughout.
     baseline_decay
         Of the moving averages.
     tanh_constant
@@ -37,7 +40,8 @@ class EnasSampler(Sampler):
     Notes
     -----
     The paper subtracts a moving average of the reward; here the difference is also divided by its moving spread, so
-    that the scale of a loss does not matter.
+    that the scale of a loss does not matter. A reward that is not a finite number, as of a loss that diverged, is left
+    out: it would make the averages and then the policy no numbers either.
 
     References
     ----------
@@ -50,11 +54,13 @@ class EnasSampler(Sampler):
         hidden: int = 64,
         learning_rate: float = 0.01,
         entropy_weight: float = 0.01,
+        entropy_weight_end: float | None = None,
         baseline_decay: float = 0.9,
         tanh_constant: float = 2.5,
     ):
         super().__init__(seed)
         self.hidden, self.learning_rate, self.entropy_weight = hidden, learning_rate, entropy_weight
+        self.entropy_weights = entropy_weight, entropy_weight if entropy_weight_end is None else entropy_weight_end
         self.baseline_decay, self.tanh_constant = baseline_decay, tanh_constant
 
     def prepare(self) -> None:
@@ -74,6 +80,10 @@ class EnasSampler(Sampler):
         self.register_buffer("observed", torch.zeros((), dtype=torch.long))
         self._adam = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
 
+    def anneal(self, progress: float) -> None:
+        start, end = self.entropy_weights
+        self.entropy_weight = start + (end - start) * min(max(progress, 0.0), 1.0)
+
     def walk(self) -> Walk:
         x: Tensor
         x, state = self.start, None
@@ -83,19 +93,25 @@ class EnasSampler(Sampler):
             x = token(torch.tensor([number], device=x.device))
 
     def observe(self, sample: Mapping[str, Any], reward: float) -> None:
+        if not math.isfinite(reward):
+            return
         advantage = self._advantage(reward)
         with torch.enable_grad():
             log_prob, entropy = self._evaluate(sample)
             loss = -advantage * log_prob - self.entropy_weight * entropy
-            self._adam.zero_grad()
-            loss.backward()
-            self._adam.step()
+            parameters = list(self.parameters())
+            # `backward()` would tell a DistributedDataParallel around the mutator that these take part in its next step
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._adam.step()
 
     def _advantage(self, reward: float) -> float:
         """Return the reward's distance from the moving average, in moving mean distances."""
         if not self.observed:
             self.baseline.fill_(reward)
-        distance = reward - float(self.baseline)
+        # the first is its own average; what rounding leaves of that would count as a whole distance
+        distance = reward - float(self.baseline) if self.observed else 0.0
         rate = max(1 - self.baseline_decay, 1 / (1 + int(self.observed)))
         self.spread += rate * (abs(distance) - self.spread)
         self.baseline += rate * distance

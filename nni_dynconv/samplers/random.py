@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,8 @@ __all__ = ["RandomSampler"]
 class RandomSampler(Sampler):
     """Draw every candidate of every label with equal probability.
 
-    :meth:`best` is the sample with the best mean reward among those observed; without any, a draw.
+    :meth:`best` is the sample with the best mean reward among those observed; without any, a draw. A reward that is not
+    a finite number is left out.
 
     References
     ----------
@@ -42,6 +44,8 @@ class RandomSampler(Sampler):
             yield torch.zeros(len(choice))
 
     def observe(self, sample: Mapping[str, Any], reward: float) -> None:
+        if not math.isfinite(reward):
+            return
         key = json.dumps([choice.index(sample[label]) for label, choice in self.choices.items()])
         total, count = self._rewards.get(key, (0.0, 0))
         self._rewards[key] = total + reward, count + 1
