@@ -9,54 +9,25 @@ import contextlib
 import json
 import os
 import re
-import shutil
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from .config import search_path
 from .errors import LaunchError
+from .nni_logs import error_in_log, last_lines, without_colours, without_noise
+from .nnictl import LOOPBACK, loopback_environment, nnictl_program
 
-__all__ = ["LocalExperiment", "choose_port", "error_in_log"]
+__all__ = ["LocalExperiment"]
 
-LOOPBACK = "127.0.0.1"
-PRELOAD = Path(__file__).with_name("loopback.js")
 MARK = "NNI_DYNCONV_LAUNCH"
 """Environment variable that every process of one launch inherits: it tells ours from others'."""
-
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_LOG_LINE = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (\w+) \([^)]*\)+ ?(.*)$")
-_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning)\b")
-
-
-def choose_port(wanted: int | None) -> int:
-    """Return a free port, or the wanted one if it is free.
-
-    Raises
-    ------
-    LaunchError
-        The wanted port is taken.
-    """
-    for host in (LOOPBACK, "0.0.0.0"):  # noqa: S104 (bound for a moment and never listened on, to see whether it is free)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, wanted or 0))
-            except (OSError, OverflowError) as error:
-                raise LaunchError(
-                    f"Port {wanted} is not free ({getattr(error, 'strerror', None) or error}). Stop what uses it, ask "
-                    f"for another one with `--port N`, or leave `--port` out: a free one is chosen then."
-                ) from None
-            if wanted is None:
-                return int(probe.getsockname()[1])
-    return int(wanted)  # type: ignore[arg-type]
 
 
 class LocalExperiment:
@@ -77,28 +48,15 @@ class LocalExperiment:
         self.port = port
         self.id: str | None = None
         self.folder: Path | None = None
+        self.machines: list[dict[str, Any]] = []  # of NNI's `remote` training service
+        self._tuner: psutil.Process | None = None
         self._mark = uuid.uuid4().hex
         self._log_start: dict[Path, int] = {}
 
     @property
     def environment(self) -> dict[str, str]:
         """Environment of what we start: our mark, this Python first on the path, NNI's server on the loopback."""
-        options = os.environ.get("NODE_OPTIONS", "")
-        no_proxy = ",".join(
-            filter(None, [os.environ.get("NO_PROXY", os.environ.get("no_proxy")), "localhost", LOOPBACK])
-        )
-        preload = str(PRELOAD).replace("\\", "\\\\").replace('"', '\\"')
-        ours = {
-            "PATH": search_path(),
-            "NODE_OPTIONS": f'{options} --require "{preload}"'.strip(),
-            "NNI_DYNCONV_NODE_OPTIONS": options,
-            "NO_PROXY": no_proxy,
-            "no_proxy": no_proxy,
-            # A thread of torch that waits must not spin: where cores are shared, that slows a step ten times and more.
-            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
-            MARK: self._mark,
-        }
-        return {**os.environ, **ours}
+        return {**loopback_environment(), MARK: self._mark}
 
     # Start
 
@@ -117,8 +75,11 @@ class LocalExperiment:
         found = re.search(r"Experiment ID: (\w+)", output)
         self.id = found.group(1) if found else (arguments[1] if arguments[0] == "resume" else None)
         if code != 0 or self.id is None:
-            raise LaunchError(f"`nnictl {arguments[0]}` failed:\n{_last_lines(_without_noise(output), 15)}")
-        self.folder = Path(self.get("experiment")["logDir"])
+            raise LaunchError(f"`nnictl {arguments[0]}` failed:\n{last_lines(without_noise(output), 15)}")
+        profile = self.get("experiment")
+        self.folder = Path(profile["logDir"])
+        service = profile["params"]["trainingService"]
+        self.machines = service.get("machineList", []) if isinstance(service, dict) else []
 
     def _remember_logs(self, experiment_id: str) -> None:
         """A resumed experiment appends to its logs: errors of the earlier run are not this one's."""
@@ -130,12 +91,9 @@ class LocalExperiment:
                 self._log_start[path] = path.stat().st_size
 
     def _nnictl(self, arguments: list[str], timeout: float) -> tuple[int, str]:
-        program = shutil.which("nnictl", path=search_path())
-        if program is None:
-            raise LaunchError("There is no `nnictl` beside this Python. Install NNI: `pip install nni`.")
         try:
             done = subprocess.run(
-                [program, *arguments],
+                [nnictl_program(), *arguments],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -146,7 +104,7 @@ class LocalExperiment:
             )
         except subprocess.TimeoutExpired as expired:
             return 1, f"{_text(expired.stdout)}\n`nnictl {arguments[0]}` did not end in {timeout:.0f} s."
-        return done.returncode, _ANSI.sub("", done.stdout)
+        return done.returncode, without_colours(done.stdout)
 
     # Ask
 
@@ -158,10 +116,17 @@ class LocalExperiment:
         LaunchError
             NNI's manager does not answer.
         """
+        return self._get(path, timeout, json.loads)
+
+    def trial_file(self, trial: str, name: str) -> str:
+        """Ask NNI for ``stderr``, ``stdout`` or ``trial.log`` of a trial, wherever that runs."""
+        return self._get(f"trial-file/{trial}/{name}", 30.0, lambda content: content.decode("utf-8", "replace"))
+
+    def _get(self, path: str, timeout: float, read: Callable[[bytes], Any]) -> Any:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(f"http://{LOOPBACK}:{self.port}/api/v1/nni/{path}", timeout=timeout) as answer:
-                return json.load(answer)
+                return read(answer.read())
         except (urllib.error.URLError, OSError, ValueError) as error:
             raise LaunchError(f"NNI's manager does not answer on port {self.port}: {error}") from None
 
@@ -181,6 +146,15 @@ class LocalExperiment:
     def tuner_connected(self) -> bool:
         """Whether the tuner has connected; NNI's status says ``RUNNING`` before that."""
         return "Dispatcher started" in self.log("dispatcher.log") or bool(self.get("trial-jobs"))
+
+    def tuner_lives(self) -> bool:
+        """Whether the tuner's process lives, as far as can be seen; NNI itself takes half a minute to miss it."""
+        if self._tuner is None or not _lives(self._tuner):
+            found = next(filter(_is_tuner, self.processes()), None)
+            if found is None:
+                return self._tuner is None  # one that was never seen is not missing: not every system shows processes
+            self._tuner = found
+        return True
 
     # Stop
 
@@ -218,39 +192,19 @@ class LocalExperiment:
                 return
 
 
-def error_in_log(text: str) -> str | None:
-    """Return the last error that one of NNI's Python logs tells, without its traceback.
-
-    >>> error_in_log('''[2026-01-01 00:00:00] ERROR (nni.main/MainThread) wrong
-    ... Traceback (most recent call last):
-    ...   File "x.py", line 1, in f
-    ... ValueError: wrong''')
-    'ValueError: wrong'
-    """
-    block: list[str] | None = None
-    last: list[str] | None = None
-    for line in text.splitlines():
-        head = _LOG_LINE.match(line)
-        if head:
-            block = [head.group(2)] if head.group(1) in ("ERROR", "CRITICAL") else None
-            last = block if block is not None else last
-        elif block is not None:
-            block.append(line)
-    if last is None:
-        return None
-    starts = [index for index, line in enumerate(last) if _EXCEPTION.match(line)]
-    if any(line.startswith("Traceback") for line in last) and starts:
-        last = last[starts[-1] :]
-    return "\n".join(last).strip().removeprefix("nni_dynconv.errors.")
+def _is_tuner(process: psutil.Process) -> bool:
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return "--exp_params" in words
 
 
-def _without_noise(output: str) -> str:
-    noise = ("pkg_resources", "Web portal URLs")
-    return "\n".join(line for line in _ANSI.sub("", output).splitlines() if not any(one in line for one in noise))
-
-
-def _last_lines(text: str, count: int) -> str:
-    return "\n".join(text.strip().splitlines()[-count:])
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _text(output: bytes | str | None) -> str:

@@ -1,5 +1,7 @@
 """The NNI tuner behind ``tuner.name: DynamicWeightMutator``: proposes to trials, learns from them, saves itself.
 
+What it proposes is in ``one_shot.py`` and ``multi_trial.py``.
+
 NNI gives a tuner process ten seconds to connect, and constructs the tuner before that: neither this module nor the
 constructor imports torch, Lightning or ``nni.nas``. They are loaded by ``update_search_space``, NNI's first call.
 """
@@ -9,7 +11,6 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import io
 import json
 import logging
 import math
@@ -20,17 +21,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nni import NoMoreTrialError
 from nni.tuner import Tuner
 
 from .compat import mend_resume
-from .config import (
-    RunSettings,
-    check_class_args,
-    check_search_space,
-    with_hyper_parameters,
-)
-from .errors import ConfigError, DynConvError
-from .references import load_object
+from .config import RunSettings, check_class_args, check_search_space
+from .errors import DynConvError
+from .files import PARTIAL, write_atomically
+from .metrics import number_in
+from .multi_trial import MultiTrial
+from .one_shot import OneShot
+from .recovery import continue_parameter_ids, reported_results
 
 __all__ = ["DynamicWeightTuner"]
 
@@ -51,6 +52,8 @@ def _ends_dispatcher_on_error(method: _Method) -> _Method:
     def guarded(self: DynamicWeightTuner, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
+        except NoMoreTrialError:  # of a hyper-tuner that has proposed all there is, which NNI understands
+            raise
         except Exception as error:
             if os.environ.get("SDK_PROCESS") != "dispatcher":
                 raise
@@ -69,9 +72,8 @@ class DynamicWeightTuner(Tuner):
 
     A trial receives ``{"mode", "settings", "proposal", ...}``; in one-shot mode also ``hyper_parameters`` (already put
     in their places in ``settings``), in multi-trial mode ``sample``. ``proposal`` is a number that is unique in the
-    experiment's whole life. NNI's own parameter ids are not: after ``nnictl resume`` they start over at 1. A trial
-    that reports ``{"default": value, "proposal": number}`` as its final result is matched exactly; NNI's records pair
-    concurrent trials with one another's parameters at times.
+    experiment's whole life. A trial that reports ``{"default": value, "proposal": number}`` as its final result is
+    matched exactly; NNI's records pair concurrent trials with one another's parameters at times.
 
     Parameters
     ----------
@@ -93,8 +95,9 @@ class DynamicWeightTuner(Tuner):
         self._lock = threading.RLock()
         self._proposals: dict[int, dict[str, Any]] = {}  # number -> what the sampler or the hyper-tuner proposed
         self._results: dict[str, float] = {}  # number, or digest of a foreign result -> value: these are counted
+        self._next_parameter_id = 0  # of NNI's ids, which start over on a resume unless we see to it
         self._restored: bytes | None = None
-        self._engine: _OneShot | _MultiTrial | None = None
+        self._engine: OneShot | MultiTrial | None = None
 
     # What NNI calls, in this order
 
@@ -105,6 +108,8 @@ class DynamicWeightTuner(Tuner):
         if path is not None and path.is_file():
             self._restored = path.read_bytes()
             _logger.info("Found saved state %s", path)
+            for partial in path.parent.glob(f"{path.name}.*{PARTIAL}"):  # of a process that was killed as it wrote
+                partial.unlink()
 
     @_ends_dispatcher_on_error
     def update_search_space(self, search_space: Mapping[str, Any] | None) -> None:
@@ -113,8 +118,11 @@ class DynamicWeightTuner(Tuner):
         with self._lock:
             if self._engine is None:
                 self._start()
-            if isinstance(self._engine, _OneShot):
+            if isinstance(self._engine, OneShot):
                 self._engine.update_search_space(dict(search_space or {}), len(self._proposals))
+            if self._restored is not None:
+                self._restored = None
+                self._learn_what_was_missed()
 
     @_ends_dispatcher_on_error
     def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
@@ -123,6 +131,7 @@ class DynamicWeightTuner(Tuner):
             number = len(self._proposals)
             proposed, parameters = self._engine_now().propose(parameter_id, number)
             self._proposals[number] = proposed
+            self._next_parameter_id = max(self._next_parameter_id, parameter_id + 1)
             self._save()
         return {"proposal": number, **parameters}
 
@@ -130,6 +139,13 @@ class DynamicWeightTuner(Tuner):
     def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any) -> None:
         """Learn from a finished trial; results come in any order and on any thread."""
         self._learn(parameters, value, parameter_id)
+
+    @_ends_dispatcher_on_error
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
+        """Take note of a trial that has ended; one that failed or was stopped early may have brought no result."""
+        with self._lock:
+            if isinstance(self._engine, OneShot):
+                self._engine.trial_end(parameter_id, success)
 
     @_ends_dispatcher_on_error
     def import_data(self, data: list[dict[str, Any]]) -> None:
@@ -142,20 +158,22 @@ class DynamicWeightTuner(Tuner):
     def _start(self) -> None:
         if self._code_directory is not None and str(self._code_directory) not in sys.path:
             sys.path.insert(0, str(self._code_directory))
-        self._engine = (_MultiTrial if self.settings.mode == "multi_trial" else _OneShot)(self)
+        if self.settings.mode == "multi_trial":
+            self._engine = MultiTrial(self.settings, self._code_directory or Path.cwd())
+        else:
+            self._engine = OneShot(self.settings)
         if self._restored is not None:
             self._restore(self._restored)
-            self._restored = None
 
-    def _engine_now(self) -> _OneShot | _MultiTrial:
+    def _engine_now(self) -> OneShot | MultiTrial:
         if self._engine is None:
             raise DynConvError("The tuner has no search space yet. Call `update_search_space` first.")
         return self._engine
 
     def _learn(self, parameters: Any, value: Any, parameter_id: int | None) -> None:
         number = _number_of(parameters, value)
-        metric = _metric_of(value)
-        if metric is None:
+        metric = number_in(value)
+        if metric is None or not math.isfinite(metric):
             _logger.warning("Result of proposal %s is not a finite number and teaches nothing: %r", number, value)
             return
         with self._lock:
@@ -178,13 +196,14 @@ class DynamicWeightTuner(Tuner):
         """What :meth:`load_state_dict` needs to go on: proposals, counted results, and the sampler's own state."""
         with self._lock:
             state = {"mode": self.settings.mode, "proposals": self._proposals, "results": self._results}
-            return {**state, **self._engine_now().state_dict()}
+            return {**state, "next_parameter_id": self._next_parameter_id, **self._engine_now().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave."""
         with self._lock:
             self._proposals = {int(number): one for number, one in state["proposals"].items()}
             self._results = dict(state["results"])
+            self._next_parameter_id = state.get("next_parameter_id", 0)
             self._engine_now().load_state_dict(state)
 
     def save_checkpoint(self) -> None:
@@ -199,100 +218,15 @@ class DynamicWeightTuner(Tuner):
     def _restore(self, raw: bytes) -> None:
         self.load_state_dict(self._engine_now().unpack(raw))
         _logger.info("Restored %d proposals and %d results", len(self._proposals), len(self._results))
+        continue_parameter_ids(self._next_parameter_id)
 
-
-class _OneShot:
-    """Each trial is a whole search: our settings go into each proposal, an NNI tuner chooses hyper-parameters."""
-
-    def __init__(self, tuner: DynamicWeightTuner) -> None:
-        self._settings = tuner.settings
-        self._hyper_tuner: Tuner | None = None
-        self._past: list[dict[str, Any]] = []
-
-    def update_search_space(self, search_space: dict[str, Any], made: int) -> None:
-        if self._hyper_tuner is None and search_space:
-            self._hyper_tuner = make_hyper_tuner(self._settings, made)
-        if self._hyper_tuner is not None:
-            self._hyper_tuner.update_search_space(search_space)
-            self._hyper_tuner.import_data(self._past)
-            self._past = []
-
-    def propose(self, parameter_id: int, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        values = self._hyper_tuner.generate_parameters(parameter_id) if self._hyper_tuner is not None else {}
-        values = dict(values)
-        settings = with_hyper_parameters(shifted_seeds(self._settings.to_dict(), number), values)
-        return {"hyper_parameters": values}, {"mode": "one_shot", "settings": settings, "hyper_parameters": values}
-
-    def learn(self, proposed: Any, metric: float, parameter_id: int | None) -> None:
-        if self._hyper_tuner is None:
-            return
-        values = proposed.get("hyper_parameters", {}) if isinstance(proposed, Mapping) else {}
-        if parameter_id is None:
-            self._hyper_tuner.import_data([{"parameter": values, "value": metric}])
-        else:
-            self._hyper_tuner.receive_trial_result(parameter_id, values, metric)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The hyper-tuner is made anew (see :func:`make_hyper_tuner`) and learns from what is counted."""
-        proposals = {str(number): proposed for number, proposed in state["proposals"].items()}
-        results = {key: value for key, value in state["results"].items() if key in proposals}
-        self._past = [{"parameter": proposals[key]["hyper_parameters"], "value": results[key]} for key in results]
-
-    def pack(self, state: Mapping[str, Any]) -> bytes:
-        return json.dumps(state).encode()
-
-    def unpack(self, raw: bytes) -> dict[str, Any]:
-        return json.loads(raw)
-
-
-class _MultiTrial:
-    """Each trial evaluates one architecture: the mutator's sampler lives here and learns from the results."""
-
-    def __init__(self, tuner: DynamicWeightTuner) -> None:
-        from .samplers import choices_of
-
-        settings = tuner.settings
-        self._settings = settings.to_dict()
-        directory = tuner._code_directory or Path.cwd()
-        self._settings["checkpoint"] = str((directory / str(settings.checkpoint)).resolve())
-        self._sign = 1.0 if settings.optimize_mode == "maximize" else -1.0
-        self._choices = choices_of(load_object(settings.space)(**settings.space_args))
-        self.sampler = settings.sampler.build(seed=settings.seed)
-        self.sampler.bind(self._choices)
-
-    def propose(self, parameter_id: int, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        sample = dict(self.sampler.sample())
-        return {"sample": sample}, {"mode": "multi_trial", "settings": self._settings, "sample": sample}
-
-    def learn(self, proposed: Any, metric: float, parameter_id: int | None) -> None:
-        sample = proposed.get("sample") if isinstance(proposed, Mapping) else None
-        if not isinstance(sample, Mapping) or set(sample) != set(self._choices):
-            _logger.warning("A result without an architecture of this space teaches nothing: %r", proposed)
-            return
-        self.sampler.observe(dict(sample), self._sign * metric)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"sampler": self.sampler.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.sampler.load_state_dict(state["sampler"])
-
-    def pack(self, state: Mapping[str, Any]) -> bytes:
-        import torch
-
-        plain = {key: value for key, value in state.items() if key != "sampler"}
-        buffer = io.BytesIO()
-        torch.save({"tuner": json.dumps(plain), "sampler": state["sampler"]}, buffer)
-        return buffer.getvalue()
-
-    def unpack(self, raw: bytes) -> dict[str, Any]:
-        import torch
-
-        state = torch.load(io.BytesIO(raw), weights_only=True)
-        return {**json.loads(state["tuner"]), "sampler": state["sampler"]}
+    def _learn_what_was_missed(self) -> None:
+        """Learn the results that trials reported while no tuner lived, whatever became of those trials then."""
+        path = self._state_path()
+        for value in reported_results(path.parents[1]) if path is not None else ():
+            if value["proposal"] in self._proposals and str(value["proposal"]) not in self._results:
+                _logger.info("Learning a result that came while no tuner lived: %r", value)
+                self._learn(None, value, None)
 
 
 def experiment_code_directory(arguments: list[str]) -> Path | None:
@@ -311,68 +245,12 @@ def experiment_code_directory(arguments: list[str]) -> Path | None:
     return Path(given) if given else None
 
 
-def make_hyper_tuner(settings: RunSettings, made: int) -> Tuner:
-    """Make the NNI tuner of one-shot mode's hyper-parameters.
-
-    Parameters
-    ----------
-    made
-        Proposals made so far (after a resume): shifts the seed, or NNI's random tuner would repeat its first ones.
-    """
-    import inspect
-
-    from nni.tools.package_utils import create_builtin_class_instance, get_algo_meta
-
-    section = settings.hyper_tuner or {"name": "Random"}
-    class_args = dict(section.get("classArgs") or {})
-    meta = get_algo_meta(section["name"])
-    if meta is None or meta.class_name is None:
-        raise ConfigError(f"Unknown tuner `{section['name']}` in section `tuner.classArgs.hyper_tuner`.")
-    module_name, _, class_name = meta.class_name.rpartition(".")
-    accepted = inspect.signature(load_object(f"{module_name}:{class_name}")).parameters
-    defaults = {"seed": settings.seed, "optimize_mode": settings.optimize_mode}
-    class_args = {**{key: value for key, value in defaults.items() if key in accepted}, **class_args}
-    if isinstance(class_args.get("seed"), int):
-        class_args["seed"] += made
-    return create_builtin_class_instance(section["name"], class_args, "tuners")
-
-
-def shifted_seeds(settings: dict[str, Any], number: int) -> dict[str, Any]:
-    """Give each repeat its own seeds: those of the settings plus the proposal's number."""
-    shifted = with_hyper_parameters(settings, {"seed": settings["seed"] + number})
-    sampler = shifted["sampler"]
-    if isinstance(sampler.get("seed"), int):
-        sampler["seed"] += number
-    return shifted
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, finds the old content or the new, never a part."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def _number_of(parameters: Any, value: Any) -> int | None:
     for one in (value, parameters):
         number = one.get("proposal") if isinstance(one, Mapping) else None
         if isinstance(number, int):
             return number
     return None
-
-
-def _metric_of(value: Any) -> float | None:
-    """NNI's results are numbers, or mappings whose ``default`` is the number."""
-    if isinstance(value, Mapping):
-        value = value.get("default")
-    try:
-        metric = float(value)
-    except (TypeError, ValueError):
-        return None
-    return metric if math.isfinite(metric) else None
 
 
 def _digest(parameters: Any, value: Any) -> str:

@@ -13,8 +13,9 @@ from nni_runs import Lab, ask, wait_until
 
 from nni_dynconv import experiment
 from nni_dynconv.errors import ConfigError, LaunchError
-from nni_dynconv.experiment import choose_port, error_in_log
 from nni_dynconv.launch import _check_interpreter, launch
+from nni_dynconv.nni_logs import error_in_log
+from nni_dynconv.nnictl import choose_port
 
 
 @pytest.fixture
@@ -160,6 +161,36 @@ def test_errors_are_read_out_of_nnis_logs():
 def test_a_config_that_is_not_there_is_told(tmp_path):
     with pytest.raises(ConfigError, match="Cannot read"):
         launch(tmp_path / "none.yml")
+
+
+class Tuner:
+    """A process as psutil shows it."""
+
+    def __init__(self, number):
+        self.pid, self.lives = number, True
+
+    def cmdline(self):
+        return ["python", "-m", "nni", "--exp_params", "e30="]
+
+    def is_running(self):
+        return self.lives
+
+    def status(self):
+        return psutil.STATUS_RUNNING
+
+
+def test_only_a_tuner_that_was_seen_can_be_missing(monkeypatch):
+    """A healthy run used to be stopped where a process does not show its environment."""
+    run, tuner = experiment.LocalExperiment(1), Tuner(7)
+    monkeypatch.setattr(run, "processes", list)
+    assert run.tuner_lives()
+    monkeypatch.setattr(run, "processes", lambda: [tuner])
+    assert run.tuner_lives()
+    tuner.lives = False
+    monkeypatch.setattr(run, "processes", list)
+    assert not run.tuner_lives() and not run.tuner_lives()
+    monkeypatch.setattr(run, "processes", lambda: [Tuner(8)])
+    assert run.tuner_lives()
 
 
 def test_only_marked_processes_are_ours():

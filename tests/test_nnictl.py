@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
+from nni.tools.nnictl import config_utils
 from nni_runs import REPOSITORY, Lab, ask, wait_until
 
 from nni_dynconv.config import check_config
-from nni_dynconv.experiment import choose_port, error_in_log
+from nni_dynconv.errors import LaunchError
+from nni_dynconv.launch import resume
+from nni_dynconv.nni_logs import error_in_log
+from nni_dynconv.nnictl import choose_port
 from nni_dynconv.samplers import choices_of
 from nni_dynconv.tuner import STATE_FILE
 
@@ -58,8 +65,11 @@ class Run:
         return wait_until(lambda: len(self.results()) >= number and self.results(), seconds, f"{number} results")
 
     def wait_for_end(self, seconds):
-        wait_until(lambda: self.jobs() and ask(self.port, "check-status")["status"] == "DONE", seconds, "the end")
+        wait_until(lambda: self.jobs() and self.status() == "DONE", seconds, "the end")
         return self.results()
+
+    def status(self):
+        return ask(self.port, "check-status")["status"]
 
     def stop(self):
         """Stop it and see that NNI's processes are gone."""
@@ -147,3 +157,112 @@ def _next_sample(path, state):
     sampler.bind(choices_of(toy_task.ToySpace()))
     sampler.load_state_dict(state)
     return dict(sampler.sample())
+
+
+def test_what_still_runs_in_nni_is_not_resumed(monkeypatch):
+    known = {"abc": {"logDir": "runs", "status": "RUNNING", "pid": os.getpid()}}
+    monkeypatch.setattr(config_utils.Experiments, "get_all_experiments", lambda self: known)
+    with pytest.raises(LaunchError, match="`abc` still runs in NNI. `nnictl stop abc` stops it."):
+        resume("abc")
+    with pytest.raises(LaunchError, match="NNI knows no experiment `xyz`"):
+        resume("xyz")
+
+
+# Assessors
+
+
+def falling(lab, mode, **document):
+    """Trials of which each is worse than the one before, with an assessor that stops what is below the median."""
+    settings = {"optimize_mode": "minimize"}
+    if mode == "multi_trial":
+        shutil.copy(Path(__file__).with_name("toy_task.py"), lab.folder)
+        (lab.folder / "shared.pt").touch()
+        settings |= {"mode": mode, "space": "toy_task:ToySpace", "sampler": "enas", "checkpoint": "shared.pt"}
+    assessor = {"name": "Medianstop", "classArgs": {"optimize_mode": "minimize", "start_step": 1}}
+    return lab.write(settings, assessor=assessor, maxTrialNumber=3, stub={"epochs": 8, "pause": 0.7}, **document)
+
+
+@pytest.mark.slow
+def test_a_launch_counts_the_trials_that_an_assessor_stopped(lab):
+    seeds = {"seed": {"_type": "randint", "_value": [0, 1000]}}
+    status, output, error = lab.run("launch", falling(lab, "one_shot", searchSpace=seeds), timeout=200)
+    assert status == 0, output + error
+    assert "1 succeeded, 0 failed, 2 stopped" in output
+
+
+@pytest.mark.slow
+def test_a_multi_trial_run_with_an_assessor_ends_and_can_be_viewed_and_exported(lab):
+    run = Run(lab, "create", "--config", falling(lab, "multi_trial"))
+    try:
+        run.wait_for_end(150)
+        statuses = [job["status"] for job in run.jobs()]
+        assert statuses.count("SUCCEEDED") == 1
+        stopped = statuses.count("EARLY_STOPPED") + statuses.count("USER_CANCELED")
+        assert stopped == 2, "NNI takes some for stopped by its user"
+    finally:
+        run.stop()
+    state = run.state()
+    assert state["results"] == {"0": 0.0} and set(state["proposals"]) == {"0", "1", "2"}
+
+    port = choose_port(None)
+    viewed = lab.run("nnictl", "view", run.id, "--port", port)
+    assert viewed[0] == 0, viewed
+    try:
+        wait_until(lambda: ask(port, "check-status")["status"] == "VIEWED", 30, "the view")
+        assert listening(lab) == {"127.0.0.1"}
+        assert len(ask(port, "trial-jobs")) == 3
+        done = lab.nnictl("experiment", "export", run.id, "--filename", "results.json", "--type", "json")
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        run.stop()
+    (result,) = json.loads((lab.folder / "results.json").read_text())
+    assert result["parameter"]["proposal"] == 0 and result["parameter"]["sample"] == state["proposals"]["0"]["sample"]
+
+
+def listening(lab):
+    """Addresses on which processes of the lab wait for connections."""
+    found = set()
+    for process in lab.processes():
+        with contextlib.suppress(psutil.Error):
+            connections = process.net_connections("tcp")
+            found |= {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+    return found
+
+
+def test_nnictl_ends_with_its_own_status(lab):
+    status, output, _ = lab.run("nnictl", "view", "nothing")
+    assert status == 1 and "nothing" in output
+
+
+# NNI's own tuners
+
+
+@pytest.mark.slow
+def test_nnis_tpe_searches_a_space_that_the_command_printed(lab):
+    shutil.copy(Path(__file__).with_name("toy_task.py"), lab.folder)
+    named = {"mode": "multi_trial", "space": "toy_task:ToySpace", "evaluator": "toy_task:evaluator"}
+    settings = lab.write({**named, "sampler": "random", "checkpoint": "shared", "evaluator_args": {"epochs": 1}})
+    settings.rename(lab.folder / "settings.yml")
+    status, output, error = lab.run("space", "--from", "toy_task:ToySpace")
+    assert status == 0, error
+    (lab.folder / "search_space.json").write_text(output)
+    status, _, error = lab.run("warmup", "settings.yml", timeout=200)
+    assert status == 0, error
+
+    document = yaml.safe_load((lab.folder / "settings.yml").read_text())
+    del document["searchSpace"]
+    tuner = {"name": "TPE", "classArgs": {"optimize_mode": "maximize", "tpe_args": {"n_startup_jobs": 2}}}
+    command = "python3 -m nni_dynconv.trial settings.yml"
+    document |= {"tuner": tuner, "searchSpaceFile": "search_space.json", "trialCommand": command, "maxTrialNumber": 3}
+    path = lab.folder / "tpe.yml"
+    path.write_text(yaml.safe_dump(document))
+    run = Run(lab, "create", "--config", path)
+    try:
+        results = run.wait_for_end(200)
+    finally:
+        run.stop()
+    assert len(results) == 3
+    for job in results:
+        (proposed,) = job["hyperParameters"]
+        written = json.loads((Path(job["logPath"]) / "architecture.json").read_text())["architecture"]
+        assert written == json.loads(proposed)["parameters"]

@@ -12,9 +12,13 @@ import types
 
 import pytest
 
+from nni_dynconv import files
 from nni_dynconv import tuner as tuner_module
 from nni_dynconv.errors import ConfigError, DynConvError
-from nni_dynconv.tuner import DynamicWeightTuner, experiment_code_directory, write_atomically
+from nni_dynconv.files import write_atomically
+from nni_dynconv.multi_trial import MultiTrial, checkpoint_for_trials
+from nni_dynconv.one_shot import OneShot
+from nni_dynconv.tuner import DynamicWeightTuner, experiment_code_directory
 
 ONE_SHOT = {"mode": "one_shot", "space": "toy:Space", "evaluator": "toy:evaluator"}
 MULTI_TRIAL = {
@@ -25,6 +29,7 @@ MULTI_TRIAL = {
     "checkpoint": "shared.pt",
 }
 HYPER = {"sampler.seed": {"_type": "randint", "_value": [0, 10**6]}}
+HYPER_CHOICE = {"sampler.seed": {"_type": "choice", "_value": [1, 2, 3]}}
 
 
 class FakeSampler:
@@ -123,6 +128,38 @@ def test_an_nni_tuner_proposes_the_hyper_parameters(fake):
     assert tuner.state_dict()["results"] == {"0": 1.0}
 
 
+def test_the_hyper_tuner_is_told_of_a_trial_that_an_assessor_stopped(fake):
+    """It used to wait for its result for ever, and to count it as a bad one meanwhile."""
+    tuner = started({**ONE_SHOT, "hyper_tuner": {"name": "TPE", "classArgs": {"seed": 1}}}, HYPER)
+    proposals = [tuner.generate_parameters(number) for number in range(3)]
+    waiting = tuner._engine._hyper_tuner._running_params
+    tuner.trial_end(0, False)
+    tuner.trial_end(1, True)  # may come before the result
+    assert set(waiting) == {1, 2}
+    for number in (0, 1):  # the first reported just before it was stopped
+        tuner.receive_trial_result(number, proposals[number], float(number))
+    assert set(waiting) == {2}
+    assert len(tuner._engine._hyper_tuner._history["sampler.seed",]) == 2
+
+
+def test_a_hyper_tuner_that_has_proposed_all_there_is_ends_the_proposals_and_not_the_tuner(fake, monkeypatch):
+    """It used to end the experiment as an error."""
+    space = {"sampler.seed": {"_type": "choice", "_value": [1, 2]}}
+    tuner = started({**ONE_SHOT, "hyper_tuner": {"name": "GridSearch"}}, space)
+    monkeypatch.setenv("SDK_PROCESS", "dispatcher")
+    monkeypatch.setattr(tuner_module.os, "_exit", lambda status: pytest.fail("the tuner's process ended"))
+    assert len(tuner.generate_multiple_parameters([0, 1, 2])) == 2
+    assert len(tuner.state_dict()["proposals"]) == 2
+
+
+def test_the_end_of_a_trial_matters_to_no_sampler(fake):
+    tuner = started(MULTI_TRIAL)
+    tuner.generate_parameters(0)
+    state = tuner.state_dict()
+    tuner.trial_end(0, False)
+    assert tuner.state_dict() == state
+
+
 def test_a_resumed_one_shot_run_does_not_repeat_its_hyper_parameters(fake):
     tuner = started(ONE_SHOT, HYPER)
     seen = [tuner.generate_parameters(number)["hyper_parameters"]["sampler.seed"] for number in range(3)]
@@ -134,6 +171,28 @@ def test_a_resumed_one_shot_run_does_not_repeat_its_hyper_parameters(fake):
     assert again.state_dict()["results"] == {"0": 2.0}
 
 
+@pytest.mark.parametrize("name", ["TPE", "GridSearch", "Evolution"])
+def test_a_result_of_an_unknown_proposal_teaches_no_hyper_tuner(name, fake, caplog):
+    """Some used to end the tuner's process with a bare `KeyError`."""
+    tuner = started({**ONE_SHOT, "hyper_tuner": {"name": name}}, HYPER_CHOICE)
+    tuner.import_data([{"parameter": None, "value": {"default": 1.0, "proposal": 7}}])
+    tuner.import_data([{"parameter": {"hyper_parameters": {"seed": 1}}, "value": 2.0}])
+    assert caplog.text.count("without the hyper-parameters of this search space teaches nothing") == 2
+    assert tuner.generate_parameters(0)["hyper_parameters"]["sampler.seed"] in (1, 2, 3)
+
+
+def test_a_resumed_grid_search_leaves_out_what_nni_runs_again(fake):
+    """NNI runs an unfinished trial again by itself; the same values used to be proposed once more."""
+    settings = {**ONE_SHOT, "hyper_tuner": {"name": "GridSearch"}}
+    tuner = started(settings, HYPER_CHOICE)
+    before = [tuner.generate_parameters(number) for number in range(2)]
+    tuner.receive_trial_result(0, before[0], {"default": 1.0, "proposal": 0})
+    again = started(settings, HYPER_CHOICE, resumed=True)
+    after = again.generate_multiple_parameters([2, 3, 4])
+    seeds = [one["hyper_parameters"]["sampler.seed"] for one in before + after]
+    assert sorted(seeds) == [1, 2, 3]
+
+
 def test_a_search_space_that_does_not_fit_is_refused_in_words(fake):
     with pytest.raises(ConfigError, match="Unknown setting `sampler.sede` in the experiment, section `searchSpace`"):
         started(ONE_SHOT, {"sampler.sede": HYPER["sampler.seed"]})
@@ -142,11 +201,17 @@ def test_a_search_space_that_does_not_fit_is_refused_in_words(fake):
 # Multi-trial
 
 
-def test_a_proposal_holds_a_sample_and_an_absolute_checkpoint(fake):
+def test_a_proposal_holds_a_sample(fake):
     proposal = started(MULTI_TRIAL).generate_parameters(0)
     assert set(proposal["sample"]) == {"op", "skip"}
-    assert proposal["settings"]["checkpoint"].endswith("/shared.pt")
     json.dumps(proposal)
+
+
+def test_trials_find_the_checkpoint_in_the_code_directory_or_by_its_absolute_path(tmp_path):
+    """NNI copies the code directory to the machines of its `remote` service."""
+    for given, expected in (("in/shared", "in/shared"), ("../shared", str(tmp_path.resolve() / "shared"))):
+        settings = DynamicWeightTuner(**{**MULTI_TRIAL, "checkpoint": given}).settings
+        assert checkpoint_for_trials(settings, tmp_path / "code") == expected
 
 
 @pytest.mark.parametrize("value", [0.5, {"default": 0.5, "other": 1}, "0.5"])
@@ -221,10 +286,60 @@ def test_data_that_a_user_imports_counts_once(fake):
 def test_a_tuner_killed_while_it_writes_leaves_the_state_of_before(fake, monkeypatch):
     path = fake / "state"
     write_atomically(path, b"old")
-    monkeypatch.setattr(tuner_module.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("killed")))
+    monkeypatch.setattr(files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("killed")))
     with pytest.raises(OSError, match="killed"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+KILLED_WRITES = """
+import os, random, signal, sys, time
+from pathlib import Path
+from nni_dynconv.files import write_atomically
+
+path, size = Path(sys.argv[1]), 1_000_000
+for number in range(1, 16):
+    child = os.fork()
+    while child == 0:
+        write_atomically(path, bytes([number]) * size)
+    while not path.exists() or path.read_bytes()[:1] != bytes([number]):
+        time.sleep(0.001)
+    time.sleep(random.uniform(0, 0.01))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert path.read_bytes() == bytes([number]) * size, number
+"""
+
+
+def test_kill_9_at_any_moment_of_a_write_leaves_a_whole_state(tmp_path):
+    command = [sys.executable, "-c", KILLED_WRITES, str(tmp_path / "state")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_a_killed_write_left_is_swept_up(fake):
+    started(MULTI_TRIAL).generate_parameters(0)
+    (fake / "dynamic_weight_tuner.state.123.tmp").touch()
+    started(MULTI_TRIAL, resumed=True)
+    assert [path.name for path in fake.iterdir()] == ["dynamic_weight_tuner.state"]
+
+
+@pytest.mark.parametrize("settings", [MULTI_TRIAL, {**ONE_SHOT, "hyper_tuner": {"name": "TPE"}}])
+def test_a_result_that_came_while_no_tuner_lived_is_learned_from_nnis_database(fake, monkeypatch, settings):
+    """It used to be lost when its trial had not ended well."""
+    search_space = HYPER if settings["mode"] == "one_shot" else {}
+    tuner = started(settings, search_space)
+    proposals = [tuner.generate_parameters(number) for number in range(3)]
+    tuner.receive_trial_result(0, proposals[0], 1.0)
+    reported = [{"default": 1.5, "proposal": number} for number in (0, 2, 2, 7)]
+    monkeypatch.setattr(tuner_module, "reported_results", lambda folder: reported if folder == fake.parent else [])
+
+    learned = []
+    engine = MultiTrial if settings is MULTI_TRIAL else OneShot
+    monkeypatch.setattr(engine, "learn", lambda self, proposed, metric, _: learned.append((proposed, metric)))
+    again = started(settings, search_space, resumed=True)
+    assert learned == [(tuner._proposals[2], 1.5)]
+    assert again.state_dict()["results"] == {"0": 1.0, "2": 1.5}
 
 
 def test_nni_is_told_when_a_call_fails_by_the_end_of_the_process():

@@ -1,0 +1,68 @@
+"""What NNI's programs print and log, and what a trial leaves in its folder: the lines that tell what went wrong."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+__all__ = ["error_in_log", "last_lines", "stderr_in", "tail", "without_colours", "without_noise"]
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_LOG_LINE = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (\w+) \([^)]*\)+ ?(.*)$")
+_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning)\b")
+
+
+def error_in_log(text: str) -> str | None:
+    """Return the last error that one of NNI's Python logs tells, without its traceback.
+
+    >>> error_in_log('''[2026-01-01 00:00:00] ERROR (nni.main/MainThread) wrong
+    ... Traceback (most recent call last):
+    ...   File "x.py", line 1, in f
+    ... ValueError: wrong''')
+    'ValueError: wrong'
+    """
+    block: list[str] | None = None
+    last: list[str] | None = None
+    for line in text.splitlines():
+        head = _LOG_LINE.match(line)
+        if head:
+            block = [head.group(2)] if head.group(1) in ("ERROR", "CRITICAL") else None
+            last = block if block is not None else last
+        elif block is not None:
+            block.append(line)
+    if last is None:
+        return None
+    starts = [index for index, line in enumerate(last) if _EXCEPTION.match(line)]
+    if any(line.startswith("Traceback") for line in last) and starts:
+        last = last[starts[-1] :]
+    return "\n".join(last).strip().removeprefix("nni_dynconv.errors.")
+
+
+def stderr_in(folder: Path) -> str:
+    """Return what a trial said of its error, wherever NNI has put that."""
+    return _read(folder / "trial.stderr") or error_in_log(_read(folder / "trial.log")) or _read(folder / "stderr")
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def without_colours(output: str) -> str:
+    """Return what a program printed, without the codes that colour it."""
+    return _ANSI.sub("", output)
+
+
+def without_noise(output: str) -> str:
+    """Return what ``nnictl`` printed, without lines that help nobody."""
+    noise = ("pkg_resources", "Web portal URLs")
+    return "\n".join(line for line in without_colours(output).splitlines() if not any(one in line for one in noise))
+
+
+def last_lines(text: str, count: int) -> str:
+    """Return the last few lines."""
+    return "\n".join(text.strip().splitlines()[-count:])
+
+
+def tail(text: str, lines: int = 12) -> str:
+    """Return the last few lines, indented."""
+    return "\n".join(f"  {line}" for line in text.strip().splitlines()[-lines:])

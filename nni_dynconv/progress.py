@@ -1,0 +1,87 @@
+"""The progress of an experiment's trials: what is new since the last look, and what became of them in the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .metrics import number_in, unpacked
+
+__all__ = ["Outcome", "Progress", "show"]
+
+
+@dataclass
+class Outcome:
+    """What became of the trials."""
+
+    best: dict[str, Any] | None = None
+    metric: float | None = None
+    succeeded: int = 0
+    failed: int = 0
+    stopped: int = 0
+
+
+@dataclass
+class Progress:
+    """Tells what is new since the last look, and keeps count."""
+
+    optimize_mode: str
+    say: Callable[[str], None]
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    seen: dict[str, Any] = field(default_factory=dict)
+    measured: set[str] = field(default_factory=set)
+
+    def update(self, jobs: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> None:
+        self.jobs = sorted(jobs, key=lambda job: job.get("startTime") or math.inf)
+        numbers = {job["trialJobId"]: job.get("sequenceId", "?") for job in jobs}
+        for metric in sorted(metrics, key=lambda metric: metric["timestamp"]):
+            self._tell_metric(metric, numbers.get(metric["trialJobId"], "?"))
+        for job in self.jobs:
+            self._tell_status(job)
+
+    def _tell_metric(self, metric: dict[str, Any], number: Any) -> None:
+        trial = metric["trialJobId"]
+        self.measured.add(trial)
+        key, news = f"{trial} {metric['type']}", metric["sequence"]
+        if self.seen.get(key) != news:
+            self.seen[key] = news
+            what = "result" if metric["type"] == "FINAL" else f"epoch {news + 1}"
+            value = number_in(unpacked(metric["data"]))
+            self.say(f"  trial {number} ({trial})  {what}: {show(value)}")
+
+    def _tell_status(self, job: dict[str, Any]) -> None:
+        trial, status = job["trialJobId"], job["status"]
+        if self.seen.get(trial) != status:
+            self.seen[trial] = status
+            self.say(f"  trial {job.get('sequenceId', '?')} ({trial})  {status}")
+
+    def failure_before_any_metric(self) -> dict[str, Any] | None:
+        failed = [job for job in self.jobs if job["status"] == "FAILED"]
+        return failed[0] if failed and not self.measured else None
+
+    def outcome(self) -> Outcome:
+        outcome = Outcome()
+        sign = 1.0 if self.optimize_mode == "maximize" else -1.0
+        for job in self.jobs:
+            value = _final_value(job)
+            outcome.failed += job["status"] == "FAILED"
+            outcome.stopped += job["status"] in ("EARLY_STOPPED", "USER_CANCELED", "SYS_CANCELED")
+            if job["status"] != "SUCCEEDED" or value is None:
+                continue
+            outcome.succeeded += 1
+            if outcome.metric is None or sign * value > sign * outcome.metric:
+                outcome.best, outcome.metric = job, value
+        return outcome
+
+
+def _final_value(job: dict[str, Any]) -> float | None:
+    finals = job.get("finalMetricData") or []
+    value = number_in(unpacked(finals[-1]["data"])) if finals else None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def show(value: float | None) -> str:
+    """Return a result as it is told."""
+    return "no number" if value is None else f"{value:.6g}"

@@ -1,0 +1,104 @@
+"""What a launch leaves: the files of the best trial, in a folder of the user's, and the lines that tell them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import remote
+from .errors import LaunchError
+from .experiment import LocalExperiment
+from .progress import Outcome, show
+
+__all__ = ["check_output", "deliver"]
+
+MARKER = "experiment.json"
+NNI_FILES = (".nni", "trial.*", "parameter.cfg", "run.sh", "stdout", "stderr", "metrics")
+
+
+def check_output(output: str | Path | None) -> None:
+    """Refuse to overwrite a folder that an earlier launch did not write."""
+    if output is None:
+        return
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise LaunchError(f"`--output` is {folder}, which is a file. Name a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise LaunchError(f"`--output` is {folder}, which holds files that no launch wrote. Name another folder.")
+
+
+def deliver(
+    outcome: Outcome, experiment: LocalExperiment, output: str | Path | None, began: float, say: Callable[[str], None]
+) -> None:
+    stopped = f", {outcome.stopped} stopped" if outcome.stopped else ""
+    say(f"Trials: {outcome.succeeded} succeeded, {outcome.failed} failed{stopped}.")
+    if outcome.best is None:
+        raise LaunchError("No trial brought a result.")
+    source = outcome.best["logPath"]
+    say(f"Best trial: {outcome.best['trialJobId']}, result {show(outcome.metric)}")
+    if output is None:
+        say(f"Its files lie in {source}")
+        return
+    folder = Path(output).resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
+        new = Path(place, "new")
+        _copy(source, experiment, new)
+        _write_facts(new, outcome, experiment, began)
+        _put_in_place(new, folder, Path(place, "old"))
+    _say_results(Path(output), say)
+
+
+def _copy(source: str, experiment: LocalExperiment, folder: Path) -> None:
+    """Copy a trial's own files, also from another machine. NNI's lie beside them, not in folders of the trial's."""
+
+    def ignored(directory: str, names: list[str]) -> set[str]:
+        return ignore(directory, names) if directory == source else set()
+
+    ignore = shutil.ignore_patterns(*NNI_FILES)
+    with tempfile.TemporaryDirectory() as place:
+        if remote.is_remote(source):
+            remote.fetch(source, experiment.machines, Path(place, "trial"))
+            source = str(Path(place, "trial"))
+        shutil.copytree(source, folder, ignore=ignored)
+
+
+def _write_facts(folder: Path, outcome: Outcome, experiment: LocalExperiment, began: float) -> None:
+    facts: dict[str, Any] = {"experiment_id": experiment.id, "seconds": round(time.monotonic() - began, 1)}
+    _complete_summary(folder / "summary.json", facts)
+    trials = {"succeeded": outcome.succeeded, "failed": outcome.failed, "stopped": outcome.stopped}
+    best = outcome.best["trialJobId"] if outcome.best is not None else None
+    facts |= {"best_trial": best, "result": outcome.metric, "trials": trials}
+    (folder / MARKER).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _put_in_place(new: Path, folder: Path, old: Path) -> None:
+    """Swap a whole folder in: what an earlier launch left stays until then."""
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+
+
+def _complete_summary(path: Path, facts: dict[str, Any]) -> None:
+    """The trial writes the summary, but the time of the whole run is known here."""
+    if path.is_file():
+        summary = {**json.loads(path.read_text(encoding="utf-8")), **facts}
+        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def _say_results(folder: Path, say: Callable[[str], None]) -> None:
+    report = folder / "report.txt"
+    if report.is_file():
+        say("\n" + report.read_text(encoding="utf-8").rstrip())
+    say(f"\nFiles in {folder}: " + ", ".join(sorted(one.name for one in folder.iterdir())))
+    if (folder / "architecture.json").is_file():
+        say(f'Use it:\n  import nni_dynconv\n  net = nni_dynconv.load("{folder}")\n  y = net(x, context)')

@@ -1,0 +1,73 @@
+"""What a launch leaves: all of the trial's own files, and an earlier launch's until then."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from nni_dynconv import results
+from nni_dynconv.experiment import LocalExperiment
+from nni_dynconv.progress import Outcome
+from nni_dynconv.results import check_output, deliver
+
+
+@pytest.fixture
+def delivered(tmp_path):
+    """Deliver the files of a trial into `out`."""
+    trial = tmp_path / "trial"
+    (trial / "mine").mkdir(parents=True)
+    for name in ("summary.json", "mine/metrics", "mine/stdout", "mine/trial.csv", "trial.log", "stdout", "stderr"):
+        (trial / name).write_text("{}")
+    experiment = LocalExperiment(1)
+    experiment.id = "abc"
+
+    def run(metric):
+        outcome = Outcome(best={"trialJobId": "xyz", "logPath": str(trial)}, metric=metric, succeeded=1)
+        deliver(outcome, experiment, tmp_path / "deep" / "out", 0.0, lambda line: None)
+
+    return run
+
+
+def test_files_of_nnis_are_left_out_and_the_trials_own_are_not(delivered, tmp_path):
+    """A file of the user's with such a name, in a folder of the user's, used to be missing."""
+    delivered(0.5)
+    folder = tmp_path / "deep" / "out"
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found == {"experiment.json", "summary.json", "mine/metrics", "mine/stdout", "mine/trial.csv"}
+    assert json.loads((folder / "summary.json").read_text())["experiment_id"] == "abc"
+
+
+@pytest.mark.parametrize("step", ["_copy", "_write_facts", "_put_in_place"])
+def test_what_an_earlier_launch_left_stays_until_the_new_files_are_whole(step, delivered, tmp_path, monkeypatch):
+    """It used to be deleted first, and a folder without `experiment.json` stood in the way of the next launch."""
+    delivered(0.5)
+    monkeypatch.setattr(results, step, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        delivered(0.7)
+    folder = tmp_path / "deep" / "out"
+    assert json.loads((folder / "experiment.json").read_text())["result"] == 0.5
+    assert list(folder.parent.iterdir()) == [folder]
+    monkeypatch.undo()
+    check_output(folder)
+    delivered(0.7)
+    assert json.loads((folder / "experiment.json").read_text())["result"] == 0.7
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_a_swap_that_fails_puts_the_old_folder_back(delivered, tmp_path, monkeypatch):
+    delivered(0.5)
+    whole = results._write_facts
+
+    def lost(folder, *arguments):
+        whole(folder, *arguments)
+        shutil.rmtree(folder)
+
+    monkeypatch.setattr(results, "_write_facts", lost)
+    with pytest.raises(FileNotFoundError):
+        delivered(0.7)
+    assert json.loads((tmp_path / "deep" / "out" / "experiment.json").read_text())["result"] == 0.5

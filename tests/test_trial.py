@@ -1,0 +1,194 @@
+"""What a trial reports and writes: the architecture that it exports, measured once, by one process."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from nni_runs import Lab
+from toy_task import ToyModule, evaluator
+
+from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni.nas.evaluator.pytorch import Lightning, Trainer
+
+from nni_dynconv import load, trial
+from nni_dynconv.config import check_class_args
+from nni_dynconv.errors import ConfigError
+
+CLASS_ARGS = {
+    "mode": "one_shot",
+    "space": "toy_task:ToySpace",
+    "evaluator": "test_trial:task",
+    "metric": "val_loss",
+    "optimize_mode": "minimize",
+    "evaluator_args": {"epochs": 2, "batches": 4},
+}
+LOADERS = evaluator(batches=4)
+
+
+class Module(ToyModule):
+    """Reports nothing by itself."""
+
+    def on_validation_epoch_end(self):
+        pass
+
+    def on_fit_end(self):
+        pass
+
+
+def task(epochs=2, batches=4, **options):
+    quiet = dict.fromkeys(("enable_checkpointing", "logger", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(max_epochs=epochs, accelerator="cpu", **quiet, **options)
+    made = evaluator(batches=batches)
+    loaders = {"train_dataloaders": made.train_dataloaders, "val_dataloaders": made.val_dataloaders}
+    return Lightning(Module(), trainer, **loaders)
+
+
+@pytest.fixture
+def reported(tmp_path, monkeypatch):
+    """Lines that processes write: what is reported, and by which process."""
+    path = tmp_path / "reported"
+    path.touch()
+    for kind in ("intermediate", "final"):
+
+        def report(value, kind=kind):
+            with path.open("a") as file:
+                file.write(json.dumps({"kind": kind, "value": value, "process": os.getpid()}) + "\n")
+
+        monkeypatch.setattr(trial.nni, f"report_{kind}_result", report)
+
+    def read(kind):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        return [line for line in lines if line["kind"] == kind]
+
+    return read
+
+
+def settings(**changes):
+    return check_class_args({**CLASS_ARGS, **changes}).to_dict()
+
+
+def loss_of(network):
+    with torch.no_grad():
+        losses = [F.mse_loss(network(x), y) for x, y in LOADERS.val_dataloaders]
+    return float(sum(losses) / len(losses))
+
+
+@pytest.mark.parametrize("sampler", ["random", "fair", "gdas"])
+@pytest.mark.parametrize(
+    "strategy", [{"contenders": 8, "rerank_steps": 10}, {"contenders": 0}], ids=["finals", "plain"]
+)
+def test_the_result_is_that_of_the_architecture_that_is_exported(sampler, strategy, reported, tmp_path):
+    """It used to be that of what would have been exported after the last epoch: of another architecture, mostly."""
+    for seed in range(2):
+        folder = tmp_path / str(seed)
+        trial.search(settings(sampler=sampler, strategy=strategy, seed=seed), folder, proposal=seed)
+        result = reported("final")[-1]["value"]
+        assert result["proposal"] == seed
+        assert result["default"] == pytest.approx(loss_of(load(folder)), rel=1e-4)
+    assert len(reported("intermediate")) == 2 * 2
+
+
+def test_an_evaluator_that_reports_by_itself_is_not_asked_for_more(reported, tmp_path):
+    trial.search(settings(metric=None, evaluator="toy_task:evaluator", strategy={"contenders": 0}), tmp_path)
+    assert len(reported("intermediate")) >= 2 and len(reported("final")) == 1
+
+
+def test_a_metric_that_is_not_logged_is_told(reported, tmp_path):
+    with pytest.raises(ConfigError, match="`metric` is `val_acc`, but the evaluator logs"):
+        trial.search(settings(metric="val_acc"), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_of_several_processes_the_first_one_reports_and_writes(reported, tmp_path):
+    """The trial's own process used to know of no result, and each of the others reported its own."""
+    options = {"evaluator_args": {"strategy": "ddp_fork", "devices": 2}, "strategy": {"contenders": 2, "rerank": 0}}
+    trial.search(settings(sampler="gdas", **options), tmp_path, proposal=3)
+    (final,) = reported("final")
+    assert final["process"] == os.getpid() and final["value"]["proposal"] == 3
+    assert len({line["process"] for line in reported("intermediate")}) == 1
+    assert len(reported("intermediate")) == 2
+    assert load(tmp_path).architecture == json.loads((tmp_path / "summary.json").read_text())["architecture"]
+
+
+def test_a_further_process_gets_the_proposal_from_the_first(monkeypatch):
+    """NNI tells a proposal once, so the second process of Lightning's `ddp` used to wait for ever."""
+    told = iter([{"proposal": 4}])
+    monkeypatch.setenv(trial.PROPOSAL, "{}")
+    monkeypatch.setattr(trial.nni, "get_next_parameter", lambda: next(told))
+    assert trial.next_proposal() == {"proposal": 4}
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert trial.next_proposal() == {"proposal": 4}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_fork"])
+def test_a_trial_of_several_processes_ends_under_nni(strategy, tmp_path, monkeypatch):
+    """Under `ddp` Lightning starts the whole trial again for each further process."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    lab = Lab(tmp_path)
+    try:
+        command = "python3 -m nni_dynconv.trial"
+        class_args = {**CLASS_ARGS, "sampler": "gdas", "evaluator_args": {"strategy": strategy, "devices": 2}}
+        path = lab.write(class_args, trialCommand=command, maxTrialNumber=1)
+        document = path.read_text().replace("trialCodeDirectory: .", f"trialCodeDirectory: {Path(__file__).parent}")
+        path.write_text(document)
+        status, output, error = lab.run("launch", path, "--output", "best", timeout=300)
+        assert status == 0, output + error
+        assert "1 succeeded, 0 failed" in output
+        trial_id = json.loads((tmp_path / "best" / "experiment.json").read_text())["best_trial"]
+        assert output.count(f"({trial_id})  result") == 1
+        assert load(tmp_path / "best").architecture
+    finally:
+        lab.end_processes()
+
+
+def test_a_warm_up_that_lightning_would_start_again_for_each_process_is_refused(tmp_path):
+    """It used to wait for the second process, which did not find the YAML."""
+    given = settings(mode="multi_trial", sampler="random", checkpoint="shared")
+    with pytest.raises(ConfigError, match='starts this command again for each further process.*`strategy="ddp_fork"`'):
+        trial.warm_up({**given, "evaluator_args": {"strategy": "ddp", "devices": 2}}, tmp_path / "shared")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_warm_up_of_several_processes_writes_a_checkpoint(tmp_path):
+    given = settings(mode="multi_trial", sampler="random", checkpoint="shared")
+    trial.warm_up({**given, "evaluator_args": {"strategy": "ddp_fork", "devices": 2}}, tmp_path / "shared")
+    assert any((tmp_path / "shared").iterdir())
+
+
+class Data(pl.LightningDataModule):
+    def train_dataloader(self):
+        return LOADERS.train_dataloaders
+
+    def val_dataloader(self):
+        return LOADERS.val_dataloaders
+
+
+def test_a_data_module_is_validated_as_well(reported, tmp_path, monkeypatch):
+    plain = task
+
+    def with_module(**options):
+        made = plain(**options)
+        made.datamodule = Data()
+        made.train_dataloaders = made.val_dataloaders = None
+        return made
+
+    monkeypatch.setattr("test_trial.task", with_module)
+    trial.search(settings(sampler="random", strategy={"contenders": 4, "rerank": 0}), tmp_path)
+    assert reported("final")[-1]["value"] == pytest.approx(loss_of(load(tmp_path)), rel=1e-4)
+
+
+def test_a_warm_up_trains_by_the_users_strategy(monkeypatch, tmp_path):
+    """It used to leave the section out."""
+    seen = []
+    monkeypatch.setattr(trial, "train_supernet", lambda mutator, evaluator, options: seen.append(options))
+    strategy = {"gradient_clip_val": 1.0, "norm_affine": False, "contenders": 5}
+    given = settings(mode="multi_trial", sampler="random", checkpoint="shared", strategy=strategy)
+    trial.warm_up(given, tmp_path / "shared")
+    assert seen == [{"gradient_clip_val": 1.0, "norm_affine": False, "contenders": 0, "rerank": 0}]
