@@ -52,3 +52,32 @@ class DigitSpace(ModelSpace):
     def forward(self, x: Tensor) -> Tensor:  # B 1 8 8 -> B 10
         x = self.body(self.stem(x).relu()).relu()
         return self.head(nn.functional.avg_pool2d(x, 2).flatten(1))
+
+
+class DeepDigitSpace(ModelSpace):
+    """Five residual layers of one choice each, 3125 architectures."""
+
+    def __init__(self, channels: int = 8, depth: int = 5):
+        super().__init__()
+        self.stem = DynamicConv2d(1, channels, 3, padding=1)
+        self.layers = nn.ModuleList(self._layer(channels, f"layer{number}") for number in range(depth))
+        self.head = DynamicLinear(16 * channels, 10)
+
+    @staticmethod
+    def _layer(channels: int, label: str) -> LayerChoice:
+        return LayerChoice(
+            {
+                "conv3": DynamicConv2d(channels, channels, 3, padding=1),
+                "conv1": DynamicConv2d(channels, channels, 1),
+                "separable5": DynamicSepConv(channels, channels, 5, norm=None),
+                "pool": nn.AvgPool2d(3, stride=1, padding=1),
+                "skip": nn.Identity(),
+            },
+            label=label,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:  # B 1 8 8 -> B 10
+        x = self.stem(x).relu()
+        for layer in self.layers:
+            x = x + layer(x).relu()
+        return self.head(nn.functional.avg_pool2d(x, 2).flatten(1))

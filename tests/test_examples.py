@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,11 @@ EXAMPLES = sorted((ROOT / "examples").glob("0*.py"))
 SAMPLERS = ["random", "enas", "darts", "gdas"]
 
 
-def run(example, folder, *arguments):
+def run(example, folder, *arguments, length=("--fast",)):
     """Run ``python EXAMPLE --fast`` in a folder and give what it printed."""
     own = {"HOME": str(folder / "home"), "NNI_CONFIG_DIR": str(folder / "nni"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(example), "--fast", *arguments],
+        [sys.executable, str(example), *length, *arguments],
         cwd=folder,
         env={**os.environ, **own, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -42,6 +43,17 @@ def test_the_experiment_runs_with_each_sampler_and_its_network_loads(sampler, tm
     run(ROOT / "examples" / "02_nas_experiment.py", tmp_path, "--sampler", sampler)
     network = nni_dynconv.load(tmp_path / "runs" / "digits")
     assert set(network.architecture) == {"stem", "body"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_evolution_scores_no_worse_than_the_sampler_and_than_random_search_from_2_of_3_seeds(tmp_path):
+    wins = []
+    for seed in range(3):
+        printed = run(ROOT / "examples" / "03_evolve_after_search.py", tmp_path, "--seed", str(seed), length=())
+        export, random, evolution = map(float, re.findall(r"score (-\d+\.\d+)", printed))
+        wins.append((evolution >= export, evolution >= random))
+    assert all(sum(column) >= 2 for column in zip(*wins, strict=True)), wins
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
