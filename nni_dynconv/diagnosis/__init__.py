@@ -1,0 +1,8 @@
+"""Diagnosis: gains of the sites, whether the controller is alive, and whether the search is stuck."""
+
+from .callback import DiagnosisCallback, DiagnosisWarning
+from .command import examine
+from .diagnosing import diagnose
+from .findings import Diagnosis, Finding
+
+__all__ = ["Diagnosis", "DiagnosisCallback", "DiagnosisWarning", "Finding", "diagnose", "examine"]
