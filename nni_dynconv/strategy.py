@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -13,9 +13,14 @@ from nni.nas.evaluator.pytorch import LightningModule
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
-from torch import Tensor
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.strategies import DDPStrategy
 
-from .errors import SpaceError
+from . import distributed
+from .calibration import fixed_affine
+from .errors import ConfigError, SpaceError, did_you_mean
+from .finals import end_search
+from .lightning import loss_of, silent
 from .mutator import DynamicWeightMutator
 from .samplers import Sampler
 
@@ -26,9 +31,13 @@ class DynamicStrategy(OneShotStrategy):
     """Search the space of a mutator by training its supernet once.
 
     Weights and controller train on training batches, by the evaluator's own optimizer and loss. The sampler learns on
-    validation batches: by gradient (DARTS, GDAS; its learning rate falls in a line, to zero in the last epoch), by
+    validation batches: by gradient (DARTS, GDAS; its learning rate falls in a line after the
+    warm-up, to zero in the last epoch), by
     rewards, each the negative loss of one drawn architecture (ENAS), or by comparing some architectures when training
-    has ended (random). Validation measures the architecture that :meth:`DynamicWeightMutator.export` would give.
+    has ended (random, fair). Validation measures the architecture that :meth:`DynamicWeightMutator.export` would give.
+
+    In the end copies of the best few are trained briefly, from the generated weights on, and the best of them on
+    held-out batches is what :meth:`DynamicWeightMutator.export` gives. What that took is printed.
 
     Parameters
     ----------
@@ -41,13 +50,28 @@ class DynamicStrategy(OneShotStrategy):
     log_every
         Steps between two logs of entropy and probabilities.
     contenders, contender_batches
-        With a sampler that learns by selection: how many drawn architectures are compared, on how many of the same
-        validation batches.
+        How many architectures are drawn in the end, and how many validation batches measure each, the same ones for
+        all. A sampler that learns by selection learns from that; of another, they are what it may re-rank.
+    rerank, rerank_steps
+        How many of the best are trained in the end, and for how many steps each; 0: none.
+    calibration_batches
+        Training batches that gather BatchNorm's statistics anew for each architecture before it is measured in the end.
+    norm_affine
+        ``False``: the affine maps of BatchNorms do not learn during the search.
+    diagnose_every
+        Epochs between two diagnoses, by :class:`~nni_dynconv.diagnosis.DiagnosisCallback`; 0: none.
+
+    Raises
+    ------
+    ConfigError
+        An option that it does not have, or ``contender_batches`` below 1.
 
     Notes
     -----
     A batch is ``((x, context), y)``, or ``(x, y)`` without context: NNI's evaluators call the model with the batch's
     first element.
+
+    Under Lightning's DDP all processes draw the same architectures, and the sampler learns from all their batches.
     """
 
     def __init__(
@@ -59,13 +83,28 @@ class DynamicStrategy(OneShotStrategy):
         log_every: int = 10,
         contenders: int = 32,
         contender_batches: int = 8,
+        rerank: int = 3,
+        rerank_steps: int = 50,
+        calibration_batches: int = 4,
+        norm_affine: bool = True,
+        diagnose_every: int = 0,
         **options: Any,
     ):
-        super().__init__(**options)
+        _check_options(type(self), options)
+        if contender_batches < 1:
+            raise ConfigError(
+                f"`contender_batches` is {contender_batches}, but must be 1 or more: architectures are compared by the "
+                f"loss on these. To compare none, write `contenders=0`."
+            )
+        super().__init__()
         mutator.check_sampler()
         self.mutator = mutator
         self.warmup_epochs, self.gradient_clip_val, self.log_every = warmup_epochs, gradient_clip_val, log_every
         self.contenders, self.contender_batches = contenders, contender_batches
+        self.rerank, self.rerank_steps = rerank, rerank_steps
+        self.calibration_batches, self.norm_affine = calibration_batches, norm_affine
+        self.diagnose_every = diagnose_every
+        self.training_batches: Callable[[], Any] = list
         self.validation_batches: Callable[[], Any] = list
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
@@ -80,7 +119,7 @@ class DynamicStrategy(OneShotStrategy):
         return SearchModule(training_module, self)
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
-        self.validation_batches = val_dataloader_fn
+        self.training_batches, self.validation_batches = train_dataloader_fn, val_dataloader_fn
         if self.mutator.sampler.learns == "selection":
             return {"train": train_dataloader_fn()}
         return {"train": train_dataloader_fn(), "val": val_dataloader_fn()}
@@ -104,11 +143,27 @@ class SearchModule(BaseOneShotLightningModule):
         self.__dict__["mutator"] = strategy.mutator  # unregistered: its space is the training module's model already
         self.strategy = strategy
         self._validated: dict[str, Any] = {}
+        self._during_training = ExitStack()
+
+    def setup(self, stage: str) -> Any:
+        if isinstance(self.trainer.strategy, DDPStrategy):  # candidates that do not run have no gradient
+            self.trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        return super().setup(stage)
+
+    def configure_callbacks(self) -> list[Callback]:
+        callbacks: list[Callback] = [_EndOfTraining()]
+        if self.strategy.diagnose_every:
+            from .diagnosis import DiagnosisCallback
+
+            callbacks.append(DiagnosisCallback(self.strategy.diagnose_every))
+        return callbacks
 
     def resample(self) -> dict[str, Any]:
+        distributed.agree(self.sampler)
         return self.mutator.reset()
 
     def export(self) -> dict[str, Any]:
+        distributed.agree(self.sampler)
         return self.mutator.export()
 
     def export_probs(self) -> dict[str, Any]:
@@ -120,10 +175,10 @@ class SearchModule(BaseOneShotLightningModule):
     # Training
 
     def on_train_epoch_start(self) -> None:
-        last = max((self.trainer.max_epochs or 1) - 1, 1)
-        progress = self.trainer.current_epoch / last
-        self.sampler.anneal(progress)
-        self._slow_down_architecture(1 - progress if last > 1 else 1.0)
+        epoch, last = self.trainer.current_epoch, max((self.trainer.max_epochs or 1) - 1, 1)
+        self.sampler.anneal(epoch / last)
+        learned, falling = epoch - self.strategy.warmup_epochs, last - self.strategy.warmup_epochs
+        self._slow_down_architecture(1 - max(learned, 0) / falling if falling > 1 else 1.0)
         super().on_train_epoch_start()
 
     def _slow_down_architecture(self, factor: float) -> None:
@@ -137,7 +192,7 @@ class SearchModule(BaseOneShotLightningModule):
             self._learn_architecture(batch, batch_idx)
         self.resample()
         output = self.training_module.training_step(batch["train"], batch_idx)
-        self.advance_optimization(_loss(output), batch_idx, self.strategy.gradient_clip_val)
+        self.advance_optimization(loss_of(output), batch_idx, self.strategy.gradient_clip_val)
         self.advance_lr_schedulers(batch_idx)
         if batch_idx % self.strategy.log_every == 0:
             self._log_architecture()
@@ -148,7 +203,7 @@ class SearchModule(BaseOneShotLightningModule):
             self.resample()
             optimizer = self.architecture_optimizers()
             optimizer.zero_grad()
-            self.manual_backward(_loss(self.training_module.training_step(batch["val"], batch_idx)))
+            self.manual_backward(loss_of(self.training_module.training_step(batch["val"], batch_idx)))
             optimizer.step()
         elif self.sampler.learns == "rewards":
             sample = self.resample()
@@ -156,7 +211,7 @@ class SearchModule(BaseOneShotLightningModule):
 
     @torch.no_grad()
     def _held_out_loss(self, batch: Any, batch_idx: int) -> float:
-        return float(_loss(self.training_module.training_step(batch, batch_idx)))
+        return distributed.mean(float(loss_of(self.training_module.training_step(batch, batch_idx))))
 
     def _log_architecture(self) -> None:
         status = self.mutator.status()
@@ -164,21 +219,22 @@ class SearchModule(BaseOneShotLightningModule):
             self.log("entropy", status["entropy"], prog_bar=True)
         self.log_probs(status["probabilities"])
 
-    def on_train_end(self) -> None:
-        if self.sampler.learns == "selection" and self.mutator.choices:
-            self._select()
-        super().on_train_end()
+    def on_train_start(self) -> None:
+        self.sampler.settle(None)
+        self._during_training.enter_context(fixed_affine(self.mutator.space, fixed=not self.strategy.norm_affine))
+        super().on_train_start()
 
-    def _select(self) -> None:
-        """Compare drawn architectures on the same validation batches, by the loss."""
-        with _silent(self.training_module):
-            for _ in range(self.strategy.contenders):
-                sample = self.resample()
-                for index, batch in enumerate(
-                    islice(self.strategy.validation_batches(), self.strategy.contender_batches)
-                ):
-                    batch = self.trainer.strategy.batch_to_device(batch, self.device)
-                    self.sampler.observe(sample, -self._held_out_loss(batch, index))
+    def undo_training_settings(self) -> None:
+        """Give back what holds during training only, whether it ended or failed."""
+        self._during_training.close()
+
+    def on_train_end(self) -> None:
+        self.undo_training_settings()
+        if self.mutator.choices:
+            distributed.agree(self.sampler)
+            with silent(self.training_module):
+                end_search(self)
+        super().on_train_end()
 
     # Validation: the architecture that would be exported now
 
@@ -194,16 +250,14 @@ class SearchModule(BaseOneShotLightningModule):
         self.training_module.on_validation_epoch_end()
 
 
-def _loss(output: Any) -> Tensor:
-    return output["loss"] if isinstance(output, dict) else output
+class _EndOfTraining(Callback):
+    """Lightning tells only callbacks of a training that failed or was interrupted."""
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        pl_module.undo_training_settings()
 
 
-@contextmanager
-def _silent(module: LightningModule) -> Iterator[None]:
-    """Keep a module from logging where Lightning does not allow it."""
-    log = module.log
-    module.log = lambda *args, **kwargs: None
-    try:
-        yield
-    finally:
-        module.log = log
+def _check_options(strategy: type, options: Mapping[str, Any]) -> None:
+    known = [name for name in inspect.signature(strategy).parameters if name not in ("mutator", "options")]
+    for name in options:
+        raise ConfigError(f"`mutator.strategy()` has no option `{name}`.{did_you_mean(name, known)}")

@@ -12,9 +12,10 @@ from toy_task import ToySpace, evaluator
 from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.experiment import NasExperiment
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from pytorch_lightning import Callback
 
 from nni_dynconv import DartsSampler, DynamicConv2d, DynamicWeightMutator, EnasSampler, GdasSampler, RandomSampler
-from nni_dynconv.errors import ScopeError, SpaceError
+from nni_dynconv.errors import ConfigError, ScopeError, SpaceError
 from nni_dynconv.samplers import check_sample
 
 SAMPLERS = [RandomSampler, EnasSampler, DartsSampler, GdasSampler]
@@ -51,6 +52,38 @@ def test_the_experiment_must_search_the_mutators_own_space():
 def test_without_a_sampler_there_is_no_strategy():
     with pytest.raises(ScopeError, match="sampler=False"):
         DynamicWeightMutator(ToySpace(), sampler=False).strategy()
+
+
+def test_an_unknown_option_is_refused_with_the_one_that_was_meant():
+    mutator = DynamicWeightMutator(ToySpace(), sampler=RandomSampler(0))
+    with pytest.raises(ConfigError, match="no option `warmup_epoch`. Did you mean `warmup_epochs`?"):
+        mutator.strategy(warmup_epoch=3)
+    with pytest.raises(ConfigError, match="no option `mutation_hooks`. Known: `warmup_epochs`, "):
+        mutator.strategy(mutation_hooks=[])  # NNI's base class takes it, and nothing came of it
+
+
+def test_without_a_batch_to_compare_on_it_is_refused_before_the_search():
+    mutator = DynamicWeightMutator(ToySpace(), sampler=RandomSampler(0))
+    with pytest.raises(ConfigError, match="`contender_batches` is 0, but must be 1 or more.*write `contenders=0`"):
+        mutator.strategy(contender_batches=0)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "rates"), [(0, [1, 2 / 3, 1 / 3, 0]), (1, [1, 1, 1 / 2, 0]), (2, [1, 1, 1, 1]), (3, [1, 1, 1, 1])]
+)
+def test_the_architectures_rate_falls_while_it_learns(warmup, rates):
+    """It was zero in the last epoch also where that was the only one to learn in."""
+    mutator, seen = DynamicWeightMutator(ToySpace(), sampler=GdasSampler(0, learning_rate=1.0)), []
+
+    class Rates(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            seen.append(module.architecture_optimizers().param_groups[0]["lr"])
+
+    task = evaluator(epochs=4, batches=1)
+    task.trainer.callbacks.append(Rates())
+    NasExperiment(mutator.space, task, mutator.strategy(warmup_epochs=warmup, contenders=0)).run()
+    assert seen == pytest.approx(rates)
+    assert (mutator.sampler.alpha("first").abs() > 0).all()
 
 
 class PlantedSpace(ModelSpace):

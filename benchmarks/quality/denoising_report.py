@@ -1,0 +1,183 @@
+"""What the denoising benchmark found, from its file of results: numbers first, then table, words and picture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+from benchmarks.quality.denoising_training import TEST_SETS, Job, structure
+
+__all__ = ["HEADING", "replaced", "section", "summarise", "table", "write"]
+
+HEADING = "## Video denoising"
+NAMES = {
+    "dynamic": "searched dynamic",
+    "static_twin": "static twin",
+    "static_equal_macs": "static twin, widened",
+    "film": "FiLM",
+    "mixture": "mixture of kernels",
+    "unet_equal_macs": "U-Net, equal multiply-adds",
+    "unet_equal_parameters": "U-Net, equal parameters",
+}
+SETS = {"unseen_shots": "unseen shots", "unseen_video": "unseen video"}
+
+Row = dict[str, Any]
+
+
+def summarise(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Gather means and deviations over seeds, the front, and the place of the searched one among random ones."""
+    widths = data["settings"]["widths"]
+    rows = [_row(data, contender, width) for width in widths for contender in NAMES]
+    fronts = [_front(rows, width, test) for width in widths for test in TEST_SETS]
+    return {"settings": data["settings"], "rows": rows, "front": fronts, "random": _random(data, rows)}
+
+
+def _row(data: Mapping[str, Any], contender: str, width: int) -> Row:
+    name = data["searches"][str(width)]["found"]
+    wide = width if contender == "dynamic" else data["widths"][f"{contender}/{name}/{width}"]
+    rate = data["learning_rates"][contender]
+    row = {"budget": width, "contender": contender, "architecture": name, "width": wide, "learning_rate": rate}
+    own = structure(contender, name)
+    sizes = data["sizes"][f"{contender}/{own}/{wide}"]
+    return {**row, **sizes, "psnr": _over_seeds(data, contender, own, wide)}
+
+
+def _over_seeds(data: Mapping[str, Any], contender: str, name: str, width: int) -> dict[str, dict[str, float]]:
+    rate = data["learning_rates"][contender]
+    jobs = [Job(contender, name, width, rate, seed) for seed in data["settings"]["seeds"]]
+    runs = [data["runs"][job.key]["psnr"] for job in jobs]
+    return {test: {"mean": fmean(v), "std": stdev(v)} for test in TEST_SETS for v in ([run[test] for run in runs],)}
+
+
+def _front(rows: Sequence[Row], width: int, test: str) -> Row:
+    """Return the lead over the best rival of a budget, and over the best of all that cost no more."""
+    own = next(row for row in rows if row["budget"] == width and row["contender"] == "dynamic")
+    rivals = [row for row in rows if row["contender"] != "dynamic"]
+    level = own["psnr"][test]["mean"]
+
+    def lead(some: Sequence[Row]) -> tuple[float | None, str | None]:
+        best = max(some, key=lambda row: row["psnr"][test]["mean"], default=None)
+        return (None, None) if best is None else (level - best["psnr"][test]["mean"], best["contender"])
+
+    matched, matched_by = lead(
+        [row for row in rivals if row["budget"] == width and "parameters" not in row["contender"]]
+    )
+    cheaper, _ = lead([row for row in rivals if row["multiply_adds"] <= own["multiply_adds"]])
+    on_front = cheaper is None or cheaper > 0
+    return {"budget": width, "set": test, "on_front": on_front, "lead": matched, "best_rival": matched_by}
+
+
+def _random(data: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """Compare the searched architecture with those that were drawn: each mean over seeds, and the pooled deviation."""
+    ((width, names),) = data["random"].items()
+    found = next(row for row in rows if str(row["budget"]) == width and row["contender"] == "dynamic")
+    drawn = {name: _over_seeds(data, "dynamic", name, int(width)) for name in names}
+    sizes = {name: data["sizes"][f"dynamic/{name}/{width}"]["multiply_adds"] for name in names}
+    sets = {test: _place(found["psnr"][test]["mean"], [one[test] for one in drawn.values()]) for test in TEST_SETS}
+    return {"budget": int(width), "searched": found["architecture"], "drawn": drawn, "sizes": sizes, "sets": sets}
+
+
+def _place(searched: float, drawn: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    means = [one["mean"] for one in drawn]
+    pooled = fmean(one["std"] ** 2 for one in drawn) ** 0.5
+    ahead = searched - median(means)
+    return {"searched": searched, "median": median(means), "best": max(means), "ahead": ahead, "spread": pooled}
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """Write the contenders as a table, a row each."""
+    head = ("budget", "contender", "width", "M multiply-adds", "without making", "parameters", *SETS.values())
+    rows = [_cells(row) for row in summary["rows"]]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def _cells(row: Row) -> Sequence[str]:
+    millions = [f"{row[key] / 1e6:.2f}" for key in ("multiply_adds", "without_making")]
+    psnr = [f"{row['psnr'][test]['mean']:.2f} ± {row['psnr'][test]['std']:.2f}" for test in SETS]
+    name = NAMES[row["contender"]]
+    if row["contender"] == "dynamic":
+        name = f"**{name}** ({row['architecture']})"
+    return (f"{row['budget']}", name, f"{row['width']}", *millions, f"{row['parameters']:,}", *psnr)
+
+
+def section(summary: Mapping[str, Any]) -> str:
+    """Write the section of ``docs/quality.md``."""
+    return "\n".join(_lines(summary)) + "\n"
+
+
+def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    own = summary["settings"]
+    seeds, steps, batch = len(own["seeds"]), own["steps"], own["batch"]
+    yield HEADING
+    yield ""
+    yield "`python -m benchmarks.quality.denoising` makes this section, and goes on where it was stopped."
+    yield ""
+    yield (
+        f"PSNR in dB on 64x64 tiles whose noise no contender is told, mean and deviation over {seeds} seeds. Each "
+        f"contender is trained from scratch for {steps} steps of {batch} patches, for PSNR, on the same batches. Its "
+        f"learning rate is the better of {' and '.join(map(str, own['rates']))} for it on validation shots, at the "
+        "middle budget. All see the same three noisy frames; those with a context have them again through the same "
+        "encoder. Architecture, rates and widths are decided without the two test sets: shots of a video of which "
+        "others were trained on, and a video never seen. FiLM and mixture have the searched architecture too. A rival "
+        "is as wide as it must be to have at least the dynamic network's multiply-adds: of one tile, with encoder and "
+        "controller once, for one set of weights serves a tile. `without making` leaves out what makes or conditions "
+        "weights."
+    )
+    yield ""
+    yield table(summary)
+    yield ""
+    yield from (_front_words(one) for one in summary["front"])
+    yield ""
+    yield _random_words(summary["random"])
+    yield ""
+    yield "![PSNR over multiply-adds on unseen shots and on an unseen video](img/denoising_front.png)"
+
+
+def _front_words(one: Mapping[str, Any]) -> str:
+    place = "on the front" if one["on_front"] else "NOT on the front"
+    rival = NAMES[one["best_rival"]]
+    return (
+        f"- Budget {one['budget']}, {SETS[one['set']]}: {place}; {one['lead']:+.2f} dB against the best rival, {rival}."
+    )
+
+
+def _random_words(found: Mapping[str, Any]) -> str:
+    parts = [
+        f"{SETS[test]} {one['ahead']:+.2f} dB (the median is {one['median']:.2f}, the best {one['best']:.2f}, the "
+        f"deviation between seeds {one['spread']:.2f})"
+        for test, one in found["sets"].items()
+    ]
+    return (
+        f"The searched architecture against the median of {len(found['drawn'])} random ones, all dynamic, trained "
+        f"alike, at budget {found['budget']}: {'; '.join(parts)}."
+    )
+
+
+def write(summary: Mapping[str, Any], docs: Path) -> None:
+    """Put the section into ``quality.md`` of a folder, and the picture beside it."""
+    from benchmarks.quality.denoising_plot import draw
+
+    page = docs / "quality.md"
+    text = page.read_text(encoding="utf-8") if page.exists() else "# Quality\n"
+    page.write_text(replaced(text, section(summary)), encoding="utf-8")
+    draw(summary, docs / "img" / "denoising_front.png")
+
+
+def replaced(text: str, section: str) -> str:
+    r"""Return a page with its section of this heading exchanged, or added at the end.
+
+    Examples
+    --------
+    >>> replaced("# Quality", "## Video denoising\nNew.\n")
+    '# Quality\n\n## Video denoising\nNew.\n'
+    >>> replaced("## Video denoising\nOld.\n\n## Other\n", "## Video denoising\nNew.\n")
+    '## Video denoising\nNew.\n\n## Other\n'
+    """
+    old = re.search(rf"^{HEADING}$.*?(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    if old is None:
+        return f"{text.rstrip()}\n\n{section}"
+    rest = text[old.end() :]
+    return text[: old.start()] + section + (f"\n{rest}" if rest else "")

@@ -1,0 +1,102 @@
+"""Architectures compared by held-out loss: with generated weights as they are, and after short training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import cycle, islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..calibration import recalibrated
+from ..errors import RankError
+from ..mutator import DynamicWeightMutator
+
+__all__ = ["Task", "distinct", "generated_losses", "held_out_loss", "train_briefly"]
+
+Sample = dict[str, Any]
+
+
+class Task(NamedTuple):
+    """What an architecture is measured by.
+
+    Parameters
+    ----------
+    loss
+        Of a network on a batch: a scalar with gradient. The network is called as ``network(x)`` or ``network((x, c))``.
+    held_out, calibration
+        Batches to score on, and training batches that BatchNorm's statistics are gathered on first.
+    """
+
+    loss: Callable[[nn.Module, Any], Tensor]
+    held_out: Sequence[Any]
+    calibration: Sequence[Any] = ()
+
+
+def distinct(samples: Iterable[Mapping[str, Any]]) -> list[Sample]:
+    """Return samples without repetitions, in the order of their first.
+
+    Examples
+    --------
+    >>> distinct([{"op": "conv3"}, {"op": "skip"}, {"op": "conv3"}])
+    [{'op': 'conv3'}, {'op': 'skip'}]
+    """
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        found.setdefault(json.dumps(sample, sort_keys=True), dict(sample))
+    return list(found.values())
+
+
+def generated_losses(mutator: DynamicWeightMutator, samples: Iterable[Mapping[str, Any]], task: Task) -> list[float]:
+    """Return the held-out loss of each architecture with the supernet's weights, which stay as they are."""
+    losses = []
+    for sample in samples:
+        with mutator.using(sample):
+            losses.append(held_out_loss(mutator.space, task))
+    return losses
+
+
+def held_out_loss(network: nn.Module, task: Task) -> float:
+    """Return the mean loss over the held-out batches, in evaluation mode, after BatchNorm has been recalibrated.
+
+    Raises
+    ------
+    RankError
+        There is no held-out batch.
+    """
+    if not task.held_out:
+        raise RankError("Architectures are compared by their loss on held-out batches, but there is none.")
+    with torch.no_grad(), recalibrated(network, lambda batch: task.loss(network, batch), task.calibration):
+        losses = [float(task.loss(network, batch)) for batch in task.held_out]
+    return sum(losses) / len(losses)
+
+
+def train_briefly(
+    network: nn.Module,
+    loss: Callable[[nn.Module, Any], Tensor],
+    optimizers: Sequence[torch.optim.Optimizer],
+    batches: Iterable[Any],
+    steps: int,
+    clip: float | None = None,
+) -> None:
+    """Train for some steps, the learning rate falling in a line to zero.
+
+    Parameters
+    ----------
+    batches
+        Gone through as often as needed.
+    clip
+        Norm that the gradients are clipped to.
+    """
+    schedules = [torch.optim.lr_scheduler.LambdaLR(one, lambda step: 1 - step / steps) for one in optimizers]
+    network.train()
+    for batch in islice(cycle(batches), steps):
+        network.zero_grad()
+        loss(network, batch).backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), clip)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()

@@ -1,0 +1,140 @@
+"""BatchNorm's statistics of one architecture, gathered for a block, and affine maps that stand still for a search."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from spaces import OneChoice
+from torch import nn
+
+from nni_dynconv import DynamicBatchNorm2d, DynamicWeightMutator, FeatureMapContext, RandomSampler
+from nni_dynconv.calibration import fixed_affine, recalibrated, tracking_norms
+
+
+def norms():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.5), nn.BatchNorm2d(3))
+
+
+def batches(count=3):
+    generator = torch.Generator().manual_seed(0)
+    return [2 + torch.randn(8, 1, 4, 4, generator=generator) for _ in range(count)]
+
+
+def test_statistics_in_the_block_are_the_average_over_the_batches():
+    network, data = norms(), batches()
+    with recalibrated(network, network, data), torch.no_grad():
+        seen = [network[0](x) for x in data]
+        mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
+        variance = torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0)
+        torch.testing.assert_close(network[1].running_mean, mean)
+        torch.testing.assert_close(network[1].running_var, variance)
+
+
+def test_in_the_block_the_network_is_in_evaluation_mode_and_repeats_itself():
+    network, (x, *_) = norms(), batches()
+    with recalibrated(network, network, [x]):
+        assert not any(module.training for module in network.modules())
+        assert torch.equal(network(x), network(x))
+
+
+def test_afterwards_all_is_as_before_also_after_an_error():
+    network = norms()
+    network[3].eval()
+    network(batches()[0])
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(KeyError), recalibrated(network, network, batches()):
+        raise KeyError
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert network[1].training and network[1].momentum == 0.1 and not network[3].training
+
+
+def test_an_error_while_gathering_restores_too():
+    network = norms()
+    before = network[1].running_mean.clone()
+
+    def run(x):
+        network(x)
+        raise ValueError("broken batch")
+
+    with pytest.raises(ValueError, match="broken batch"), recalibrated(network, run, batches()):
+        pass
+    assert torch.equal(network[1].running_mean, before) and network[1].training
+
+
+def test_without_batches_the_statistics_stay():
+    network = norms()
+    network(batches()[0])
+    before = network[1].running_mean.clone()
+    with recalibrated(network, network, []):
+        assert torch.equal(network[1].running_mean, before) and not network[1].training
+
+
+def test_dynamic_norms_are_among_those_that_are_told_and_norms_without_statistics_are_not():
+    dynamic = DynamicBatchNorm2d(3)
+    network = nn.Sequential(dynamic, nn.BatchNorm2d(3, track_running_stats=False))
+    assert tracking_norms(network) == [dynamic.norm]
+
+
+def test_two_architectures_of_a_supernet_get_statistics_of_their_own():
+    class Normed(OneChoice):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.norm(super().forward(x))
+
+    mutator, found = DynamicWeightMutator(Normed(), sampler=RandomSampler(0)), []
+    for name in ("3x3", "skip"):
+        with mutator.using({"op": name}), recalibrated(mutator.space, mutator, batches()):
+            found.append(mutator.space.norm.running_mean.clone())
+    assert not torch.allclose(*found)
+
+
+def test_a_context_that_the_batch_shares_is_encoded_as_before():
+    """Its encoder's norm sees a single sample and gathers nothing, but was told to forget what it knew."""
+    torch.manual_seed(0)
+    mutator = DynamicWeightMutator(OneChoice(), sampler=RandomSampler(0), context=FeatureMapContext(1, dim=4)).eval()
+    mutator.context.norm.running_mean.fill_(3.0)
+    mutator.context.norm.running_var.fill_(5.0)
+    shared, seen = 2 + torch.randn(1, 1, 8, 8), []
+    expected = mutator.context(shared)
+    hook = mutator.context.register_forward_hook(lambda module, args, code: seen.append(code))
+    with mutator.using({"op": "3x3"}), recalibrated(mutator.space, lambda x: mutator(x, context=shared), batches()):
+        mutator(batches()[0], context=shared)
+    hook.remove()
+    assert len(seen) == 4 and all(torch.equal(code, expected) for code in seen)
+
+
+def test_statistics_that_are_not_finite_are_forgotten():
+    network, data = norms(), batches()
+    network[1].running_mean.fill_(torch.nan)
+    network[1].running_var.fill_(torch.inf)
+    with recalibrated(network, network, data):
+        assert network(data[0]).isfinite().all()
+    assert network[1].running_mean.isnan().all()
+
+
+def test_affine_maps_do_not_learn_in_the_block_and_learn_after_it():
+    network, x = norms(), batches()[0]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=0.1)
+    nn.init.constant_(network[1].weight, 3.0)
+    with fixed_affine(network):
+        network(x).square().sum().backward()
+        optimizer.step()
+        assert network[1].weight.tolist() == [1, 1, 1] and network[1].bias.tolist() == [0, 0, 0]
+    optimizer.zero_grad()
+    network(x).sum().backward()
+    assert network[3].bias.grad.abs().sum() > 0
+
+
+def test_what_was_fixed_by_the_user_stays_fixed():
+    network = norms()
+    network[1].weight.requires_grad_(False)
+    with fixed_affine(network):
+        pass
+    assert not network[1].weight.requires_grad and network[1].bias.requires_grad
+    with fixed_affine(network, fixed=False):
+        assert network[1].bias.requires_grad
