@@ -37,7 +37,7 @@ def main() -> None:
     for row in _rows(5.0 if arguments.quick else 25.0):
         rows.append(row)
         print(_summary(row), flush=True)
-        merge_results(arguments.output, machine=machine(), growth=rows)
+        merge_results(arguments.output, machines={"growth": machine()}, growth=rows)
     print(f"{len(rows)} rows in {arguments.output}")
 
 

@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def report(results: dict[str, Any]) -> Iterator[str]:
-    machine = results["machine"]
+    machine = results["machine"]  # of the operators; the other sections say their own
     yield "# Benchmarks"
     yield ""
     yield "Made by `make bench`; every figure is a ratio of runs that took turns in one process, on one thread."
@@ -59,9 +59,9 @@ def report(results: dict[str, Any]) -> Iterator[str]:
         _ops(results["rows_torch"]),
     )
     if "steps" in results:
-        yield from _steps(results["steps"])
+        yield from _steps(results["steps"], results["machines"]["steps"])
     if "growth" in results:
-        yield from _growth(results["growth"])
+        yield from _growth(results["growth"], results["machines"]["growth"])
     yield from _memory(json.loads((HERE / "memory.json").read_text()))
 
 
@@ -74,9 +74,11 @@ def _ops(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
         yield op, mode, f"{geometric_mean(best):.2f}", f"{min(best):.2f}", f"{static:.2f}", roofline
 
 
-def _steps(rows: Sequence[Row]) -> Iterator[str]:
+def _steps(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "## A search step against NNI's static supernet of the same space"
+    yield ""
+    yield f"Machine: {machine['cpu']}, torch {machine['torch']}."
     yield ""
     yield (
         "Our time over NNI's (`nni`: which of its supernets). `torch alone`: without the compiled kernels. "
@@ -97,11 +99,11 @@ def _step(row: Row) -> Sequence[str]:
     )  # fmt: skip
 
 
-def _growth(rows: Sequence[Row]) -> Iterator[str]:
+def _growth(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "## How a search step grows"
     yield ""
-    yield "Time of a step over that of the first column's."
+    yield f"Time of a step over that of the first column's. Machine: {machine['cpu']}, torch {machine['torch']}."
     yield ""
     names = ("with", "sampler", "context", "steps")
     yield from _table(

@@ -37,7 +37,7 @@ def main() -> None:
     for space, sampler, context in _plan(arguments):
         rows.append(_measure(space, sampler, context, size, arguments.seconds))
         print(_summary(rows[-1]), flush=True)
-        merge_results(arguments.output, machine=machine(), steps=rows)
+        merge_results(arguments.output, machines={"steps": machine()}, steps=rows)
     print(f"{len(rows)} rows in {arguments.output}")
 
 

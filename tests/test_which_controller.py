@@ -1,0 +1,74 @@
+"""The table of controllers in the guide says what `benchmarks/quality/` measured, and the bars are held."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "benchmarks" / "quality"
+
+
+def measured(name):
+    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def rows_of_the_guide():
+    text = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    table = re.search(r"(?:^\|.*\n)+", text[text.index("<!-- table: controllers -->") :], re.MULTILINE).group(0)
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def gains(name):
+    return [
+        one for one in measured("initialisation.json")["rows"] if one["ours"] and one["controller"].startswith(name)
+    ]
+
+
+def test_the_bars_are_held():
+    table = measured("initialisation.json")
+    ours = [one for one in table["rows"] if one["ours"]]
+    assert table["holds"] and all(0.5 <= one["least"] <= one["most"] <= 2 for one in ours)
+    assert table["architectures"] >= 100 and len(table["seeds"]) >= 3
+    assert len({(one["controller"], one["base"], one["delta"]) for one in ours}) == 8 * 5 + 1
+    plain = next(one for one in table["rows"] if one["controller"] == "chunked, torch's default init")
+    assert plain["outside"] > plain["gains"] / 3
+    sizes = measured("controller_sizes.json")["rows"]
+    assert max(sizes["chunked"]["ratio"], sizes["low_rank"]["ratio"]) < 0.3 < sizes["flat"]["ratio"]
+
+
+def test_the_guide_has_the_numbers_that_were_measured():
+    sizes, rows = measured("controller_sizes.json")["rows"], rows_of_the_guide()
+    assert list(rows) == ["chunked", "low_rank", "coordinate", "experts", "flat"]
+    for name, (parameters, gain, cost, time, _) in rows.items():
+        own = sizes[name]
+        assert parameters == f"{own['ratio']:.2f}"
+        assert cost == f"{own['multiply-adds a weight, 1 set']:.0f}"
+        assert time == " / ".join(f"{own[f'time over chunked{chr(39)}s, {sets} sets']:.2f}" for sets in (1, 8))
+        least, most = min(one["least"] for one in gains(name)), max(one["most"] for one in gains(name))
+        assert gain == f"{least:.2f} to {most:.2f}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("initialisation.py", "--architectures", "3", "--seeds", "0", "--only", "low_rank"), "every gain of 5 pairs"),
+        (("controller_sizes.py", "--rounds", "1"), "chunked and low_rank: below 0.3"),
+    ],
+)
+def test_the_commands_run(command, words, tmp_path):
+    output = tmp_path / "table.json"
+    name, *options = command
+    ran = subprocess.run(
+        [sys.executable, FOLDER / name, *options, "--output", output], capture_output=True, text=True, cwd=ROOT
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert words in ran.stdout
+    assert json.loads(output.read_text())["holds"]
