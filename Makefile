@@ -10,12 +10,13 @@ ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+STAMP_NNI := .venv/.installed-nni-rl
 SETUP_FILES := setup.cfg setup.py pyproject.toml constraints.txt $(wildcard nni_dynconv/csrc/*)
 # One thread each: the tests run side by side, and threads only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup search test test-slow check format bench clean
+.PHONY: help setup search test test-slow test-nni check format bench quality clean
 
 help:  ## show this
 	@echo "make TARGET, where TARGET is:"
@@ -33,6 +34,10 @@ $(STAMP): $(SETUP_FILES)
 		echo "The compiled kernels could not be built (is there a C++ compiler?). PyTorch's own serve, more slowly."
 	@touch $@
 
+$(STAMP_NNI): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt gym tianshou
+	@touch $@
+
 # `passive`: threads that wait by spinning make a step many times slower where other programs want the same cores.
 search: $(STAMP)  ## search a network on real video, through nnictl (a few minutes)
 	@OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive} $(BIN)/nni-dynconv launch configs/one_shot.yml --output runs/quickstart
@@ -42,6 +47,9 @@ test: $(STAMP)  ## run the tests
 
 test-slow: $(STAMP)  ## run the tests that are marked `slow`
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m slow $(ARGS)
+
+test-nni: $(STAMP_NNI)  ## run NNI's strategies and the spaces of its hub (minutes); installs the extra `nni-rl`
+	@$(PYTEST) -n $(JOBS) --dist worksteal -m nni $(ARGS)
 
 check: $(STAMP)  ## lint, formatting, types
 	@$(BIN)/ruff check .
@@ -58,6 +66,13 @@ bench: $(STAMP)  ## measure operators, search steps, growth and memory against t
 	@$(BIN)/python benchmarks/growth.py --output benchmarks/results.json
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/report.py
+
+quality: $(STAMP)  ## measure what searched networks reach; what is finished already is not measured again
+	@$(BIN)/python -m benchmarks.quality.denoising
+	@$(BIN)/python -m benchmarks.quality.initialisation
+	@$(BIN)/python -m benchmarks.quality.controller_sizes
+	@$(BIN)/python -m benchmarks.quality.doctor
+	@$(BIN)/python -m benchmarks.quality.rank
 
 clean:  ## remove .venv/, caches and what was built; runs/ stays, for it holds your results
 	rm -rf .venv build dist *.egg-info nni_dynconv/_kernels* .pytest_cache .mypy_cache .ruff_cache .hypothesis lightning_logs dispatcher.log

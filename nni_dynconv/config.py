@@ -11,14 +11,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .errors import ConfigError, did_you_mean
-from .parts import SAMPLERS, TABLES, Named, StrategySettings, parse_named
+from .parts import SAMPLERS, TABLES, ArchitectureSettings, Named, StrategySettings, parse_named
+from .recipe import Recipe, check_settings
 from .references import check_reference, check_source, short
 from .typed import as_mapping, check_keys, check_types, inside, require
 
@@ -26,7 +27,6 @@ __all__ = ["RunSettings", "check_class_args", "check_config", "check_search_spac
 
 TUNER_NAME = "DynamicWeightMutator"
 MODES = ("one_shot", "multi_trial")
-BASES = ("none", "learned")
 OPTIMIZE_MODES = ("maximize", "minimize")
 MULTI_TRIAL_SAMPLERS = ("random", "enas")
 FREE_SECTIONS = ("space_args", "evaluator_args", "report_args")
@@ -45,7 +45,11 @@ class RunSettings:
     sampler: Named = field(default_factory=lambda: Named("gdas", {}, "sampler"))
     controller: Named = field(default_factory=lambda: Named("chunked", {}, "controller"))
     context: Named | None = None
+    architecture: dict[str, Any] | None = None
     base: str = "none"
+    delta: str = "full"
+    rank: int = 4
+    per_site: dict[str, dict[str, Any]] = field(default_factory=dict)
     strategy: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     metric: str | None = None
@@ -98,12 +102,12 @@ def check_class_args(
     given = as_mapping(class_args, where)
     check_keys(given, RunSettings, where)
     values = {key: value for key, value in given.items() if key not in TABLES}
+    values |= {key: "none" for key in ("base", "delta") if key in given and given[key] is None}
     check_types(values, RunSettings, where)
     for key, section in given.items():
         if key in TABLES and section is not None:
             values[key] = parse_named(key, section, where)
-    if "base" in given and given["base"] is None:
-        values["base"] = "none"  # YAML 1.1 reads a bare `null`, and people write it for `none`
+    values |= _check_recipes(values, where)
     settings = RunSettings(**values)
     _check_choices(settings, where)
     _check_sections(settings, where)
@@ -112,8 +116,15 @@ def check_class_args(
     return settings
 
 
+def _check_recipes(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return how weights come about, checked."""
+    keys = [*(one.name for one in fields(Recipe)), "per_site"]
+    default, per_site = check_settings({key: values[key] for key in keys if key in values}, where)
+    return {**asdict(default), "per_site": per_site}
+
+
 def _check_choices(settings: RunSettings, where: str) -> None:
-    for key, allowed in (("mode", MODES), ("base", BASES), ("optimize_mode", OPTIMIZE_MODES)):
+    for key, allowed in (("mode", MODES), ("optimize_mode", OPTIMIZE_MODES)):
         value = getattr(settings, key)
         if value not in allowed:
             raise ConfigError(f"Unknown `{key}` `{value}` in {where}.{did_you_mean(value, allowed)}")
@@ -128,9 +139,10 @@ def _check_choices(settings: RunSettings, where: str) -> None:
 def _check_multi_trial(settings: RunSettings, where: str) -> None:
     name = settings.sampler.name
     if name in SAMPLERS and name not in MULTI_TRIAL_SAMPLERS:
+        why = "trains all candidates of a supernet equally often" if name == "fair" else "learns from gradients"
         raise ConfigError(
-            f"Sampler `{name}` in {inside(where, 'sampler')} learns from gradients, and `mode: multi_trial` has only "
-            f"the trials' results. Use {' or '.join(f'`{one}`' for one in MULTI_TRIAL_SAMPLERS)}, or `mode: one_shot`."
+            f"Sampler `{name}` in {inside(where, 'sampler')} {why}, and `mode: multi_trial` has only the trials' "
+            f"results. Use {' or '.join(f'`{one}`' for one in MULTI_TRIAL_SAMPLERS)}, or `mode: one_shot`."
         )
     if settings.checkpoint is None:
         raise ConfigError(f"Missing `checkpoint` in {where}: `mode: multi_trial` starts each trial from a shared one.")
@@ -142,6 +154,9 @@ def _check_multi_trial(settings: RunSettings, where: str) -> None:
 def _check_sections(settings: RunSettings, where: str) -> None:
     check_keys(settings.strategy, StrategySettings, inside(where, "strategy"))
     check_types(settings.strategy, StrategySettings, inside(where, "strategy"))
+    if settings.architecture is not None:
+        check_keys(settings.architecture, ArchitectureSettings, inside(where, "architecture"))
+        check_types(settings.architecture, ArchitectureSettings, inside(where, "architecture"))
     for key in ("space", "evaluator", "report"):
         if getattr(settings, key) is not None:
             check_reference(getattr(settings, key), where, key)
@@ -260,7 +275,9 @@ def _check_hyper_parameter(key: str, settings: RunSettings, place: str) -> None:
 
 def hyper_parameters(settings: RunSettings) -> list[str]:
     """Dotted names that a ``searchSpace`` may hold under these settings, but for those of the user's own classes."""
-    known = ["seed", "base"]
+    known = ["seed", "base", "delta", "rank"]
+    if settings.architecture is not None:
+        known += [f"architecture.{one.name}" for one in fields(ArchitectureSettings)]
     for kind, table in TABLES.items():
         part = getattr(settings, kind)
         if part is not None and part.name in table:

@@ -13,6 +13,7 @@ __all__ = [
     "LaunchError",
     "MediaError",
     "ParamsError",
+    "RankError",
     "SampleError",
     "ScopeError",
     "ShapeError",
@@ -59,6 +60,10 @@ class LaunchError(DynConvError, RuntimeError):
 
 class ExportError(DynConvError, ValueError):
     """A network cannot be written or read back."""
+
+
+class RankError(DynConvError, ValueError):
+    """Architectures cannot be ranked, or rankings not be compared."""
 
 
 class MediaError(DynConvError, ValueError):

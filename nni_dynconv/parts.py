@@ -6,18 +6,39 @@ One table of dotted names each, so that naming is not loading.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .errors import ConfigError, did_you_mean
 from .references import check_reference, load_object
 from .typed import as_mapping, check_keys, check_types, inside
 
-__all__ = ["CONTEXTS", "CONTROLLERS", "SAMPLERS", "TABLES", "Named", "Part", "StrategySettings", "parse_named"]
+__all__ = [
+    "CONTEXTS",
+    "CONTROLLERS",
+    "SAMPLERS",
+    "TABLES",
+    "ArchitectureSettings",
+    "Encoding",
+    "Named",
+    "Nesting",
+    "Part",
+    "Routing",
+    "ScaleRule",
+    "StrategySettings",
+    "parse_named",
+]
 
 
 @dataclass(frozen=True)
 class RandomSettings:
     """Settings of :class:`nni_dynconv.samplers.RandomSampler`."""
+
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class FairSettings:
+    """Settings of :class:`nni_dynconv.samplers.FairSampler`."""
 
     seed: int | None = None
 
@@ -30,6 +51,7 @@ class EnasSettings:
     hidden: int = 64
     learning_rate: float = 0.01
     entropy_weight: float = 0.01
+    entropy_weight_end: float | None = None
     baseline_decay: float = 0.9
     tanh_constant: float = 2.5
 
@@ -54,14 +76,67 @@ class GdasSettings:
     tau_end: float = 0.5
 
 
+ScaleRule = Literal["hyperfan_in", "hyperfan_out", "ghn"]
+Encoding = Literal["layer_norm", "magnitude_invariant"]
+Nesting = Literal["centre", "transform", "free"]
+Routing = Literal["sigmoid", "softmax"]
+
+
 @dataclass(frozen=True)
 class ChunkedSettings:
     """Settings of :class:`nni_dynconv.controllers.ChunkedController`."""
 
+    chunk: int = 64
+    site_dim: int = 16
+    position_dim: int = 16
+    hidden: int = 128
+    scale_rule: ScaleRule = "hyperfan_in"
+    encoding: Encoding = "layer_norm"
+    signs: bool = True
+
+
+@dataclass(frozen=True)
+class LowRankSettings:
+    """Settings of :class:`nni_dynconv.controllers.LowRankController`."""
+
+    rank: int = 8
     chunk: int = 32
     site_dim: int = 16
     position_dim: int = 16
     hidden: int = 128
+    scale_rule: ScaleRule = "hyperfan_in"
+    encoding: Encoding = "layer_norm"
+
+
+@dataclass(frozen=True)
+class CoordinateSettings:
+    """Settings of :class:`nni_dynconv.controllers.CoordinateController`."""
+
+    waves: int = 64
+    site_dim: int = 16
+    hidden: int = 128
+    nesting: Nesting = "centre"
+    scale_rule: ScaleRule = "hyperfan_in"
+    encoding: Encoding = "layer_norm"
+
+
+@dataclass(frozen=True)
+class FlatSettings:
+    """Settings of :class:`nni_dynconv.controllers.FlatController`."""
+
+    hidden: int = 32
+    scale_rule: ScaleRule = "hyperfan_in"
+    encoding: Encoding = "layer_norm"
+
+
+@dataclass(frozen=True)
+class ExpertsSettings:
+    """Settings of :class:`nni_dynconv.controllers.ExpertsController`."""
+
+    experts: int = 4
+    routing: Routing = "sigmoid"
+    scale_rule: ScaleRule = "hyperfan_in"
+    encoding: Encoding = "layer_norm"
 
 
 @dataclass(frozen=True)
@@ -89,6 +164,13 @@ class SequenceContextSettings:
 
 
 @dataclass(frozen=True)
+class OwnInputContextSettings:
+    """Settings of :class:`nni_dynconv.context.OwnInputContext`."""
+
+    dim: int
+
+
+@dataclass(frozen=True)
 class Part:
     """A class that a YAML may name: where it is, and the dataclass of its settings."""
 
@@ -98,15 +180,23 @@ class Part:
 
 SAMPLERS = {
     "random": Part("nni_dynconv.samplers:RandomSampler", RandomSettings),
+    "fair": Part("nni_dynconv.samplers:FairSampler", FairSettings),
     "enas": Part("nni_dynconv.samplers:EnasSampler", EnasSettings),
     "darts": Part("nni_dynconv.samplers:DartsSampler", DartsSettings),
     "gdas": Part("nni_dynconv.samplers:GdasSampler", GdasSettings),
 }
-CONTROLLERS = {"chunked": Part("nni_dynconv.controllers:ChunkedController", ChunkedSettings)}
+CONTROLLERS = {
+    "chunked": Part("nni_dynconv.controllers:ChunkedController", ChunkedSettings),
+    "low_rank": Part("nni_dynconv.controllers:LowRankController", LowRankSettings),
+    "coordinate": Part("nni_dynconv.controllers:CoordinateController", CoordinateSettings),
+    "flat": Part("nni_dynconv.controllers:FlatController", FlatSettings),
+    "experts": Part("nni_dynconv.controllers:ExpertsController", ExpertsSettings),
+}
 CONTEXTS = {
     "vector": Part("nni_dynconv.context:VectorContext", VectorContextSettings),
     "feature_map": Part("nni_dynconv.context:FeatureMapContext", FeatureMapContextSettings),
     "sequence": Part("nni_dynconv.context:SequenceContext", SequenceContextSettings),
+    "own_input": Part("nni_dynconv.context:OwnInputContext", OwnInputContextSettings),
 }
 TABLES = {"sampler": SAMPLERS, "controller": CONTROLLERS, "context": CONTEXTS}
 
@@ -120,6 +210,18 @@ class StrategySettings:
     log_every: int = 10
     contenders: int = 32
     contender_batches: int = 8
+    rerank: int = 3
+    rerank_steps: int = 50
+    calibration_batches: int = 4
+    norm_affine: bool = True
+    diagnose_every: int = 0
+
+
+@dataclass(frozen=True)
+class ArchitectureSettings:
+    """Settings of :class:`nni_dynconv.architecture.ArchitectureEncoder`."""
+
+    dim: int
 
 
 @dataclass(frozen=True)

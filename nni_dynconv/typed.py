@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError, did_you_mean
 
@@ -49,6 +49,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, one) for one in get_args(hint))
     if hint is Any:
         return True
+    if origin is Literal:
+        return value in get_args(hint)
     if hint is None or hint is type(None):
         return value is None
     if isinstance(value, bool):
@@ -65,6 +67,8 @@ def _type_name(hint: Any) -> str:
     words |= {int: "an int", float: "a float", Any: "anything"}
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(_type_name(one) for one in get_args(hint))
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(hint)))
     return words.get(get_origin(hint) or hint, str(hint))
 
 

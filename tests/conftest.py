@@ -1,15 +1,28 @@
-"""Tests import the examples as a package, and NNI keeps what it writes in a home of theirs."""
+"""Tests import the examples as a package, each starts from one seed, and NNI writes into a home of theirs."""
 
 from __future__ import annotations
 
 import atexit
 import os
+import random
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 os.environ["HOME"] = tempfile.mkdtemp(prefix="nni_dynconv_home_")  # before NNI is imported, in each worker
 atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def same_start():
+    """What a test draws does not depend on which tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)

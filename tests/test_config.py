@@ -87,6 +87,12 @@ def test_multi_trial_refuses_samplers_that_learn_from_gradients(name):
         check_class_args({**MULTI_TRIAL, "sampler": name})
 
 
+def test_multi_trial_refuses_the_fair_sampler_for_what_it_does():
+    """It used to say that this one learns from gradients."""
+    with pytest.raises(ConfigError, match="Sampler `fair` .* trains all candidates of a supernet equally often, and"):
+        check_class_args({**MULTI_TRIAL, "sampler": "fair"})
+
+
 def test_multi_trial_needs_a_checkpoint_and_says_how_to_make_it(tmp_path):
     with pytest.raises(ConfigError, match="Missing `checkpoint`"):
         check_class_args({**MULTI_TRIAL, "checkpoint": None})

@@ -16,6 +16,7 @@ from spaces import CHANNELS, conv
 
 from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
+from nni.mutable import ExpressionConstraint
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, Repeat
 from torch import nn
 
@@ -293,6 +294,13 @@ def chosen_kernel():
     return DynamicConv2d(CHANNELS, nni.choice("width", [4, 8]), nni.choice("kernel", [1, 3]), padding="same")
 
 
+def constrained():
+    space = PartSpace(make=lambda: nn.Sequential(choice("first"), choice("second")))
+    first, second = (module.choice for module in space.part)
+    space.add_mutable(ExpressionConstraint((first == "b") | (second == "b")))
+    return space
+
+
 # The matrix's rows, in its order: what makes spaces of each.
 ROWS = (
     (
@@ -315,6 +323,7 @@ ROWS = (
     (lambda: PartSpace(make=chosen_kernel),),
     (lambda: PartSpace(make=padded),),
     (lambda: PartSpace(make=lambda: MutableBatchNorm2d(CHANNELS, momentum=nni.uniform("momentum", 0.1, 0.2))),),
+    (constrained,),
     (lambda: PartSpace(make=lambda: conv(3)),),
 )
 SAMPLERS = ("random", "enas", "darts", "gdas")
@@ -328,7 +337,7 @@ def refusals():
 
 def test_the_matrix_has_a_row_for_each_that_is_tried():
     assert len(table("docs/support.md", "| primitive |")) == len(ROWS)
-    assert sorted(refusals()) == list("12345678")
+    assert sorted(refusals()) == list("123456789")
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
