@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .factoring import factors_of, product
+from .factoring import factors_of, multiplied
 from .recipe import Recipe
 from .spec import Site, WeightSpec, split
 
@@ -74,27 +74,16 @@ def combine(
     if recipe.delta == "scale" and base is not None and factor is not None:
         return _scaled(site, split(made, asked.specs), std, base, factor)
     if recipe.delta == "low_rank" and asked.specs != site.specs:
-        parts = split(made, asked.specs)
-        made = torch.cat([_flat_delta(spec, parts) for spec in site.specs], dim=-1)
+        made = multiplied(made, site, asked)
     return split(_add(base, std, factor, made), site.specs)  # all tensors in one
 
 
-def _form(spec: WeightSpec, recipe: Recipe) -> str:
-    """Return the kind of delta of one tensor."""
-    if recipe.delta == "scale" and spec.kind != "weight":
-        return "full"
-    if recipe.delta == "low_rank":
-        return "low_rank" if len(factors_of(spec, recipe.rank)) == 2 else "full"
-    return recipe.delta
-
-
 def _factors(spec: WeightSpec, recipe: Recipe) -> tuple[WeightSpec, ...]:
-    form = _form(spec, recipe)
-    if form == "none":
+    if recipe.delta == "none":
         return ()
-    if form == "scale":
+    if recipe.delta == "scale" and spec.kind == "weight":
         return (WeightSpec(f"{spec.name}.scale", (spec.outputs,), 1, "scale"),)
-    return factors_of(spec, recipe.rank) if form == "low_rank" else (spec,)
+    return factors_of(spec, recipe.rank) if recipe.delta == "low_rank" else (spec,)
 
 
 def _scaled(site: Site, parts: Mapping[str, Tensor], std: Tensor, base: Tensor, factor: Tensor) -> dict[str, Tensor]:
@@ -107,12 +96,6 @@ def _scaled(site: Site, parts: Mapping[str, Tensor], std: Tensor, base: Tensor, 
         else:
             tensors[spec.name] = own * (1 + factor * _along_outputs(parts[f"{spec.name}.scale"], spec))
     return tensors
-
-
-def _flat_delta(spec: WeightSpec, parts: Mapping[str, Tensor]) -> Tensor:  # ... N
-    """Return the delta of one tensor, before its scale: as it was made, or the product of its factors."""
-    whole = parts[spec.name] if spec.name in parts else product(parts[f"{spec.name}.A"], parts[f"{spec.name}.B"], spec)
-    return whole.flatten(-len(spec.shape))
 
 
 def _add(base: Tensor | None, std: Tensor, factor: Tensor | None, delta: Tensor) -> Tensor:

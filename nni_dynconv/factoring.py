@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
-from .spec import WeightSpec
+from .spec import Site, WeightSpec, split
 
-__all__ = ["factors_of", "product"]
+__all__ = ["factors_of", "multiplied"]
 
 
 def factors_of(spec: WeightSpec, rank: int) -> tuple[WeightSpec, ...]:
@@ -32,7 +34,22 @@ def factors_of(spec: WeightSpec, rank: int) -> tuple[WeightSpec, ...]:
     return A, WeightSpec(f"{spec.name}.B", (rank, *spec.shape[1:]), spec.fan_in)
 
 
-def product(A: Tensor, B: Tensor, spec: WeightSpec) -> Tensor:
-    """Return ``A B / sqrt(r)``, ``(..., *shape)``: of unit variance where A and B are."""
-    made = (A * A.shape[-1] ** -0.5) @ B.flatten(1 - len(spec.shape))
-    return made.unflatten(-1, spec.shape[1:])
+def multiplied(flat: Tensor, site: Site, asked: Site) -> Tensor:
+    """Return the values of a site's own tensors, ``(..., N)``, from those of their factors.
+
+    Parameters
+    ----------
+    flat
+        The values of ``asked``, whose specs are :func:`factors_of` the site's.
+    """
+    parts = split(flat, asked.specs)
+    made = [_whole(spec, parts).flatten(-len(spec.shape)) for spec in site.specs]
+    return made[0] if len(made) == 1 else torch.cat(made, dim=-1)
+
+
+def _whole(spec: WeightSpec, parts: Mapping[str, Tensor]) -> Tensor:
+    """Return a tensor as it was made, or ``A B / sqrt(r)``: of unit variance where A and B are."""
+    if spec.name in parts:
+        return parts[spec.name]
+    A, B = parts[f"{spec.name}.A"], parts[f"{spec.name}.B"]
+    return ((A * A.shape[-1] ** -0.5) @ B.flatten(1 - len(spec.shape))).unflatten(-1, spec.shape[1:])

@@ -65,4 +65,4 @@ def last_lines(text: str, count: int) -> str:
 
 def tail(text: str, lines: int = 12) -> str:
     """Return the last few lines, indented."""
-    return "\n".join(f"  {line}" for line in text.strip().splitlines()[-lines:])
+    return "\n".join(f"  {line}" for line in last_lines(text, lines).splitlines())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..factoring import factors_of, product
+from ..factoring import factors_of, multiplied
 from ..parts import Encoding, ScaleRule
-from ..spec import Site, WeightSpec, split
+from ..spec import Site
 from .base import Controller
 from .chunked import ChunkedController
 from .pieces import check_names
@@ -48,6 +47,8 @@ class LowRankController(Controller):
 
     Examples
     --------
+    >>> import torch
+    >>> from nni_dynconv.spec import WeightSpec
     >>> sites = [Site("conv", "DynamicConv2d", (WeightSpec("weight", (64, 64, 5, 5), 1600),))]
     >>> controller = LowRankController(rank=8)
     >>> controller.bind(sites, context_dim=None)
@@ -80,27 +81,18 @@ class LowRankController(Controller):
         self.core.bind(self._factored(sites), context_dim)
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
-        factored = self._factored(sites)
-        made = self.core.generate(factored, context)
-        parts = [split(flat, own.specs) for flat, own in zip(made, factored, strict=True)]
-        return [self._multiplied(site, own) for site, own in zip(sites, parts, strict=True)]
+        asked = [self.asked[site.name] for site in sites]
+        made = self.core.generate(asked, context)
+        return [multiplied(flat, site, own) for flat, site, own in zip(made, sites, asked, strict=True)]
 
     def select(self, sites: Sequence[Site]) -> None:
         self.core.select(self._factored(sites))
 
-    def _multiplied(self, site: Site, parts: dict[str, Tensor]) -> Tensor:
-        made = [self._whole(spec, parts).flatten(-len(spec.shape)) for spec in site.specs]
-        return made[0] if len(made) == 1 else torch.cat(made, dim=-1)
-
-    def _whole(self, spec: WeightSpec, parts: dict[str, Tensor]) -> Tensor:
-        if spec.name in parts:
-            return parts[spec.name]
-        return product(parts[f"{spec.name}.A"], parts[f"{spec.name}.B"], spec)
-
     def _factored(self, sites: Sequence[Site]) -> list[Site]:
-        """Return what the core is asked for."""
+        """Note what the core is asked for at each of these sites, and return it."""
         specs = [tuple(factor for spec in site.specs for factor in factors_of(spec, self.rank)) for site in sites]
-        return [Site(site.name, site.op, own) for site, own in zip(sites, specs, strict=True)]
+        self.asked = {site.name: Site(site.name, site.op, own) for site, own in zip(sites, specs, strict=True)}
+        return list(self.asked.values())
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}"
