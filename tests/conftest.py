@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nni_runs import Lab
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -26,3 +27,13 @@ def same_start():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """A place for real experiments, which must leave no process behind."""
+    lab = Lab(tmp_path)
+    yield lab
+    left = lab.processes()
+    lab.end_processes()
+    assert not left, f"processes left behind: {[process.cmdline() for process in left]}"

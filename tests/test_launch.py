@@ -9,23 +9,13 @@ import socket
 
 import psutil
 import pytest
-from nni_runs import Lab, ask, wait_until
+from nni_runs import ask, wait_until
 
 from nni_dynconv import experiment
 from nni_dynconv.errors import ConfigError, LaunchError
 from nni_dynconv.launch import _check_interpreter, launch
 from nni_dynconv.nni_logs import error_in_log
 from nni_dynconv.nnictl import choose_port
-
-
-@pytest.fixture
-def lab(tmp_path):
-    lab = Lab(tmp_path)
-    yield lab
-    left = lab.processes()
-    lab.end_processes()
-    assert not left, f"processes left behind: {[process.cmdline() for process in left]}"
-
 
 # Must end in words, soon, with nothing left behind
 

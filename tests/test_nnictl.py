@@ -28,13 +28,9 @@ CONFIGS = sorted((REPOSITORY / "configs").glob("*.yml"))
 
 
 @pytest.fixture
-def lab(tmp_path):
-    lab = Lab(tmp_path)
+def lab(lab):
     assert lab.run("register")[0] == 0
-    yield lab
-    left = lab.processes()
-    lab.end_processes()
-    assert not left, f"processes left behind: {[process.cmdline() for process in left]}"
+    return lab
 
 
 class Run:

@@ -90,15 +90,6 @@ class SshServer:
 
 
 @pytest.fixture
-def lab(tmp_path):
-    lab = Lab(tmp_path)
-    yield lab
-    left = lab.processes()
-    lab.end_processes()
-    assert not left, f"processes left behind: {[process.cmdline() for process in left]}"
-
-
-@pytest.fixture
 def server(lab):
     if SSHD is None or shutil.which("ssh-keygen") is None:
         pytest.skip("needs OpenSSH's `sshd` and `ssh-keygen` (Debian: openssh-server)")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from nni_runs import Lab, wait_until
+from nni_runs import wait_until
 from test_nnictl import Run
 
 pytestmark = pytest.mark.slow
@@ -85,13 +85,9 @@ while os.path.exists({!r}):
 
 
 @pytest.fixture
-def lab(tmp_path):
-    lab = Lab(tmp_path)
+def lab(lab):
     assert lab.run("register")[0] == 0
-    yield lab
-    left = lab.processes()
-    lab.end_processes()
-    assert not left, f"processes left behind: {[process.cmdline() for process in left]}"
+    return lab
 
 
 def write_experiment(lab):
