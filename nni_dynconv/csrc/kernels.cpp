@@ -24,6 +24,7 @@ namespace baseline {  // SSE2, NEON, or whatever the compiler takes for granted
 #include "depthwise.h"
 #include "rows.h"
 #undef LANES
+#undef IN_REGISTER
 }  // namespace baseline
 
 #if defined(__x86_64__)
@@ -39,6 +40,7 @@ namespace avx2 {
 #include "depthwise.h"
 #include "rows.h"
 #undef LANES
+#undef IN_REGISTER
 }  // namespace avx2
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -54,6 +56,7 @@ namespace avx512 {
 #include "depthwise.h"
 #include "rows.h"
 #undef LANES
+#undef IN_REGISTER
 }  // namespace avx512
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -84,12 +87,12 @@ int best_level() {
 
 int level = best_level();
 
-// Whether `rows.h` serves: rows of two vectors or more (of one, where there are too few channels for `depthwise.h`), and no
-// zeros that the gradient of the input would never see.
+// Whether `rows.h` serves: rows of two vectors or more (of one, where that is long, or where there are too few channels for
+// `depthwise.h`), and no zeros that the gradient of the input would never see.
 bool in_rows(const Geometry& g, int64_t lanes) {
   const bool narrow = g.ph <= (g.Kh - 1) * g.dh && g.pw <= (g.Kw - 1) * g.dw;
   const bool known = g.Kh == g.Kw && (g.Kh == 3 || g.Kh == 5 || g.Kh == 7);
-  const int64_t least = g.C < lanes ? lanes : 2 * lanes;
+  const int64_t least = g.C < lanes || lanes == 16 ? lanes : 2 * lanes;
   return known && narrow && g.sh == 1 && g.sw == 1 && g.W >= least && g.Wo >= least;
 }
 

@@ -12,6 +12,22 @@ static INLINE vec load(const float* p) {  // from anywhere
 
 static INLINE void store(float* p, vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
+// Keeps the compiler from reading a vector of memory anew wherever it is used: most such reads span two lines of cache.
+#if defined(__x86_64__) && LANES == 16
+#define IN_REGISTER(v) asm("" : "+v"(v))
+#elif defined(__x86_64__)
+#define IN_REGISTER(v) asm("" : "+x"(v))
+#else
+#define IN_REGISTER(v)
+#endif
+
+// The lanes from `first` on, and zeros before them.
+static INLINE vec from_lane(vec v, int64_t first) {
+  mask number;
+  UNROLL for (int l = 0; l < LANES; ++l) number[l] = l;
+  return reinterpret_cast<vec>(reinterpret_cast<mask>(v) & (number >= static_cast<int32_t>(first)));
+}
+
 // Past the cache, to an address that is a multiple of the vector's size; `arrive` after the last.
 static INLINE void stream(float* p, vec v) {
 #if defined(__clang__)

@@ -4,23 +4,28 @@
 // A vector of inputs is read once for all the outputs of a column that see it: rows `dh` apart form a column, for a
 // dilated kernel skips those between. Included once per instruction set, after `depthwise.h`.
 
-// A plane with zeros around it.
+static int64_t whole(int64_t n) { return up(n, LANES) * LANES; }
+
+// A plane with zeros around it; its rows begin at whole vectors, so that only a tap beside the middle is read across two.
 struct Sheet {
-  const int64_t H, W, left, top, pitch;
+  const int64_t H, W, top, pitch;
   const Floats memory;
+  float* const corner;  // the first of the zeros
 
-  Sheet(int64_t H, int64_t W, int64_t top, int64_t left, int64_t rows, int64_t pitch)
-      : H(H), W(W), left(left), top(top), pitch(pitch), memory(rows * pitch) {}
-
-  float* at(int64_t y, int64_t x) const { return memory.data + (y + top) * pitch + x + left; }
+  Sheet(int64_t H, int64_t W, int64_t top, int64_t left, int64_t rows, int64_t columns)
+      : H(H), W(W), top(top), pitch(whole(columns)), memory(rows * pitch + LANES),
+        corner(memory.data + whole(left) - left), plane_(corner + top * pitch + left) {}
 
   void draw(const float* plane) const {
-    float* to = at(0, 0);
+    float* to = plane_;
     for (int64_t y = 0; y < H; ++y, plane += W, to += pitch) {
       for (int64_t x = 0; x + LANES < W; x += LANES) store(to + x, load(plane + x));
       store(to + W - LANES, load(plane + W - LANES));
     }
   }
+
+ private:
+  float* const plane_;
 };
 
 // Where outputs look: the first tap of the first output, and the steps to the next row of taps and to the next tap.
@@ -40,133 +45,145 @@ static void spread(const float* weight, bool turned, float* to) {
   }
 }
 
-// Where outputs go: planes of H x W. An output larger than the cache is written past it: it would only push out what is
-// about to be read, and each of its lines would be read before it is written.
+// Where planes of output go. What is larger than the cache is written past it: it would only push out what is about to
+// be read, and each of its lines would be read before it is written. Such a plane is made in the cache first, for lines
+// go past it fast when they are whole and in their order.
 struct Target {
   static constexpr int64_t LARGE = 16 << 20;  // bytes
-  const int64_t H, W;
+  const int64_t size;
   float* const planes;
   const bool streams;
+  const Floats made;
 
-  Target(const Geometry& g, int64_t H, int64_t W, float* planes)
-      : H(H), W(W), planes(planes), streams(g.B * g.C * H * W * 4 > LARGE && W % LANES == 0 &&
-                                            reinterpret_cast<uintptr_t>(planes) % (LANES * 4) == 0) {}
+  Target(int64_t count, int64_t size, float* planes)
+      : size(size), planes(planes), streams(planes && count * size * 4 > LARGE && size % LANES == 0 &&
+                                            reinterpret_cast<uintptr_t>(planes) % (LANES * 4) == 0),
+        made(streams ? size : 0) {}
   ~Target() {
     if (streams) arrive();
+  }
+
+  float* begin(int64_t plane) const { return streams ? made.data : planes + plane * size; }
+
+  void end(int64_t plane) const {
+    if (!streams) return;
+    float* to = planes + plane * size;
+    for (int64_t i = 0; i < size; i += LANES) stream(to + i, load(made.data + i));
   }
 };
 
 // Y rows of outputs, `down` apart.
 template <int K, int Y>
-ALONE static void convolve_rows(View in, const float* kernel, int64_t W, float* out, int64_t down, bool streams) {
+ALONE static void convolve_rows(View in, const float* kernel, int64_t W, float* out, int64_t down) {
   for (int64_t i = 0; i < W; i += LANES) {
     const int64_t x = least(i, W - LANES);  // the last vector overlaps the one before
-    vec total[Y] = {};
+    vec total[Y] = {}, taps[K];
     const float *seen = in.first + x, *weights = kernel;
     for (int k = 0; k < K; ++k, seen += in.right, weights += K * LANES) {
+      UNROLL for (int t = 0; t < K; ++t) taps[t] = load(weights + t * LANES);
       const float* row = seen;
       UNROLL for (int r = 0; r < Y + K - 1; ++r, row += in.down) {
-        const vec one = load(row);
+        vec one = load(row);
+        IN_REGISTER(one);
         UNROLL for (int y = 0; y < Y; ++y) {
-          if (r >= y && r - y < K) total[y] += one * load(weights + (r - y) * LANES);
+          if (r >= y && r - y < K) total[y] += one * taps[r - y];
         }
       }
     }
-    if (streams) {
-      UNROLL for (int y = 0; y < Y; ++y) stream(out + y * down + x, total[y]);
-    } else {
-      UNROLL for (int y = 0; y < Y; ++y) store(out + y * down + x, total[y]);
-    }
+    UNROLL for (int y = 0; y < Y; ++y) store(out + y * down + x, total[y]);
   }
 }
 
+// A plane of H x W.
 template <int K>
-static void convolve(const Sheet& in, const float* kernel, int64_t dh, int64_t dw, const Target& to, int64_t plane) {
-  float* out = to.planes + plane * to.H * to.W;
-  for (int64_t phase = 0; phase < least(dh, to.H); ++phase) {
-    for (int64_t y = phase, rows; y < to.H; y += rows * dh) {
-      rows = y + 7 * dh < to.H ? 8 : y + 3 * dh < to.H ? 4 : y + dh < to.H ? 2 : 1;
+static void convolve(const Sheet& in, const float* kernel, int64_t dh, int64_t dw, int64_t H, int64_t W, float* out) {
+  for (int64_t phase = 0; phase < least(dh, H); ++phase) {
+    for (int64_t y = phase, rows; y < H; y += rows * dh) {
+      rows = y + 7 * dh < H ? 8 : y + 3 * dh < H ? 4 : y + dh < H ? 2 : 1;
       const auto some = rows == 8 ? convolve_rows<K, 8> : rows == 4 ? convolve_rows<K, 4>
                       : rows == 2 ? convolve_rows<K, 2> : convolve_rows<K, 1>;
-      const View view{in.memory.data + y * in.pitch, dh * in.pitch, dw};
-      some(view, kernel, to.W, out + y * to.W, dh * to.W, to.streams);
+      some({in.corner + y * in.pitch, dh * in.pitch, dw}, kernel, W, out + y * W, dh * W);
     }
   }
 }
 
-// X columns of taps: `sums` (LANES partial sums for each tap) grow by input times gradient, Y rows at a time, from row
-// `y` on. Returns the first row that is left.
-template <int K, int X, int Y>
-ALONE static int64_t weigh_rows(View in, View grad, int64_t dh, int64_t y, int64_t H, int64_t W, float* sums) {
-  vec total[X][K];
-  UNROLL for (int k = 0; k < X; ++k) UNROLL for (int t = 0; t < K; ++t) total[k][t] = load(sums + (t * K + k) * LANES);
-  for (; y + (Y - 1) * dh < H; y += Y * dh) {
-    for (int64_t x = 0; x < W; x += LANES) {
-      vec pull[Y];
-      UNROLL for (int r = 0; r < Y; ++r) pull[r] = load(grad.first + (y + r * dh) * grad.down + x);
-      UNROLL for (int k = 0; k < X; ++k) {
-        const float* row = in.first + y * in.down + x + k * in.right;
-        UNROLL for (int r = 0; r < Y + K - 1; ++r, row += dh * in.down) {
-          const vec one = load(row);
-          UNROLL for (int t = 0; t < K; ++t) {
-            if (r >= t && r - t < Y) total[k][t] += one * pull[r - t];
+// Both gradients are sums over the same neighbours in `grad`: that of the input weighs them with the turned kernel, that
+// of the weight with the input, whose Y rows (`down` apart) need no zeros around them. `sums` has LANES partial sums for
+// each tap, in the order of the turned kernel. Without `Both` only that of the weight is wanted.
+template <int K, int Y, bool Both>
+ALONE static void differentiate_rows(View grad, const float* kernel, int64_t W, const float* x, float* dx, int64_t down,
+                                     float* sums) {
+  constexpr int X = K == 3 && LANES == 16 ? 3 : 1;  // columns of taps at a time: as registers allow
+  constexpr bool all = X == K;                      // then their sums stay there
+  vec sum[X * K], taps[X * K];
+  if constexpr (all) UNROLL for (int t = 0; t < X * K; ++t) sum[t] = load(sums + t * LANES);
+  for (int64_t i = 0; i < W; i += LANES) {
+    const int64_t at = least(i, W - LANES);
+    vec own[Y], total[Y] = {};
+    UNROLL for (int y = 0; y < Y; ++y) own[y] = from_lane(load(x + y * down + at), i - at);  // none counts twice
+    for (int k = 0; k < K; k += X) {
+      if constexpr (Both) UNROLL for (int t = 0; t < X * K; ++t) taps[t] = load(kernel + (k * K + t) * LANES);
+      if constexpr (!all) UNROLL for (int t = 0; t < X * K; ++t) sum[t] = load(sums + (k * K + t) * LANES);
+      const float* row = grad.first + at + k * grad.right;
+      UNROLL for (int r = 0; r < Y + K - 1; ++r, row += grad.down) {
+        UNROLL for (int c = 0; c < X; ++c) {
+          vec one = load(row + c * grad.right);
+          IN_REGISTER(one);
+          UNROLL for (int y = 0; y < Y; ++y) {
+            const int t = r - y;
+            if (t < 0 || t >= K) continue;
+            if constexpr (Both) total[y] += one * taps[c * K + t];
+            sum[c * K + t] += one * own[y];
           }
         }
       }
+      if constexpr (!all) UNROLL for (int t = 0; t < X * K; ++t) store(sums + (k * K + t) * LANES, sum[t]);
+    }
+    if constexpr (Both) UNROLL for (int y = 0; y < Y; ++y) store(dx + y * down + at, total[y]);
+  }
+  if constexpr (all) UNROLL for (int t = 0; t < X * K; ++t) store(sums + t * LANES, sum[t]);
+}
+
+template <int K, bool Both>
+static void differentiate(const Sheet& grad, const float* kernel, const Geometry& g, const float* x, float* dx,
+                          float* sums) {
+  constexpr int MOST = K > 3 && LANES == 16 ? 8 : 4;  // rows at a time: as registers allow
+  for (int64_t phase = 0; phase < least(g.dh, g.H); ++phase) {
+    for (int64_t y = phase, rows; y < g.H; y += rows * g.dh) {
+      rows = y + (MOST - 1) * g.dh < g.H ? MOST : y + 3 * g.dh < g.H ? 4 : 1;
+      const auto some = rows == MOST ? differentiate_rows<K, MOST, Both>
+                      : rows == 4    ? differentiate_rows<K, 4, Both> : differentiate_rows<K, 1, Both>;
+      const View seen{grad.corner + y * grad.pitch, g.dh * grad.pitch, g.dw};
+      some(seen, kernel, g.W, x + y * g.W, dx + y * g.W, g.dh * g.W, sums);
     }
   }
-  UNROLL for (int k = 0; k < X; ++k) UNROLL for (int t = 0; t < K; ++t) store(sums + (t * K + k) * LANES, total[k][t]);
-  return y;
 }
 
-template <int K, int X>
-static void weigh_columns(View in, View grad, int64_t dh, int64_t H, int64_t W, float* sums) {
-  for (int64_t phase = 0; phase < least(dh, H); ++phase) {
-    int64_t y = phase;
-    if (y + 3 * dh < H) y = weigh_rows<K, X, 4>(in, grad, dh, y, H, W, sums);
-    if (y < H) weigh_rows<K, X, 1>(in, grad, dh, y, H, W, sums);
-  }
-}
-
-// Every tap: as many columns at a time as there are registers for their sums.
-template <int K>
-static void weigh(const Sheet& in, const Sheet& grad, int64_t dh, int64_t dw, float* sums) {
-  constexpr int X = K == 3 ? 3 : K == 5 ? 2 : 1;
-  const View pull{grad.at(0, 0), grad.pitch, 1};
-  for (int k = 0; k + X <= K; k += X) {
-    weigh_columns<K, X>({in.memory.data + k * dw, in.pitch, dw}, pull, dh, grad.H, grad.W, sums + k * LANES);
-  }
-  if (K % X) {
-    constexpr int last = K - K % X;
-    weigh_columns<K, K % X ? K % X : 1>({in.memory.data + last * dw, in.pitch, dw}, pull, dh, grad.H, grad.W,
-                                        sums + last * LANES);
-  }
-}
-
-// The sums over lanes.
+// The sums over lanes; those of a turned kernel, column by column.
 template <int K>
 static void total(const float* sums, float* weight) {
   for (int first = 0; first < K * K; first += LANES) {
     vec m[LANES], all = {};
-    UNROLL for (int l = 0; l < LANES; ++l) m[l] = load(sums + (first + l) * LANES);
+    UNROLL for (int l = 0; l < LANES; ++l) {
+      const int turned = K * K - 1 - first - l;
+      m[l] = turned < 0 ? vec{} : load(sums + (turned % K * K + turned / K) * LANES);
+    }
     transpose(m);
     UNROLL for (int l = 0; l < LANES; ++l) all += m[l];
     __builtin_memcpy(weight + first, &all, sizeof(float) * (K * K - first < LANES ? K * K - first : LANES));
   }
 }
 
-static int64_t whole(int64_t n) { return up(n, LANES) * LANES; }
-
 // Columns are so many that the last vector of a row sees zeros.
 static Sheet input_sheet(const Geometry& g) {
-  const int64_t pitch = most(g.W + 2 * g.pw, whole(g.Wo) + (g.Kw - 1) * g.dw);
-  return Sheet(g.H, g.W, g.ph, g.pw, g.H + 2 * g.ph, pitch);
+  const int64_t columns = most(g.W + 2 * g.pw, whole(g.Wo) + (g.Kw - 1) * g.dw);
+  return Sheet(g.H, g.W, g.ph, g.pw, g.H + 2 * g.ph, columns);
 }
 
 static Sheet gradient_sheet(const Geometry& g) {
   const int64_t top = (g.Kh - 1) * g.dh - g.ph, left = (g.Kw - 1) * g.dw - g.pw;
-  const int64_t pitch = most(left + whole(g.Wo), g.W + (g.Kw - 1) * g.dw);
-  return Sheet(g.Ho, g.Wo, top, left, g.H + (g.Kh - 1) * g.dh, pitch);
+  const int64_t columns = most(left + whole(g.Wo), whole(g.W) + (g.Kw - 1) * g.dw);
+  return Sheet(g.Ho, g.Wo, top, left, g.H + (g.Kh - 1) * g.dh, columns);
 }
 
 // Planes `first` to `last` of `B * C`.
@@ -174,11 +191,12 @@ template <int K>
 static void forward_rows(const Geometry& g, const float* x, const float* weight, float* y, int64_t first, int64_t last) {
   const Sheet input(input_sheet(g));
   const Floats kernel(K * K * LANES);
-  const Target output(g, g.Ho, g.Wo, y);
+  const Target output(g.B * g.C, g.Ho * g.Wo, y);
   for (int64_t plane = first; plane < last; ++plane) {
     input.draw(x + plane * g.H * g.W);
     spread<K>(weight + plane % g.C * K * K, false, kernel.data);
-    convolve<K>(input, kernel.data, g.dh, g.dw, output, plane);
+    convolve<K>(input, kernel.data, g.dh, g.dw, g.Ho, g.Wo, output.begin(plane));
+    output.end(plane);
   }
 }
 
@@ -186,19 +204,24 @@ static void forward_rows(const Geometry& g, const float* x, const float* weight,
 template <int K>
 static void backward_rows(const Geometry& g, const float* x, const float* weight, const float* dy, float* dx, float* dw,
                           int64_t first, int64_t last) {
-  const Sheet input(input_sheet(g)), grad(gradient_sheet(g));
+  const Sheet grad(gradient_sheet(g));
   const Floats kernel(K * K * LANES), sums(whole(K * K) * LANES);
-  const Target output(g, g.H, g.W, dx);
+  const Target output(g.B * g.C, g.H * g.W, dx);
   for (int64_t c = first; c < last; ++c) {
     if (dx) spread<K>(weight + c * K * K, true, kernel.data);
     for (int i = 0; i < K * K; ++i) store(sums.data + i * LANES, vec{});
     for (int64_t b = 0; b < g.B; ++b) {
       const int64_t plane = b * g.C + c;
+      const float* own = x + plane * g.H * g.W;
       grad.draw(dy + plane * g.Ho * g.Wo);
-      if (dx) convolve<K>(grad, kernel.data, g.dh, g.dw, output, plane);
-      if (!dw) continue;
-      input.draw(x + plane * g.H * g.W);
-      weigh<K>(input, grad, g.dh, g.dw, sums.data);
+      if (!dx) {
+        differentiate<K, false>(grad, kernel.data, g, own, nullptr, sums.data);
+        continue;
+      }
+      float* to = output.begin(plane);
+      if (dw) differentiate<K, true>(grad, kernel.data, g, own, to, sums.data);
+      else convolve<K>(grad, kernel.data, g.dh, g.dw, g.H, g.W, to);
+      output.end(plane);
     }
     if (dw) total<K>(sums.data, dw + c * K * K);
   }
