@@ -44,7 +44,8 @@ def interleave(
     seconds : float
         About how long all of it may take; at least ``least_rounds`` rounds are run.
     turn : float
-        A turn is so many calls that it takes about this many seconds, and at least one.
+        A turn is so many calls that it takes about this many seconds, and at least one. A call before it is not timed:
+        it brings back to the caches what the others drove out of them.
     patience : float
         Who needs more seconds than this for a call makes two calls and no more: the second counts in every round.
     """
@@ -56,6 +57,8 @@ def interleave(
     end, rounds = time.perf_counter() + seconds, 0
     while rounds < least_rounds or (min(first.values()) < patience and time.perf_counter() < end):
         for name, one in contenders.items():
+            if first[name] < patience:
+                one()
             times[name].append(_turn(one, calls[name]) if first[name] < patience else first[name])
         rounds += 1
     return times
