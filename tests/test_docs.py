@@ -27,7 +27,8 @@ from nni_dynconv.errors import SpaceError
 from nni_dynconv.testing import ControllerSuite, OpSuite, SamplerSuite
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
+DOCS = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))
+PAGES = ["README.md", *DOCS]
 SUITES = (ControllerSuite, OpSuite, SamplerSuite)
 
 
@@ -44,6 +45,22 @@ def blocks(language):
             line = text.count("\n", 0, match.start()) + 2
             found.append(pytest.param(page, line, match.group(1), id=f"{page}:{line}"))
     return found
+
+
+def without_code(text):
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def links(page):
+    """Where the links of a page lead: (path, anchor) of each, both relative to the page; the web is left out."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", without_code(read(page)))
+    return [tuple(target.partition("#")[::2]) for target in targets if not target.startswith("https://")]
+
+
+def anchors(text):
+    """The anchors that GitHub makes of the headings, each of which stands once."""
+    heads = re.findall(r"^#+ (.*)$", without_code(text), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads]
 
 
 def table(page, before):
@@ -116,17 +133,22 @@ def test_the_pages_have_blocks_of_each_kind():
 # Files, links, commands
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md", "CONTRIBUTING.md"])
 def test_every_link_leads_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", read(page)):
-        if target.startswith("https://"):
-            continue
-        path, _, anchor = target.partition("#")
+    for path, anchor in links(page):
         file = (ROOT / page).parent / path if path else ROOT / page
-        assert file.exists(), target
+        assert file.exists(), path
         if anchor:
-            heads = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in [re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads], target
+            assert anchors(file.read_text(encoding="utf-8")).count(anchor) == 1, f"{path}#{anchor}"
+
+
+def test_the_guide_links_every_page():
+    linked = {f"docs/{path}" for path, _ in links("docs/guide.md")}
+    assert set(DOCS) - {"docs/guide.md"} <= linked
+
+
+def test_readme_links_the_guide():
+    assert ("docs/guide.md", "") in links("README.md")
 
 
 MADE_BY_A_RUN = ("runs/", "supernet/")
@@ -172,7 +194,7 @@ def test_the_picture_is_drawn_by_its_script(tmp_path):
 def test_a_result_stands_with_the_command_that_makes_it():
     """A section of README with a measured number (two decimals) names a target of make."""
     for section in re.split(r"^(?=##+ )", read("README.md"), flags=re.MULTILINE):
-        prose = re.sub(r"^```.*?^```", "", section, flags=re.DOTALL | re.MULTILINE)
+        prose = without_code(section)
         if re.search(r"\b\d+\.\d\d\b|\bdB\b", prose):
             assert re.search(r"`make [a-z]+`", section), section.splitlines()[0]
 
@@ -217,15 +239,15 @@ def default_of(one):
     return "required"
 
 
-def test_the_guide_has_every_key_of_class_args_with_its_default():
-    listed = {row[0].strip("`"): row[1] for row in table("docs/guide.md", "<!-- table: RunSettings -->")}
+def test_the_yaml_reference_has_every_key_of_class_args_with_its_default():
+    listed = {row[0].strip("`"): row[1] for row in table("docs/yaml.md", "<!-- table: RunSettings -->")}
     fields = {one.name: default_of(one) for one in dataclasses.fields(RunSettings)}
     assert list(listed) == ["mode", "space", "evaluator", *[name for name in fields if name in listed][3:]]
     assert {name: yaml.safe_load(value.strip("`")) for name, value in listed.items()} == fields
 
 
-def test_the_guide_has_every_setting_of_every_part_with_its_default():
-    rows = table("docs/guide.md", "<!-- table: parts -->")
+def test_the_yaml_reference_has_every_setting_of_every_part_with_its_default():
+    rows = table("docs/yaml.md", "<!-- table: parts -->")
     listed = {(part.strip("`"), key.strip("`")): yaml.safe_load(value.strip("`")) for part, key, value in rows[1:]}
     tables = {name: part.settings for names in parts.TABLES.values() for name, part in names.items()}
     tables["strategy"] = parts.StrategySettings

@@ -19,7 +19,7 @@ def measured(name):
 
 
 def rows_of_the_guide():
-    text = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
     table = re.search(r"(?:^\|.*\n)+", text[text.index("<!-- table: controllers -->") :], re.MULTILINE).group(0)
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
     return {row[0].strip("`"): row[1:] for row in rows}
