@@ -31,6 +31,11 @@ def scale_of(site: Site, rule: ScaleRule = "hyperfan_in") -> Tensor:
 
     .. math:: \mathrm{Var}(W) = 2 / \mathrm{fan_{in}}, \quad \mathrm{Var}(b) = 0.2^2
 
+    ``torch`` is as large as the weights and biases that torch's own layers start with, by which outputs become smaller
+    from layer to layer where no normalisation follows; shallow networks and those with a residual path train well so:
+
+    .. math:: \mathrm{Var}(W) = \mathrm{Var}(b) = 1 / (3 \, \mathrm{fan_{in}})
+
     Affine maps near the identity have 0.1, with ``ghn`` 0.25 for the scale and 0.2 for the shift.
 
     Raises
@@ -87,6 +92,10 @@ def _ghn(spec: WeightSpec, site: Site) -> float:
     return (1 if depthwise else 2) / spec.fan_in
 
 
+def _torch(spec: WeightSpec, site: Site) -> float:
+    return 1 / (3 * spec.fan_in) if spec.kind == "weight" else _hyperfan_in(spec, site)
+
+
 def base_of(site: Site, rule: ScaleRule = "hyperfan_in") -> Tensor:
     """Draw a learned base, flat, ``(N,)``: uniform, of the standard deviation of :func:`scale_of`.
 
@@ -95,10 +104,10 @@ def base_of(site: Site, rule: ScaleRule = "hyperfan_in") -> Tensor:
 
     Notes
     -----
-    The weights of torch's own layers have a third of that variance under ``hyperfan_in``, the biases the same.
+    Under ``torch`` it is drawn as a layer of torch draws its own.
     """
     is_drawn = torch.cat([torch.full((spec.numel,), float(spec.kind in ("weight", "bias"))) for spec in site.specs])
     return is_drawn * scale_of(site, rule) * torch.empty(len(is_drawn)).uniform_(-(3**0.5), 3**0.5)
 
 
-_VARIANCES = {"hyperfan_in": _hyperfan_in, "hyperfan_out": _hyperfan_out, "ghn": _ghn}
+_VARIANCES = {"hyperfan_in": _hyperfan_in, "hyperfan_out": _hyperfan_out, "ghn": _ghn, "torch": _torch}

@@ -76,7 +76,7 @@ class GdasSettings:
     tau_end: float = 0.5
 
 
-ScaleRule = Literal["hyperfan_in", "hyperfan_out", "ghn"]
+ScaleRule = Literal["hyperfan_in", "hyperfan_out", "ghn", "torch"]
 Encoding = Literal["layer_norm", "magnitude_invariant"]
 Nesting = Literal["centre", "transform", "free"]
 Routing = Literal["sigmoid", "softmax"]

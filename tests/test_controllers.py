@@ -17,6 +17,7 @@ from nni_dynconv.controllers import (
 )
 from nni_dynconv.controllers.chunked import random_signs
 from nni_dynconv.errors import ConfigError
+from nni_dynconv.initialisation import scale_of
 from nni_dynconv.spec import Site, WeightSpec
 from nni_dynconv.testing import ControllerSuite
 
@@ -229,6 +230,18 @@ def test_experts_are_mixed_by_shares_that_the_context_decides():
         made = controller.generate(sites, torch.randn(5, 32))
     torch.testing.assert_close(made[1], controller.experts_of(sites[1])[0].expand(5, -1))
     assert (made[0][0] - made[0][1]).abs().max() > 0.01
+
+
+def test_experts_are_stored_as_large_as_the_weights_that_come_out_of_them():
+    """So that a step of Adam changes a weight by as much as it changes one of a layer of the network."""
+    sites = conv_sites(2)
+    controller = bound(sites, ExpertsController)
+    for site, stored in zip(sites, controller.stored, strict=True):
+        torch.testing.assert_close(stored / scale_of(site), controller.experts_of(site))
+        assert 0.8 < controller.experts_of(site).std() < 1.2
+    expected = controller.experts_of(sites[1])
+    controller.select(sites[1:])
+    assert torch.equal(controller.experts_of(sites[1]), expected)
 
 
 @pytest.mark.parametrize("routing", ["softmax", "sigmoid"])

@@ -8,7 +8,7 @@ import torch
 from nni_dynconv import ChunkedController, DynamicWeightMutator, VectorContext, ops
 from nni_dynconv.controllers.pieces import CodeInput, context_map, linear
 from nni_dynconv.errors import ConfigError
-from nni_dynconv.initialisation import scale_of
+from nni_dynconv.initialisation import base_of, scale_of
 from nni_dynconv.parts import parse_named
 from nni_dynconv.source import site_of
 from nni_dynconv.spec import Site, WeightSpec, split
@@ -29,6 +29,9 @@ CONVOLUTIONS = {
     "grouped transposed": lambda: ops.DynamicConvTranspose2d(12, 24, 4, stride=2, padding=1, groups=4, bias=False),
     "linear": lambda: ops.DynamicLinear(60, 40, bias=False),
 }
+
+
+RULES = ["hyperfan_in", "hyperfan_out", "ghn", "torch"]
 
 
 def passed(op, rule):
@@ -68,6 +71,7 @@ def test_the_formulas_of_the_rules():
         "hyperfan_in": (1 / 72, 1 / (3 * 72)),
         "hyperfan_out": (1 / 288, 1 - 72 / 288),
         "ghn": (2 / 72, 0.04),
+        "torch": (1 / (3 * 72), 1 / (3 * 72)),
     }
     for rule, (weight, bias) in expected.items():
         found = scales(op, rule)
@@ -80,7 +84,7 @@ def test_the_formulas_of_the_rules():
     assert scales(CONVOLUTIONS["depthwise"](), "ghn")["weight"].square().item() == pytest.approx(1 / 9)
 
 
-@pytest.mark.parametrize("rule", ["hyperfan_in", "hyperfan_out", "ghn"])
+@pytest.mark.parametrize("rule", RULES)
 def test_a_network_has_the_weights_that_its_controllers_rule_says(rule):
     from spaces import OneChoice
 
@@ -98,7 +102,7 @@ def test_a_network_has_the_weights_that_its_controllers_rule_says(rule):
     assert frozen.source.controller.scale_rule == rule
 
 
-@pytest.mark.parametrize("rule", ["hyperfan_in", "hyperfan_out", "ghn"])
+@pytest.mark.parametrize("rule", RULES)
 def test_every_tensor_learns_also_the_bias_of_an_op_of_more_inputs_than_outputs(rule):
     """Under `hyperfan_out` the scale of such a bias was 0, so that it was 0 for ever."""
     torch.manual_seed(0)
@@ -106,6 +110,19 @@ def test_every_tensor_learns_also_the_bias_of_an_op_of_more_inputs_than_outputs(
     made = torch.randn(op.num_generated, requires_grad=True)
     op(torch.randn(5, 8), made * scale_of(site_of(op), rule)).square().sum().backward()
     assert (made.grad != 0).all()
+
+
+@pytest.mark.parametrize("name", ["dense", "depthwise", "grouped", "strided", "linear"])
+def test_under_torch_a_learned_base_is_as_large_as_what_torchs_own_layer_starts_with(name):
+    op = CONVOLUTIONS[name]()
+    weight = op.weight_specs()[0]
+    own = torch.empty(weight.shape)
+    torch.nn.init.kaiming_uniform_(own, a=5**0.5)  # Conv2d.reset_parameters, Linear.reset_parameters
+    torch.manual_seed(0)
+    base = split(base_of(site_of(op), "torch"), op.weight_specs())[weight.name]
+    assert base.std().item() == pytest.approx(own.std().item(), rel=0.2)
+    bound = weight.fan_in**-0.5
+    assert 0.8 * bound < base.abs().max() <= bound
 
 
 def test_an_op_that_tells_no_fan_out_is_named():
@@ -157,7 +174,7 @@ def test_rules_are_checked_in_a_yaml():
     for section, key, words in (
         ({"name": "coordinate", "nesting": "center"}, "nesting", "one of 'centre', 'transform', 'free'"),
         ({"name": "experts", "routing": "top1"}, "routing", "one of 'sigmoid', 'softmax'"),
-        ({"name": "flat", "scale_rule": "he"}, "scale_rule", "one of 'hyperfan_in', 'hyperfan_out', 'ghn'"),
+        ({"name": "flat", "scale_rule": "he"}, "scale_rule", "one of 'hyperfan_in', 'hyperfan_out', 'ghn', 'torch'"),
         ({"name": "low_rank", "encoding": 3}, "encoding", "one of 'layer_norm', 'magnitude_invariant'"),
     ):
         with pytest.raises(ConfigError, match=f"`{key}` in x.yml, section `controller` is .* but must be {words}"):
