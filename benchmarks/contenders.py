@@ -97,7 +97,7 @@ class Limits(NamedTuple):
 
 
 def measure_limits(seconds: float = 1.0) -> Limits:
-    """Measure the fastest sgemm and copies: torch's copy and the C library's, which writes large blocks past the cache."""
+    """Measure the fastest sgemm and copies: by torch, and by the C library, which may write past the cache."""
     a, b = torch.randn(768, 768), torch.randn(768, 768)
     flops = 2 * 768**3 / _fastest(lambda: torch.mm(a, b), seconds / 4)
     copies, fastest = {}, 0.0

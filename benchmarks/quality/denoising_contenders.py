@@ -140,15 +140,20 @@ def _block(channels: int, out_channels: int) -> nn.Module:
 
 
 def supernet(width: int, sampler: Sampler) -> DynamicWeightMutator:
-    """Make the searched space at a width, with a chunked controller."""
+    """Make the searched space at a width, with a chunked controller.
+
+    Scale and rank were chosen on validation shots: 8 instead of 4 brought 0.2 dB there at width 10, weights as small at
+    the start as torch's another 0.1 (0.2 at width 5).
+    """
     space, encoder = DenoisingSpace(channels=width), FrameStatistics(FRAMES, CODE, FILTERS)
     return DynamicWeightMutator(
         space,
         sampler=sampler,
-        controller=ChunkedController(chunk=32),
+        controller=ChunkedController(scale_rule="torch"),
         context=encoder,
         base="learned",
         delta="low_rank",
+        rank=8,
     )
 
 

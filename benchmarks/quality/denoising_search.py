@@ -51,13 +51,15 @@ def search(width: int, ledger: Ledger) -> dict[str, Any]:
 
 
 def descend(start: str, reached: Callable[[str], float]) -> str:
-    """Give each choice in turn the candidate with which the architecture reaches most, the others as they are."""
-    best = sample_of(start)
-    every = [dict(one) for one in architectures()]
-    for label in best:
-        near = [one for one in every if all(one[other] == best[other] for other in best if other != label)]
-        best = max(near, key=lambda sample: reached(name_of(sample)))
-    return name_of(best)
+    """Give each choice in turn the candidate with which the architecture reaches most, until no choice changes."""
+    best, every = sample_of(start), [dict(one) for one in architectures()]
+    while True:
+        before = dict(best)
+        for label in best:
+            near = [one for one in every if all(one[other] == best[other] for other in best if other != label)]
+            best = max(near, key=lambda sample: reached(name_of(sample)))
+        if best == before:
+            return name_of(best)
 
 
 def train_supernet(mutator: DynamicWeightMutator, settings: Settings) -> None:

@@ -48,12 +48,12 @@ class Settings:
 
     widths: tuple[int, ...] = (2, 5, 10)
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 500
+    steps: int = 1000
     batch: int = 12
     rates: tuple[float, ...] = (0.005, 0.01)
     samples: int = 256
     random: int = 10
-    search_steps: int = 500
+    search_steps: int = 1000
 
 
 FAST = Settings((2,), (0, 1), 12, 4, (0.01, 0.02), 16, 3, 12)
