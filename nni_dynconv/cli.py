@@ -144,9 +144,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     measures = {"batches": options.batches, "samples": options.samples, "ignore": options.ignore}
     found = examine(settings.to_dict(), run, progress=options.progress, **measures)
-    print(found)
-    if report is not None:
-        report.write_text(found.to_json() + "\n", encoding="utf-8")
+    _report(found, report)
     return 1 if found.faults else 0
 
 
@@ -158,9 +156,13 @@ def _rank(options: argparse.Namespace) -> None:
 
     counts = {"architectures": options.architectures, "trained": options.trained, "batches": options.batches}
     found = rank(settings.to_dict(), supernet, start=options.start, say=_say, **counts)
+    _report(found, report)
+
+
+def _report(found: Any, file: Path | None) -> None:
     print(found)
-    if report is not None:
-        report.write_text(found.to_json() + "\n", encoding="utf-8")
+    if file is not None:
+        file.write_text(found.to_json() + "\n", encoding="utf-8")
 
 
 def _remove(path: Path) -> None:

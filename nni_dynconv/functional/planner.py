@@ -14,7 +14,8 @@ from .geometry import Geometry, GeometryNd
 
 __all__ = ["GROUPED", "Choice", "Setting", "choose", "choose_anywhere", "possible"]
 
-TINY_DENSE = 4096  # elements of x up to which one matrix product beats oneDNN's set-up
+TINY_DENSE = 4096  # elements of x up to which one matrix product beats oneDNN's set-up,
+TINY_COLUMNS = 1 << 15  # if its columns, the patches of x, have no more values than this
 LARGE = 6 << 20  # bytes of x from which chunks of samples, which fit in the cache, are faster
 
 
@@ -100,8 +101,9 @@ def possible(geometry: Geometry, setting: Setting) -> list[str]:
 
 def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
     elements = geometry.B * geometry.Cin * geometry.H * geometry.W
-    if geometry.G == 1 and elements <= TINY_DENSE:
-        return Choice("unfold", f"dense and tiny: x has at most {TINY_DENSE} elements")
+    columns = geometry.B * geometry.Cin * geometry.Kh * geometry.Kw * geometry.Ho * geometry.Wo
+    if geometry.G == 1 and elements <= TINY_DENSE and columns <= TINY_COLUMNS:
+        return Choice("unfold", f"dense and tiny: the patches of x have at most {TINY_COLUMNS} values")
     if geometry.depthwise and setting.training and _own_backward(geometry):
         if elements * setting.dtype.itemsize > LARGE:
             return Choice("depthwise_in_chunks", "torch's depthwise backward is slow, and x is larger than the cache")

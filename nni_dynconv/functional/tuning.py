@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ..files import write_atomically
 from . import kernels
 from .planner import Choice
 
@@ -111,6 +112,4 @@ def _write(path: Path | None, problem: str, best: str) -> None:
     table = _read(path)
     table.setdefault(_machine(), {})[problem] = best
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_suffix(f".{os.getpid()}")
-    written.write_text(json.dumps(table, indent=1, sort_keys=True))
-    written.replace(path)
+    write_atomically(path, json.dumps(table, indent=1, sort_keys=True).encode())

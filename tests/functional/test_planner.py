@@ -15,6 +15,7 @@ RULES = {
     "shared": ("plain", (8, 4, 16, 16), (4, 4, 3, 3), {}, CPU),
     "dense": ("grouped", (8, 8, 16, 16), (8, 4, 8, 3, 3), {}, CPU),
     "dense and tiny": ("unfold", (8, 4, 8, 8), (8, 4, 4, 3, 3), {}, CPU),
+    "dense, with many patches": ("grouped", (8, 8, 8, 8), (8, 8, 8, 5, 5), {"padding": 2}, CPU),
     "dense and tiny, not measured": ("grouped", (8, 4, 8, 8), (8, 4, 4, 3, 3), {}, CPU._replace(device="cuda")),
     "one sample": ("single", (1, 4, 16, 16), (1, 4, 4, 3, 3), {}, CPU),
     "no sample": ("unfold", (0, 4, 16, 16), (0, 4, 4, 3, 3), {}, CPU),
