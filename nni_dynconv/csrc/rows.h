@@ -72,12 +72,16 @@ struct Target {
   }
 };
 
-// Y rows of outputs, `down` apart.
+// Planes that come next: while one is computed they are fetched, a line for each vector of output.
+static INLINE void fetch(const float* p) { __builtin_prefetch(p, 0, 2); }
+
+// Y rows of outputs, `down` apart; `soon` is the same place in the next input.
 template <int K, int Y>
-ALONE static void convolve_rows(View in, const float* kernel, int64_t W, float* out, int64_t down) {
+ALONE static void convolve_rows(View in, const float* kernel, int64_t W, float* out, int64_t down, const float* soon) {
   for (int64_t i = 0; i < W; i += LANES) {
     const int64_t x = least(i, W - LANES);  // the last vector overlaps the one before
     vec total[Y] = {}, taps[K];
+    UNROLL for (int y = 0; y < Y; ++y) fetch(soon + y * down + x);
     const float *seen = in.first + x, *weights = kernel;
     for (int k = 0; k < K; ++k, seen += in.right, weights += K * LANES) {
       UNROLL for (int t = 0; t < K; ++t) taps[t] = load(weights + t * LANES);
@@ -96,23 +100,29 @@ ALONE static void convolve_rows(View in, const float* kernel, int64_t W, float* 
 
 // A plane of H x W.
 template <int K>
-static void convolve(const Sheet& in, const float* kernel, int64_t dh, int64_t dw, int64_t H, int64_t W, float* out) {
+static void convolve(const Sheet& in, const float* kernel, int64_t dh, int64_t dw, int64_t H, int64_t W, float* out,
+                     const float* soon) {
   for (int64_t phase = 0; phase < least(dh, H); ++phase) {
     for (int64_t y = phase, rows; y < H; y += rows * dh) {
       rows = y + 7 * dh < H ? 8 : y + 3 * dh < H ? 4 : y + dh < H ? 2 : 1;
       const auto some = rows == 8 ? convolve_rows<K, 8> : rows == 4 ? convolve_rows<K, 4>
                       : rows == 2 ? convolve_rows<K, 2> : convolve_rows<K, 1>;
-      some({in.corner + y * in.pitch, dh * in.pitch, dw}, kernel, W, out + y * W, dh * W);
+      some({in.corner + y * in.pitch, dh * in.pitch, dw}, kernel, W, out + y * W, dh * W, soon + y * W);
     }
   }
 }
 
+struct Soon {
+  const float *grad, *x;
+};
+
 // Both gradients are sums over the same neighbours in `grad`: that of the input weighs them with the turned kernel, that
 // of the weight with the input, whose Y rows (`down` apart) need no zeros around them. `sums` has LANES partial sums for
-// each tap, in the order of the turned kernel. Without `Both` only that of the weight is wanted.
+// each tap, in the order of the turned kernel. Without `Both` only that of the weight is wanted. `soon` are the same
+// places in the next gradient and input.
 template <int K, int Y, bool Both>
 ALONE static void differentiate_rows(View grad, const float* kernel, int64_t W, const float* x, float* dx, int64_t down,
-                                     float* sums) {
+                                     float* sums, Soon soon) {
   constexpr int X = K == 3 && LANES == 16 ? 3 : 1;  // columns of taps at a time: as registers allow
   constexpr bool all = X == K;                      // then their sums stay there
   vec sum[X * K], taps[X * K];
@@ -120,6 +130,7 @@ ALONE static void differentiate_rows(View grad, const float* kernel, int64_t W, 
   for (int64_t i = 0; i < W; i += LANES) {
     const int64_t at = least(i, W - LANES);
     vec own[Y], total[Y] = {};
+    UNROLL for (int y = 0; y < Y; ++y) fetch(soon.grad + y * down + at), fetch(soon.x + y * down + at);
     UNROLL for (int y = 0; y < Y; ++y) own[y] = from_lane(load(x + y * down + at), i - at);  // none counts twice
     for (int k = 0; k < K; k += X) {
       if constexpr (Both) UNROLL for (int t = 0; t < X * K; ++t) taps[t] = load(kernel + (k * K + t) * LANES);
@@ -146,7 +157,7 @@ ALONE static void differentiate_rows(View grad, const float* kernel, int64_t W, 
 
 template <int K, bool Both>
 static void differentiate(const Sheet& grad, const float* kernel, const Geometry& g, const float* x, float* dx,
-                          float* sums) {
+                          float* sums, Soon soon) {
   constexpr int MOST = K > 3 && LANES == 16 ? 8 : 4;  // rows at a time: as registers allow
   for (int64_t phase = 0; phase < least(g.dh, g.H); ++phase) {
     for (int64_t y = phase, rows; y < g.H; y += rows * g.dh) {
@@ -154,7 +165,7 @@ static void differentiate(const Sheet& grad, const float* kernel, const Geometry
       const auto some = rows == MOST ? differentiate_rows<K, MOST, Both>
                       : rows == 4    ? differentiate_rows<K, 4, Both> : differentiate_rows<K, 1, Both>;
       const View seen{grad.corner + y * grad.pitch, g.dh * grad.pitch, g.dw};
-      some(seen, kernel, g.W, x + y * g.W, dx + y * g.W, g.dh * g.W, sums);
+      some(seen, kernel, g.W, x + y * g.W, dx + y * g.W, g.dh * g.W, sums, {soon.grad + y * g.W, soon.x + y * g.W});
     }
   }
 }
@@ -193,9 +204,10 @@ static void forward_rows(const Geometry& g, const float* x, const float* weight,
   const Floats kernel(K * K * LANES);
   const Target output(g.B * g.C, g.Ho * g.Wo, y);
   for (int64_t plane = first; plane < last; ++plane) {
+    const float* soon = x + least(plane + 1, last - 1) * g.H * g.W;
     input.draw(x + plane * g.H * g.W);
     spread<K>(weight + plane % g.C * K * K, false, kernel.data);
-    convolve<K>(input, kernel.data, g.dh, g.dw, g.Ho, g.Wo, output.begin(plane));
+    convolve<K>(input, kernel.data, g.dh, g.dw, g.Ho, g.Wo, output.begin(plane), soon);
     output.end(plane);
   }
 }
@@ -211,17 +223,15 @@ static void backward_rows(const Geometry& g, const float* x, const float* weight
     if (dx) spread<K>(weight + c * K * K, true, kernel.data);
     for (int i = 0; i < K * K; ++i) store(sums.data + i * LANES, vec{});
     for (int64_t b = 0; b < g.B; ++b) {
-      const int64_t plane = b * g.C + c;
+      const int64_t plane = b * g.C + c, next = b + 1 < g.B ? plane + g.C : least(c + 1, last - 1);
       const float* own = x + plane * g.H * g.W;
+      const Soon soon{dy + next * g.Ho * g.Wo, x + next * g.H * g.W};
       grad.draw(dy + plane * g.Ho * g.Wo);
-      if (!dx) {
-        differentiate<K, false>(grad, kernel.data, g, own, nullptr, sums.data);
-        continue;
-      }
-      float* to = output.begin(plane);
-      if (dw) differentiate<K, true>(grad, kernel.data, g, own, to, sums.data);
-      else convolve<K>(grad, kernel.data, g.dh, g.dw, g.H, g.W, to);
-      output.end(plane);
+      float* to = dx ? output.begin(plane) : nullptr;
+      if (!dx) differentiate<K, false>(grad, kernel.data, g, own, to, sums.data, soon);
+      else if (dw) differentiate<K, true>(grad, kernel.data, g, own, to, sums.data, soon);
+      else convolve<K>(grad, kernel.data, g.dh, g.dw, g.H, g.W, to, soon.grad);
+      if (dx) output.end(plane);
     }
     if (dw) total<K>(sums.data, dw + c * K * K);
   }
