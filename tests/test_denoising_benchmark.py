@@ -127,8 +127,8 @@ class TestWork:
 def results(levels, drawn=(1.0, 2.0, 3.0)):
     """Results of one budget: two seeds, at one below and one above each level."""
     data = {
-        "settings": {"widths": [2], "seeds": [0, 1], "steps": 1, "batch": 1, "rates": [0.1]},
-        "searches": {"2": {"found": NAME}},
+        "settings": {"widths": [2], "seeds": [0, 1], "steps": 1, "batch": 1, "rates": [0.1], "search_steps": 7},
+        "searches": {"2": {"found": NAME, "supernet": {"conv7-conv3-0": 2.0, NAME: 1.0}, "trained": {NAME: 1.0}}},
         "widths": {f"{contender}/{NAME}/2": 3 for contender in denoising_contenders.RIVALS},
         "learning_rates": dict.fromkeys(denoising_report.NAMES, 0.1),
         "random": {"2": [f"conv7-conv3-{n}" for n in range(len(drawn))]},
@@ -154,6 +154,12 @@ LEVELS = dict.fromkeys(denoising_report.NAMES, 20.0)
 
 
 class TestReport:
+    def test_it_says_what_the_search_cost_and_where_the_found_one_stands_in_the_supernet(self):
+        found = denoising_report.summarise(results(LEVELS))
+        assert found["searches"] == [{"budget": 2, "trained": 1, "place": 2, "of": 2}]
+        section = denoising_report.section(found)
+        assert "trained for 7 steps, scores all 2 architectures" in section and "is at place 2 of the" in section
+
     def test_the_lead_is_over_the_best_rival_of_the_budget(self):
         (one, _) = denoising_report.summarise(results({**LEVELS, "dynamic": 25.0, "film": 24.5}))["front"]
         assert one["on_front"] and one["best_rival"] == "film" and one["lead"] == pytest.approx(0.5)

@@ -32,7 +32,16 @@ def summarise(data: Mapping[str, Any]) -> dict[str, Any]:
     widths = data["settings"]["widths"]
     rows = [_row(data, contender, width) for width in widths for contender in NAMES]
     fronts = [_front(rows, width, test) for width in widths for test in TEST_SETS]
-    return {"settings": data["settings"], "rows": rows, "front": fronts, "random": _random(data, rows)}
+    parts = {"rows": rows, "front": fronts, "random": _random(data, rows)}
+    return {"settings": data["settings"], **parts, "searches": [_search(data, width) for width in widths]}
+
+
+def _search(data: Mapping[str, Any], width: int) -> Row:
+    """Return what a search cost, and where what it found stands among all by generated weights."""
+    search = data["searches"][str(width)]
+    ordered = sorted(search["supernet"], key=search["supernet"].__getitem__, reverse=True)
+    place = ordered.index(search["found"]) + 1
+    return {"budget": width, "trained": len(search["trained"]), "place": place, "of": len(ordered)}
 
 
 def _row(data: Mapping[str, Any], contender: str, width: int) -> Row:
@@ -131,6 +140,8 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from (_front_words(one) for one in summary["front"])
     yield ""
+    yield _search_words(summary)
+    yield ""
     yield _random_words(summary["random"])
     yield ""
     yield "![PSNR over multiply-adds on unseen shots and on an unseen video](img/denoising_front.png)"
@@ -141,6 +152,20 @@ def _front_words(one: Mapping[str, Any]) -> str:
     rival = NAMES[one["best_rival"]]
     return (
         f"- Budget {one['budget']}, {SETS[one['set']]}: {place}; {one['lead']:+.2f} dB against the best rival, {rival}."
+    )
+
+
+def _search_words(summary: Mapping[str, Any]) -> str:
+    own, searches = summary["settings"], summary["searches"]
+    trained = ", ".join(f"{one['trained']}" for one in searches)
+    places = ", ".join(f"{one['place']}" for one in searches)
+    budgets = ", ".join(f"{one['budget']}" for one in searches)
+    return (
+        f"How it was searched: a supernet with generated weights, trained for {own['search_steps']} steps, scores all "
+        f"{searches[0]['of']} architectures. From its favourite a descent changes one choice at a time, by the PSNR on "
+        "validation shots that architectures reach when they are trained from scratch, with two seeds that no other "
+        f"run has: {trained} of them at budgets {budgets}. It is at place {places} of the supernet's scores. "
+        "Rivals have no search of their own, only their learning rate; the random architectures were drawn and trained."
     )
 
 

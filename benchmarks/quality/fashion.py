@@ -123,6 +123,11 @@ def batches(data: Split, seed: int) -> Iterator[Split]:
             yield Split(data.x[rows], data.y[rows])
 
 
+def optimizer_of(model: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """Return the SGD with which everything is trained."""
+    return torch.optim.SGD(model.parameters(), rate, MOMENTUM, weight_decay=DECAY, nesterov=True)
+
+
 def train(
     model: nn.Module,
     data: Split,
@@ -138,7 +143,7 @@ def train(
     before
         Called with the number of each step before it, to draw an architecture.
     """
-    optimizer = torch.optim.SGD(model.parameters(), rate, MOMENTUM, weight_decay=DECAY, nesterov=True)
+    optimizer = optimizer_of(model, rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     model.train()
     for step, (x, y) in zip(range(steps), batches(data, seed), strict=False):

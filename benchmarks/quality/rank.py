@@ -3,7 +3,8 @@
 Weight sharing (NNI's RandomOneShot), generated weights, one epoch of SGD for each network, and generated weights with
 the best few re-ranked by short training. All see the same training data, draw the same paths, have the same kind of
 optimizer and schedule, and are scored by the loss on the same held-out images. The budget is in gradient steps of one
-network: one epoch for each of the 81. Generated weights get what re-ranking leaves of it. NNI has no recalibration of
+network: one epoch for each of the 81. Generated weights get what re-ranking leaves of it. Beside, the few finalists and
+steps that a search has by default. NNI has no recalibration of
 BatchNorm, so weight sharing is scored without it and, beside, with ours; generated weights likewise.
 
 Settings were chosen on seed 0: of both learning rates, and that all layers are lifted.
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from benchmarks.quality.fashion import (
     ARCHITECTURES,
+    BATCH,
     EPOCH,
     FOLDER,
     RATE,
@@ -37,10 +39,13 @@ from benchmarks.quality.fashion import (
     Split,
     load,
     network,
+    optimizer_of,
     train,
 )
 from benchmarks.quality.rank_report import report, update_results
-from nni_dynconv import ArchitectureEncoder, ChunkedController, RandomSampler, lift
+from nni_dynconv import ArchitectureEncoder, ChunkedController, DynamicWeightMutator, RandomSampler, lift
+from nni_dynconv.finals import finals
+from nni_dynconv.parts import StrategySettings
 from nni_dynconv.ranking import Task, generated_losses, held_out_loss
 from nni_dynconv.samplers import choices_of
 
@@ -49,10 +54,12 @@ BUDGET = EPOCH * len(ARCHITECTURES)  # 6,318 steps
 SHARED_RATE, MADE_RATE = RATE, RATE / 2
 LIFTED = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)  # all that has weights
 FINALISTS, FINAL_STEPS, FINAL_RATE = 10, 2 * EPOCH, RATE / 2
+DEFAULT_FINALISTS, DEFAULT_STEPS = StrategySettings().rerank, StrategySettings().rerank_steps
 STEPS = {
     "weight_sharing": BUDGET,
     "generated": BUDGET - FINALISTS * FINAL_STEPS,
     "reranked": BUDGET,
+    "reranked_by_default": BUDGET - FINALISTS * FINAL_STEPS + DEFAULT_FINALISTS * DEFAULT_STEPS,
     "one_epoch": len(ARCHITECTURES) * EPOCH,
 }
 SCORED_ON, CALIBRATION = 2000, 5
@@ -115,12 +122,25 @@ def generated(data: Data, seed: int) -> Scores:
     train(mutator.space, data["train"], STEPS["generated"], seed, MADE_RATE, before=take)
     scores = [-loss for loss in generated_losses(mutator, ARCHITECTURES, task)]
     plain = [-loss for loss in generated_losses(mutator, ARCHITECTURES, task._replace(calibration=()))]
-    reranked, best = list(scores), sorted(range(len(scores)), key=lambda place: -scores[place])[:FINALISTS]
-    for place in best:
+    best = sorted(range(len(scores)), key=lambda place: -scores[place])
+    ahead = max(scores) + 10  # whoever was trained is above all that were not
+    by_default, reranked = list(scores), list(scores)
+    for place, loss in zip(best[:DEFAULT_FINALISTS], finals_by_default(mutator, best, data, task), strict=True):
+        by_default[place] = ahead - loss
+    for place in best[:FINALISTS]:
         finalist = mutator.freeze(ARCHITECTURES[place])
         train(finalist, data["train"], FINAL_STEPS, seed, FINAL_RATE)
-        reranked[place] = max(scores) + 10 - held_out_loss(finalist, task)  # above all that were not trained
-    return {"generated": scores, "generated_uncalibrated": plain, "reranked": reranked}
+        reranked[place] = ahead - held_out_loss(finalist, task)
+    plain_rows = {"generated": scores, "generated_uncalibrated": plain}
+    return {**plain_rows, "reranked": reranked, "reranked_by_default": by_default}
+
+
+def finals_by_default(mutator: DynamicWeightMutator, best: list[int], data: Data, task: Task) -> list[float]:
+    """Return the held-out losses after what a search does at its end unless it is told otherwise."""
+    batches = [Split(*rows) for rows in zip(*(one.split(BATCH) for one in data["train"]), strict=True)]
+    samples = [ARCHITECTURES[place] for place in best[:DEFAULT_FINALISTS]]
+    found = finals(mutator, samples, task, batches, lambda network: [optimizer_of(network, MADE_RATE)], DEFAULT_STEPS)
+    return found.after
 
 
 def one_epoch(data: Data, seed: int) -> Scores:

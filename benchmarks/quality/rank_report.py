@@ -22,6 +22,7 @@ WORDS = {
     "generated_uncalibrated": "  without recalibration",
     "one_epoch": "one epoch of SGD each",
     "reranked": "generated weights, best few re-ranked",
+    "reranked_by_default": "  as by default at the end of a search",
     "parameters": "number of parameters",
 }
 Table = Mapping[str, Mapping[str, float]]
