@@ -22,8 +22,8 @@ from torch import nn
 
 import nni_dynconv
 from nni_dynconv import DynamicConv2d, DynamicWeightMutator, context, controllers, export, ops, parts, samplers
-from nni_dynconv.config import RunSettings, check_config
-from nni_dynconv.errors import SpaceError
+from nni_dynconv.config import MODES, RunSettings, check_class_args, check_config
+from nni_dynconv.errors import ConfigError, SpaceError
 from nni_dynconv.testing import ControllerSuite, OpSuite, SamplerSuite
 
 ROOT = Path(__file__).parents[1]
@@ -348,13 +348,20 @@ ROWS = (
     (constrained,),
     (lambda: PartSpace(make=lambda: conv(3)),),
 )
-SAMPLERS = ("random", "enas", "darts", "gdas")
+SAMPLERS = tuple(parts.SAMPLERS)
 
 
 def refusals():
     """The words of `docs/support.md` by their number."""
     words = read("docs/support.md").split("## The words", 1)[1]
     return dict(re.findall(r"^(\d)\. `` (.*?) ``", words, re.MULTILINE))
+
+
+@pytest.mark.parametrize("corner", ["| primitive |", "| |"])
+def test_the_matrix_has_a_column_for_each_sampler(corner):
+    """The fair one used to be missing."""
+    (head,) = re.findall(rf"^{re.escape(corner)}(.*)\|$", read("docs/support.md"), re.MULTILINE)
+    assert [name.strip(" `") for name in head.split("|")] == list(SAMPLERS)
 
 
 def test_the_matrix_has_a_row_for_each_that_is_tried():
@@ -375,6 +382,25 @@ def test_the_support_matrix_is_true(row, name):
             words = refusals()[re.fullmatch(r"no \((\d)\)", cell).group(1)]
             with pytest.raises(SpaceError, match=re.escape(words)):
                 DynamicWeightMutator(make(), sampler=sampler)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_modes_of_a_yaml_are_true(mode, name):
+    (row,) = [row for row in table("docs/support.md", "## Modes") if row[0] == f"YAML, `{mode}`"]
+    shared = {"checkpoint": "supernet"} if mode == "multi_trial" else {}
+    class_args = {"mode": mode, "space": "toy:Space", "evaluator": "toy:evaluator", "sampler": name, **shared}
+    if row[1 + SAMPLERS.index(name)] == "yes":
+        check_class_args(class_args)
+    else:
+        with pytest.raises(ConfigError, match=re.escape(_refusals_of_modes()[name])):
+            check_class_args(class_args)
+
+
+def _refusals_of_modes():
+    """The words of `docs/support.md` on multi-trial mode, by sampler."""
+    lines = re.findall(r"^- (`.*`): `` (.*) ``$", read("docs/support.md").split("## Modes", 1)[1], re.MULTILINE)
+    return {name.strip("`"): words for names, words in lines for name in names.split(", ")}
 
 
 def _search(mutator):

@@ -29,6 +29,7 @@ from nni_dynconv import (
     DynamicConv2d,
     DynamicWeightMutator,
     EnasSampler,
+    FairSampler,
     GdasSampler,
     RandomSampler,
     VectorContext,
@@ -63,7 +64,13 @@ MULTI_TRIAL = {
     "TPE": strategy.TPE,
     "PolicyBasedRL": lambda: strategy.PolicyBasedRL(samples_per_update=2),
 }
-OURS = {"random": RandomSampler, "enas": EnasSampler, "darts": DartsSampler, "gdas": GdasSampler}
+OURS = {
+    "random": RandomSampler,
+    "fair": FairSampler,
+    "enas": EnasSampler,
+    "darts": DartsSampler,
+    "gdas": GdasSampler,
+}
 
 
 def marked(names):
