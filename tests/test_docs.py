@@ -21,9 +21,21 @@ from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, Mutab
 from torch import nn
 
 import nni_dynconv
-from nni_dynconv import DynamicConv2d, DynamicWeightMutator, context, controllers, export, ops, parts, samplers
+from examples.video_denoising.space import DenoisingSpace
+from nni_dynconv import (
+    ArchitectureEncoder,
+    DynamicConv2d,
+    DynamicWeightMutator,
+    context,
+    controllers,
+    export,
+    ops,
+    parts,
+    samplers,
+)
 from nni_dynconv.config import MODES, RunSettings, check_class_args, check_config
 from nni_dynconv.errors import ConfigError, SpaceError
+from nni_dynconv.recipe import BASES, DELTAS
 from nni_dynconv.testing import ControllerSuite, OpSuite, SamplerSuite
 
 ROOT = Path(__file__).parents[1]
@@ -123,6 +135,33 @@ def test_a_yaml_block_that_is_a_whole_experiment_passes_the_check(page, line, te
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yml")), ids=lambda path: path.name)
 def test_a_config_passes_the_check(config):
     check_config(config, checkpoint_needed=False)
+
+
+@pytest.mark.parametrize("kind", list(parts.TABLES))
+def test_the_comments_of_a_config_name_every_part(kind):
+    """They used to name one controller of five, and three contexts of four."""
+    (comment,) = re.findall(rf"((?:^ +#.*\n)+) +{kind}: ", read("configs/one_shot.yml"), re.MULTILINE)
+    named = re.findall(r"\w+", comment.split(": ", 1)[1].split("module:Class")[0])
+    assert set(named) - {"null", "or"} == set(parts.TABLES[kind])
+
+
+def test_the_comments_of_a_config_name_every_setting_and_every_base_and_delta():
+    text = read("configs/one_shot.yml")
+    keys = {one.name for one in dataclasses.fields(RunSettings)}
+    assert keys - set(re.findall(r"^ +(?:#   )?(\w+):", text, re.MULTILINE)) == {"checkpoint"}
+    for key, (*names, last) in {"base": BASES, "delta": DELTAS}.items():
+        assert f"{key}: {', '.join(names)}, or {last}" in text
+
+
+def test_what_the_comments_of_a_config_give_as_examples_may_be_written():
+    text = re.sub(r"^    #   (?=\w+:)", "    ", read("configs/one_shot.yml"), flags=re.MULTILINE)
+    class_args = yaml.safe_load(text.replace("    sampler: gdas\n", ""))["tuner"]["classArgs"]
+    settings = check_class_args(class_args)
+    recipes = {name: getattr(settings, name) for name in ("base", "delta", "rank", "per_site")}
+    mutator = DynamicWeightMutator(
+        DenoisingSpace(), architecture=ArchitectureEncoder(**settings.architecture), **recipes
+    )
+    mutator.strategy(**settings.strategy)
 
 
 def test_the_pages_have_blocks_of_each_kind():
