@@ -8,6 +8,7 @@ import re
 import sys
 import types
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -287,7 +288,7 @@ def test_the_yaml_reference_has_every_key_of_class_args_with_its_default():
 
 def test_the_yaml_reference_has_every_setting_of_every_part_with_its_default():
     rows = table("docs/yaml.md", "<!-- table: parts -->")
-    listed = {(part.strip("`"), key.strip("`")): yaml.safe_load(value.strip("`")) for part, key, value in rows[1:]}
+    listed = {(part.strip("`"), key.strip("`")): yaml.safe_load(value.strip("`")) for part, key, value, _ in rows[1:]}
     tables = {name: part.settings for names in parts.TABLES.values() for name, part in names.items()}
     tables["strategy"] = parts.StrategySettings
     expected = {
@@ -297,6 +298,19 @@ def test_the_yaml_reference_has_every_setting_of_every_part_with_its_default():
         if one.name != "seed"
     }
     assert listed == expected
+
+
+def test_the_yaml_reference_says_what_each_setting_means_and_which_words_it_takes():
+    """It used to give names and defaults alone."""
+    words = {
+        "scale_rule": parts.ScaleRule,
+        "encoding": parts.Encoding,
+        "nesting": parts.Nesting,
+        "routing": parts.Routing,
+    }
+    for part, key, _, meaning in table("docs/yaml.md", "<!-- table: parts -->"):
+        assert len(meaning.split()) > 1, (part, key)
+        assert {f"`{word}`" for word in get_args(words.get(key.strip("`")))} <= set(re.findall(r"`\w+`", meaning))
 
 
 # The support matrix
