@@ -369,6 +369,10 @@ def chosen_kernel():
     return DynamicConv2d(CHANNELS, nni.choice("width", [4, 8]), nni.choice("kernel", [1, 3]), padding="same")
 
 
+def chosen_delta():
+    return DynamicConv2d(CHANNELS, 4, 1, base="learned", delta=nni.choice("delta", ["none", "scale", "full"]))
+
+
 def constrained():
     space = PartSpace(make=lambda: nn.Sequential(choice("first"), choice("second")))
     first, second = (module.choice for module in space.part)
@@ -395,7 +399,7 @@ ROWS = (
     (lambda: repeat(nni.choice("depth", [1, 2]) * 2),),
     (lambda: cell([conv(1), conv(3)]), lambda: cell(factories())),
     (lambda: cell(factories(), merge_op="loose_end"),),
-    (lambda: PartSpace(make=chosen_kernel),),
+    (lambda: PartSpace(make=chosen_kernel), lambda: PartSpace(make=chosen_delta)),
     (lambda: PartSpace(make=padded),),
     (lambda: PartSpace(make=lambda: MutableBatchNorm2d(CHANNELS, momentum=nni.uniform("momentum", 0.1, 0.2))),),
     (constrained,),
