@@ -6,9 +6,12 @@ import json
 import re
 import subprocess
 import sys
+from inspect import getdoc
 from pathlib import Path
 
 import pytest
+
+from nni_dynconv import ChunkedController, FlatController
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks" / "quality"
@@ -53,6 +56,17 @@ def test_the_guide_has_the_numbers_that_were_measured():
         assert time == " / ".join(f"{own[f'time over chunked{chr(39)}s, {sets} sets']:.2f}" for sets in (1, 8))
         least, most = min(one["least"] for one in gains(name)), max(one["most"] for one in gains(name))
         assert gain == f"{least:.2f} to {most:.2f}"
+
+
+def test_the_docstrings_have_the_numbers_that_were_measured():
+    """The flat controller's used to be larger, and the sums without signs smaller, than what was measured."""
+    sizes = measured("controller_sizes.json")["rows"]
+    flat, chunked = (" ".join(getdoc(one).split()) for one in (FlatController, ChunkedController))
+    assert f"{sizes['flat']['ratio to all candidates']:.0f} times as many parameters" in flat
+    fewer = [name for name, one in sizes.items() if one["ratio to all candidates"] < 1]
+    assert {name.split(",")[0] for name in sizes} - {name.split(",")[0] for name in fewer} == {"flat", "experts"}
+    rows = {one["controller"]: one for one in measured("initialisation.json")["rows"]}
+    assert round(rows["chunked without signs (version 0.1.0)"]["most"]) == 5 and "up to five times too large" in chunked
 
 
 @pytest.mark.slow

@@ -45,8 +45,9 @@ class ChunkedController(Controller):
 
     The features of the last layer are brought to one norm, so that no context and no position makes larger weights than
     another, and multiplied by signs, fixed at random for each position. Without signs chunks are much alike, for the
-    features of a ReLU are all positive, and an output that sums over several chunks is up to four times too large
-    behind a ReLU. With them chunks are uncorrelated, which is what the scale by fan-in supposes.
+    features of a ReLU are all positive, and an output that sums over several chunks is up to five times too large
+    behind a ReLU (version 0.1.0 in ``benchmarks/quality/initialisation.json``). With them chunks are uncorrelated,
+    which is what the scale by fan-in supposes.
 
     References
     ----------

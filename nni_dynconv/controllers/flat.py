@@ -20,7 +20,8 @@ class FlatController(Controller):
     """One MLP gives all values at once: a trunk that sees the context, and a linear head for each site.
 
     It is the baseline. It has ``hidden + 1`` parameters for each weight that it makes, so it grows with kernels, widths
-    and candidates: 34 times as many parameters as the supernet has weights, where the other controllers have fewer.
+    and candidates: 33 times as many parameters as the supernet of ``benchmarks/quality/controller_sizes.py`` has
+    weights, where the others, but for :class:`~nni_dynconv.controllers.ExpertsController`, have fewer.
 
     Parameters
     ----------
