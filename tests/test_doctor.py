@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -55,6 +56,44 @@ def search(mutator, callbacks=(), **options):
 def toy(sampler=GdasSampler, **options):
     torch.manual_seed(0)
     return DynamicWeightMutator(ToySpace(), sampler=sampler(seed=0), **options)
+
+
+# What is written of `benchmarks/quality/doctor.json`
+
+
+ROOT = Path(__file__).parents[1]
+MEASURED = json.loads((ROOT / "benchmarks" / "quality" / "doctor.json").read_text(encoding="utf-8"))
+
+
+def rounded(value):
+    return float(f"{value:.2g}")
+
+
+def test_the_healthy_values_beside_the_thresholds_are_those_that_were_measured():
+    """Some used to be of runs that no file holds."""
+    ranges = [*MEASURED["healthy"].values()]
+    for reading in ("gradient of candidates", "gradient into the context", "entropy of choices"):
+        both = [MEASURED["healthy"][f"{when}: {reading}"] for when in ("start", "training")]
+        ranges.append([min(low for low, _ in both), max(high for _, high in both)])
+    known = {tuple(map(rounded, one)) for one in ranges}
+    text = (ROOT / "nni_dynconv" / "diagnosis" / "thresholds.py").read_text(encoding="utf-8")
+    comments = re.findall(r"^[A-Z_]+ = .*?  # (.*)$", text, re.MULTILINE)
+    quoted = [pair for comment in comments for pair in re.findall(r"(\d[\d.]*) to (\d[\d.]*\d|\d)", comment)]
+    assert len(quoted) >= 12 and {tuple(map(float, pair)) for pair in quoted} <= known
+
+
+def test_the_guide_says_of_healthy_runs_what_was_measured():
+    text = " ".join((ROOT / "docs" / "trust.md").read_text(encoding="utf-8").split())
+    for reading, words in (
+        ("weights over static", "scales up to {} times"),
+        ("gain over static", "gains up to {} times"),
+    ):
+        assert words.format(rounded(MEASURED["healthy"][f"training: {reading}"][1])) in text
+    assert f"healthy runs of `benchmarks/quality/doctor.json`, of {MEASURED['steps']} steps" in text
+    healthy = [row for row in MEASURED["rows"] if row["wanted"] is None]
+    told = [(row["space"], row["planted"], row["told"]) for row in healthy if row["told"]]
+    assert told == [("digits", "nothing (enas)", ["sampler-collapsed"])]
+    assert f"Of its {len(healthy)} healthy runs" in text and f"silent about {len(healthy) - 1}." in text
 
 
 # During a search
