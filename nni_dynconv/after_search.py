@@ -61,6 +61,11 @@ class SupernetEvaluator(Evaluator):
         ----------
         sample
             Of the mutator's space.
+
+        Raises
+        ------
+        SampleError
+            It is none of that space.
         """
         with modes_kept(self.mutator.space), self.mutator.using(sample), torch.no_grad():
             self.mutator.space.eval()

@@ -31,6 +31,11 @@ class ArchitectureEncoder(nn.Module):
     dim
         Length of the code.
 
+    Raises
+    ------
+    ConfigError
+        ``dim`` is no whole number of 2 or more.
+
     References
     ----------
     Brock et al., SMASH: One-shot model architecture search through hypernetworks, ICLR 2018; Zhang et al., Graph

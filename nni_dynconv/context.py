@@ -45,6 +45,11 @@ class VectorContext(nn.Module):
     dim
         Length of the code.
 
+    Raises
+    ------
+    ContextError
+        When it is called with a context that is not ``(B, D) or (D,)``.
+
     Examples
     --------
     >>> VectorContext(3, dim=8)(torch.zeros(5, 3)).shape
@@ -75,6 +80,11 @@ class FeatureMapContext(nn.Module):
         Channels ``D`` of the map.
     dim
         Length of the code.
+
+    Raises
+    ------
+    ContextError
+        When it is called with a context that is not ``(B, D, H, W)``.
 
     Examples
     --------
@@ -107,6 +117,11 @@ class SequenceContext(nn.Module):
         Length ``D`` of one element.
     dim
         Length of the code.
+
+    Raises
+    ------
+    ContextError
+        When it is called with a context that is not ``(B, T, D)``.
 
     Examples
     --------

@@ -183,10 +183,28 @@ def lift(space: nn.Module, where: Where = None, base: Base = "given") -> Lifted:
 def unlift(lifted: Lifted) -> nn.Module:
     """Put the original modules back, with the weights they had, and return what was given to :func:`lift`.
 
+    Of a space without choices a mutator may have made and trained weights meanwhile: they are dropped.
+
+    Parameters
+    ----------
+    lifted
+        What :func:`lift` gave, or :meth:`Lifted.freeze`.
+
+    Returns
+    -------
+    ``lifted.original``, in place.
+
     Raises
     ------
     SpaceError
         A mutator has made a supernet of the space.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3))
+    >>> weight = network[0].weight
+    >>> unlift(lift(network)) is network and network[0].weight is weight
+    True
     """
     space = lifted.space
     if is_supernet(space):

@@ -178,11 +178,25 @@ class DynamicWeightMutator(nn.Module, Mutator):
     # Choosing
 
     def reset(self) -> dict[str, Any]:
-        """Draw the architecture of the coming forwards and return its sample."""
+        """Draw the architecture of the coming forwards and return its sample.
+
+        Raises
+        ------
+        ScopeError
+            NNI's own strategy chooses (``sampler=False``).
+        SampleError
+            A thousand draws in a row broke a constraint of the space.
+        """
         return self._choose(greedy=False)
 
     def export(self) -> dict[str, Any]:
-        """Return the architecture that the sampler would choose now; the drawn one stays in use."""
+        """Return the architecture that the sampler would choose now; the drawn one stays in use.
+
+        Raises
+        ------
+        ScopeError, SampleError
+            As of :meth:`reset`.
+        """
         drawn = self.sample
         try:
             return self._choose(greedy=True)
@@ -249,7 +263,13 @@ class DynamicWeightMutator(nn.Module, Mutator):
         return self.sample
 
     def check_sampler(self) -> None:
-        """Refuse in words what needs a sampler where NNI's own strategy chooses."""
+        """Refuse in words what needs a sampler where NNI's own strategy chooses.
+
+        Raises
+        ------
+        ScopeError
+            The mutator was made with ``sampler=False``.
+        """
         if self.sampler is None:
             raise ScopeError("This mutator was made with `sampler=False`: NNI's own strategy chooses.")
 
@@ -283,6 +303,13 @@ class DynamicWeightMutator(nn.Module, Mutator):
     @contextmanager
     def using(self, sample: Mapping[str, Any], context: Any = None) -> Iterator[DynamicWeightMutator]:
         """Use another architecture for a block, in this thread; ops may be called on their own in it.
+
+        Parameters
+        ----------
+        sample
+            NNI's, with a candidate for each label.
+        context
+            What the encoder takes, for ops that are called on their own.
 
         Raises
         ------
@@ -352,6 +379,18 @@ class DynamicWeightMutator(nn.Module, Mutator):
         """Return the sites that are alive under a sample (the drawn one by default) and what is made for them.
 
         With a sampler that mixes all candidates and without a sample: every site.
+
+        Parameters
+        ----------
+        sample
+            NNI's, with a candidate for each label.
+
+        Raises
+        ------
+        SampleError
+            The sample is none of the space.
+        ScopeError
+            Nothing is drawn yet.
         """
         if sample is None:
             mixes = self.sampler is None or self.sampler.mixes
@@ -372,6 +411,11 @@ class DynamicWeightMutator(nn.Module, Mutator):
         ----------
         sample
             The exported one by default.
+
+        Raises
+        ------
+        SampleError
+            The sample is none of the space.
         """
         sample = self.export() if sample is None else dict(sample)
         plan = self.plan(sample)
@@ -381,7 +425,20 @@ class DynamicWeightMutator(nn.Module, Mutator):
         return frozen.train(self.training)
 
     def strategy(self, **options: Any) -> DynamicStrategy:
-        """Return the strategy that searches this mutator's space in an NNI ``NasExperiment``."""
+        """Return the strategy that searches this mutator's space in an NNI ``NasExperiment``.
+
+        Parameters
+        ----------
+        **options
+            Of :class:`~nni_dynconv.strategy.DynamicStrategy`: ``warmup_epochs``, ``rerank`` and others.
+
+        Raises
+        ------
+        ConfigError
+            There is no such option.
+        ScopeError
+            NNI's own strategy chooses (``sampler=False``).
+        """
         from .strategy import DynamicStrategy
 
         return DynamicStrategy(self, **options)

@@ -43,6 +43,11 @@ class DynamicNetwork(nn.Module):
             As the encoder takes it: one a sample, one for all, or, with ``index``, any number.
         index
             ``(B,)``, which context each sample has.
+
+        Raises
+        ------
+        ContextError
+            The context is missing, not wanted, or of another batch size; the index does not fit.
         """
         if context is None:
             (x, *_), _, context, _ = self.source.take_context((x,), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 import re
 import sys
@@ -29,9 +30,12 @@ from nni_dynconv import (
     DynamicWeightMutator,
     context,
     controllers,
+    diagnosis,
     export,
+    functional,
     ops,
     parts,
+    ranking,
     samplers,
 )
 from nni_dynconv.config import MODES, RunSettings, check_class_args, check_config
@@ -475,6 +479,60 @@ def test_too_many_subsets_are_refused_in_the_words_of_the_matrix():
     space = InputSpace(make=lambda: InputChoice(20, n_chosen=10, label="inputs"))
     with pytest.raises(SpaceError, match=re.escape(refusals()["7"])):
         DynamicWeightMutator(space)
+
+
+# Docstrings
+
+
+MODULES = [nni_dynconv, context, controllers, diagnosis, export, functional, ops, ranking, samplers]
+PUBLIC = {
+    f"{one.__module__}.{one.__qualname__}": one
+    for module in MODULES
+    for one in (getattr(module, name) for name in module.__all__)
+    if not isinstance(one, types.ModuleType)
+}
+
+
+def arguments_of(one):
+    """The arguments that its own code names: not those of a base class of torch's or NNI's."""
+    if hasattr(one, "_fields"):
+        return one._fields
+    if isinstance(one, type):
+        one = next(vars(base)["__init__"] for base in one.__mro__ if "__init__" in vars(base))
+        if not getattr(one, "__module__", "").startswith("nni_dynconv"):
+            return []
+    return [name for name in inspect.signature(one).parameters if name != "self"]
+
+
+def documented(one, section):
+    """The names, by the line that says them, of a section of a docstring."""
+    text = re.split(rf"^{section}\n-+\n", inspect.cleandoc(one.__doc__), flags=re.MULTILINE)[1:]
+    lines = re.split(r"\n\n\w+\n-+\n", text[0])[0].splitlines() if text else []
+    heads = [line.split(" : ")[0] for line in lines if line and not line.startswith(" ")]
+    return [name.strip("* ") for head in heads for name in head.split(",")]
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_a_public_docstring_says_what_every_parameter_is(name):
+    """Those of several functions and ops used to say only whose they are like."""
+    assert set(arguments_of(PUBLIC[name])) <= set(documented(PUBLIC[name], "Parameters"))
+
+
+RAISING = {
+    "ConfigError": (controllers.ChunkedController, controllers.FlatController, controllers.CoordinateController),
+    "ContextError": (context.VectorContext, context.FeatureMapContext, context.SequenceContext),
+    "ExportError": (export.load, export.save, export.load_supernet, export.save_supernet),
+    "RankError": (ranking.fidelity, ranking.interval, ranking.kendall_tau, ranking.precision, ranking.regret),
+    "ShapeError": tuple(
+        one for one in map(vars(functional).get, functional.__all__) if "Tensor" in str(inspect.signature(one))
+    ),
+    "SpaceError": (nni_dynconv.lift, nni_dynconv.unlift, samplers.choices_of),
+}
+
+
+@pytest.mark.parametrize(("error", "one"), [(error, one) for error, ones in RAISING.items() for one in ones])
+def test_a_public_docstring_says_what_is_raised(error, one):
+    assert error in documented(one, "Raises")
 
 
 def test_no_page_names_a_place_of_one_machine():

@@ -38,6 +38,11 @@ class ChunkedController(Controller):
     signs
         Whether the last features have one norm, and signs of each position's own. In version 0.1.0 they had not.
 
+    Raises
+    ------
+    ConfigError
+        There is no such ``scale_rule`` or ``encoding``.
+
     Notes
     -----
     At the start each source (site, position, context) contributes equally to the first layer and the output has unit

@@ -56,7 +56,7 @@ class CoordinateController(Controller):
     Raises
     ------
     ConfigError
-        There is no such nesting.
+        There is no such ``nesting``, ``scale_rule`` or ``encoding``.
 
     Notes
     -----

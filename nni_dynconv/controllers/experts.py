@@ -41,7 +41,7 @@ class ExpertsController(Controller):
     Raises
     ------
     ConfigError
-        There is no such routing, or less than one expert.
+        There is no such ``routing``, ``scale_rule`` or ``encoding``, or less than one expert.
 
     Notes
     -----

@@ -30,6 +30,11 @@ class FlatController(Controller):
     scale_rule, encoding
         As of :class:`~nni_dynconv.controllers.ChunkedController`.
 
+    Raises
+    ------
+    ConfigError
+        There is no such ``scale_rule`` or ``encoding``.
+
     Notes
     -----
     A head sums over its features, each of which is normalised to unit mean square first: the output has unit variance

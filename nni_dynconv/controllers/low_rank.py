@@ -35,7 +35,7 @@ class LowRankController(Controller):
     Raises
     ------
     ConfigError
-        The rank is below 1.
+        The rank is below 1, or there is no such ``scale_rule`` or ``encoding``.
 
     Notes
     -----

@@ -54,6 +54,10 @@ class Diagnosis(NamedTuple):
         Pairs of an architecture and a batch that were run.
     loss
         Mean over them.
+    sites, context, candidates, choices, norms
+        Readings, one for each place; ``context`` is ``None`` where the controller looks at none.
+    findings
+        What is wrong, or may be: faults first, then warnings, then notes.
     """
 
     progress: float | None

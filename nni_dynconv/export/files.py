@@ -77,10 +77,25 @@ def load(folder: str | Path) -> DynamicNetwork:
 
     Neither NNI nor the class that defined the network is imported; a controller of your own is, by its name.
 
+    Parameters
+    ----------
+    folder
+        What :func:`save` wrote, or a search.
+
+    Returns
+    -------
+    The network, on the CPU; ``network.architecture`` is the sample that it comes from.
+
     Raises
     ------
     ExportError
-        The folder holds no network, or one that is damaged.
+        The folder holds no network, one that is damaged or of a format that this version does not read, or one with a
+        class that is not to be found here.
+
+    Examples
+    --------
+    >>> network = load("runs/quickstart")  # doctest: +SKIP
+    >>> y = network(x, context)  # doctest: +SKIP
     """
     folder = Path(folder)
     try:

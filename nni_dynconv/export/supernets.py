@@ -28,6 +28,13 @@ FORMAT_1 = {"signs": False, "scale_rule": "hyperfan_in", "encoding": "layer_norm
 def save_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     """Write a mutator's supernet, controller included, as ``supernet.safetensors``, and what it is beside it.
 
+    Parameters
+    ----------
+    mutator
+        It stays as it is; the sampler is not part of the supernet.
+    folder
+        Made where it is missing.
+
     Raises
     ------
     ExportError
@@ -43,6 +50,13 @@ def save_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
 
 def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     """Read what :func:`save_supernet` wrote into a mutator of the same space, controller, bases and deltas.
+
+    Parameters
+    ----------
+    mutator
+        Its space gets the tensors, in place.
+    folder
+        With ``supernet.json`` and ``supernet.safetensors``.
 
     Raises
     ------

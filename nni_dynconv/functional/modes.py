@@ -32,6 +32,11 @@ def portable(enabled: bool = True) -> Iterator[None]:
     Per-sample convolutions become unfold + matmul: ``groups = batch`` is a constant in ONNX. While
     ``torch.export`` or the ONNX exporter runs, this is on by itself; ``torch.compile`` does not see it.
 
+    Parameters
+    ----------
+    enabled
+        ``False`` undoes an outer block's.
+
     Examples
     --------
     >>> from nni_dynconv.functional import conv2d
@@ -66,6 +71,11 @@ def deterministic(enabled: bool = True) -> Iterator[None]:
 
     Whether the kernels were built, and what ``tune()`` measured, differs between machines, and with it the last bits of
     a result. (Two runs on one machine give the same bits anyway, where torch's operators do.)
+
+    Parameters
+    ----------
+    enabled
+        ``False`` undoes an outer block's.
 
     Examples
     --------

@@ -88,6 +88,10 @@ def batch_norm(
     ------
     ShapeError
         If an axis does not fit; the text names it and shows both sizes.
+    ValueError
+        Torch's own: in training, a channel has a single value, which has no variance.
+    RuntimeError
+        Torch's own: running statistics are of another size, or missing where not training.
 
     Examples
     --------
@@ -112,7 +116,26 @@ def instance_norm(
     *,
     counts: Sequence[int] | None = None,
 ) -> Tensor:  # B C L ...
-    """Instance normalisation; weight, bias and counts as in :func:`batch_norm`, the rest as in torch.
+    """Normalise each channel of each sample over its places, with a shared, per-sample or per-block affine map.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, C, L, ...)
+    running_mean, running_var, use_input_stats, momentum, eps
+        As in :func:`torch.nn.functional.instance_norm`.
+    weight, bias, counts
+        As in :func:`batch_norm`.
+
+    Returns
+    -------
+    Tensor, shape (B, C, L, ...)
+
+    Raises
+    ------
+    ShapeError
+        As in :func:`batch_norm`.
+    ValueError
+        Torch's own: a channel has a single place, which has no variance.
 
     Examples
     --------
@@ -132,7 +155,28 @@ def group_norm(
     *,
     counts: Sequence[int] | None = None,
 ) -> Tensor:  # B C ...
-    """Group normalisation; weight, bias and counts as in :func:`batch_norm`, the rest as in torch.
+    """Normalise each group of channels of each sample, with a shared, per-sample or per-block affine map.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, C, ...)
+    num_groups : int
+        Divides ``C``.
+    weight, bias, counts
+        As in :func:`batch_norm`.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    Tensor, shape (B, C, ...)
+
+    Raises
+    ------
+    ShapeError
+        As in :func:`batch_norm`.
+    RuntimeError
+        Torch's own: ``num_groups`` does not divide the channels.
 
     Examples
     --------
@@ -153,7 +197,28 @@ def layer_norm(
     *,
     counts: Sequence[int] | None = None,
 ) -> Tensor:  # B ... *normalized_shape
-    """Layer normalisation; weight and bias have the normalised shape, with a leading ``B`` or ``D`` for several sets.
+    """Normalise the last axes of each sample, with a shared, per-sample or per-block affine map.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, ..., *normalized_shape)
+    normalized_shape : sequence of int
+        The last axes of ``x``.
+    weight, bias : Tensor, shape (*normalized_shape), (B, *normalized_shape) or (D, *normalized_shape), optional
+        Shared by all samples; one set per sample; one for each of D blocks of consecutive samples.
+    eps : float
+        Added to the variance.
+    counts : sequence of int, optional
+        Samples in each of the D blocks, where they are not equal; their sum is B.
+
+    Returns
+    -------
+    Tensor, shape (B, ..., *normalized_shape)
+
+    Raises
+    ------
+    ShapeError
+        If an axis does not fit; the text names it and shows both sizes.
 
     Examples
     --------

@@ -24,7 +24,23 @@ def conv_transpose1d(
     *,
     counts: Sequence[int] | None = None,
 ) -> Tensor:  # B Cout Lo
-    """Transposed convolution of sequences; as :func:`conv_transpose2d`.
+    """Transposed convolution of sequences, as :func:`conv_transpose2d` is of images.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, Cin, L)
+    weight : Tensor, shape (Cin, Cout/G, K), (B, Cin, Cout/G, K) or (D, Cin, Cout/G, K)
+    bias, stride, padding, output_padding, groups, dilation, counts
+        As in :func:`conv_transpose2d`.
+
+    Returns
+    -------
+    Tensor, shape (B, Cout, Lo)
+
+    Raises
+    ------
+    ShapeError
+        As in :func:`conv_transpose2d`.
 
     Examples
     --------
@@ -94,7 +110,23 @@ def conv_transpose3d(
     *,
     counts: Sequence[int] | None = None,
 ) -> Tensor:  # B Cout To Ho Wo
-    """Transposed convolution of volumes; as :func:`conv_transpose2d`.
+    """Transposed convolution of volumes, or videos, as :func:`conv_transpose2d` is of images.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, Cin, T, H, W)
+    weight : Tensor, shape (Cin, Cout/G, Kt, Kh, Kw), (B, Cin, Cout/G, Kt, Kh, Kw) or (D, Cin, Cout/G, Kt, Kh, Kw)
+    bias, stride, padding, output_padding, groups, dilation, counts
+        As in :func:`conv_transpose2d`.
+
+    Returns
+    -------
+    Tensor, shape (B, Cout, To, Ho, Wo)
+
+    Raises
+    ------
+    ShapeError
+        As in :func:`conv_transpose2d`.
 
     Examples
     --------

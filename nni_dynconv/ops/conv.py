@@ -122,6 +122,16 @@ class _Conv(_Convolution):
 class DynamicConv1d(_Conv):
     """1-D convolution whose weights are made elsewhere; the arguments are those of :class:`torch.nn.Conv1d`.
 
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        As in torch.
+
+    Raises
+    ------
+    ShapeError, ConfigError
+        As of :class:`DynamicConv2d`.
+
     Examples
     --------
     >>> DynamicConv1d(4, 8, 3).num_generated == 8 * 4 * 3 + 8
@@ -163,6 +173,16 @@ class DynamicConv2d(_Conv):
 
 class DynamicConv3d(_Conv):
     """3-D convolution whose weights are made elsewhere; the arguments are those of :class:`torch.nn.Conv3d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        As in torch.
+
+    Raises
+    ------
+    ShapeError, ConfigError
+        As of :class:`DynamicConv2d`.
 
     Examples
     --------
@@ -209,6 +229,16 @@ class _ConvTranspose(_Convolution):
 class DynamicConvTranspose1d(_ConvTranspose):
     """1-D transposed convolution whose weights are made elsewhere; arguments of :class:`torch.nn.ConvTranspose1d`.
 
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation
+        As in torch.
+
+    Raises
+    ------
+    ShapeError
+        ``groups`` does not divide the channels.
+
     Examples
     --------
     >>> DynamicConvTranspose1d(4, 8, 2, stride=2).num_generated == 4 * 8 * 2 + 8
@@ -220,6 +250,16 @@ class DynamicConvTranspose1d(_ConvTranspose):
 
 class DynamicConvTranspose2d(_ConvTranspose):
     """2-D transposed convolution whose weights are made elsewhere; arguments of :class:`torch.nn.ConvTranspose2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation
+        As in torch.
+
+    Raises
+    ------
+    ShapeError
+        ``groups`` does not divide the channels.
 
     Examples
     --------
@@ -235,6 +275,16 @@ class DynamicConvTranspose2d(_ConvTranspose):
 
 class DynamicConvTranspose3d(_ConvTranspose):
     """3-D transposed convolution whose weights are made elsewhere; arguments of :class:`torch.nn.ConvTranspose3d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation
+        As in torch.
+
+    Raises
+    ------
+    ShapeError
+        ``groups`` does not divide the channels.
 
     Examples
     --------

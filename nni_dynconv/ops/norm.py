@@ -99,6 +99,11 @@ class DynamicBatchNorm1d(_ChannelNorm):
 class DynamicBatchNorm2d(_ChannelNorm):
     """:class:`torch.nn.BatchNorm2d` with a generated affine map; as :class:`DynamicBatchNorm1d`.
 
+    Parameters
+    ----------
+    num_features, eps, momentum, track_running_stats
+        As in torch.
+
     Examples
     --------
     >>> import torch
@@ -111,7 +116,18 @@ class DynamicBatchNorm2d(_ChannelNorm):
 
 
 class DynamicBatchNorm3d(_ChannelNorm):
-    """:class:`torch.nn.BatchNorm3d` with a generated affine map; as :class:`DynamicBatchNorm1d`."""
+    """:class:`torch.nn.BatchNorm3d` with a generated affine map; as :class:`DynamicBatchNorm1d`.
+
+    Parameters
+    ----------
+    num_features, eps, momentum, track_running_stats
+        As in torch.
+
+    Examples
+    --------
+    >>> DynamicBatchNorm3d(8).num_generated
+    16
+    """
 
     torchs, tracks = nn.BatchNorm3d, True
 
@@ -138,13 +154,35 @@ class DynamicInstanceNorm1d(_ChannelNorm):
 
 
 class DynamicInstanceNorm2d(_ChannelNorm):
-    """:class:`torch.nn.InstanceNorm2d` with a generated affine map; as :class:`DynamicInstanceNorm1d`."""
+    """:class:`torch.nn.InstanceNorm2d` with a generated affine map; as :class:`DynamicInstanceNorm1d`.
+
+    Parameters
+    ----------
+    num_features, eps, momentum, track_running_stats
+        As in torch.
+
+    Examples
+    --------
+    >>> DynamicInstanceNorm2d(8).num_generated
+    16
+    """
 
     torchs, tracks = nn.InstanceNorm2d, False
 
 
 class DynamicInstanceNorm3d(_ChannelNorm):
-    """:class:`torch.nn.InstanceNorm3d` with a generated affine map; as :class:`DynamicInstanceNorm1d`."""
+    """:class:`torch.nn.InstanceNorm3d` with a generated affine map; as :class:`DynamicInstanceNorm1d`.
+
+    Parameters
+    ----------
+    num_features, eps, momentum, track_running_stats
+        As in torch.
+
+    Examples
+    --------
+    >>> DynamicInstanceNorm3d(8).num_generated
+    16
+    """
 
     torchs, tracks = nn.InstanceNorm3d, False
 
@@ -156,6 +194,11 @@ class DynamicGroupNorm(_Norm):
     ----------
     num_groups, num_channels, eps
         As in torch.
+
+    Raises
+    ------
+    ValueError
+        Torch's own: ``num_groups`` does not divide ``num_channels``.
 
     Examples
     --------

@@ -27,7 +27,7 @@ class DynamicSepConv(DynamicOp):
     padding
         ``None`` keeps the size at stride 1, for an odd kernel; ``"same"`` for an even one too.
     dilation
-        Of the depthwise convolution.
+        Of the depthwise convolution; 1 unless told.
     norm
         Makes the normalisation from its number of channels, or is it; ``None`` for none. It is ordinary state, learned
         and not generated: ``num_generated`` does not count it, and in training BatchNorm lets samples meet.
@@ -88,7 +88,14 @@ def _make_norm(norm: Norm | None, channels: int) -> nn.Module:
 
 
 class DynamicDilConv(DynamicSepConv):
-    """The same with a dilated depthwise convolution; the dilation is 2 unless told.
+    """:class:`DynamicSepConv` with a dilated depthwise convolution.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, norm
+        As of :class:`DynamicSepConv`.
+    dilation
+        Of the depthwise convolution; 2 unless told.
 
     Examples
     --------

@@ -38,6 +38,15 @@ class Task(NamedTuple):
 def distinct(samples: Iterable[Mapping[str, Any]]) -> list[Sample]:
     """Return samples without repetitions, in the order of their first.
 
+    Parameters
+    ----------
+    samples
+        NNI's; the order of labels within one does not count.
+
+    Returns
+    -------
+    Copies, as plain dicts.
+
     Examples
     --------
     >>> distinct([{"op": "conv3"}, {"op": "skip"}, {"op": "conv3"}])
@@ -50,7 +59,28 @@ def distinct(samples: Iterable[Mapping[str, Any]]) -> list[Sample]:
 
 
 def generated_losses(mutator: DynamicWeightMutator, samples: Iterable[Mapping[str, Any]], task: Task) -> list[float]:
-    """Return the held-out loss of each architecture with the supernet's weights, which stay as they are."""
+    """Return the held-out loss of each architecture with the supernet's weights, which stay as they are.
+
+    Parameters
+    ----------
+    mutator
+        Of a trained supernet.
+    samples
+        Of its space.
+    task
+        What they are measured by; BatchNorm is recalibrated for each of them.
+
+    Returns
+    -------
+    A loss for each sample, in their order; lower is better.
+
+    Raises
+    ------
+    SampleError
+        A sample is none of the space.
+    RankError
+        There is no held-out batch.
+    """
     losses = []
     for sample in samples:
         with mutator.using(sample):
@@ -60,6 +90,13 @@ def generated_losses(mutator: DynamicWeightMutator, samples: Iterable[Mapping[st
 
 def held_out_loss(network: nn.Module, task: Task) -> float:
     """Return the mean loss over the held-out batches, in evaluation mode, after BatchNorm has been recalibrated.
+
+    Parameters
+    ----------
+    network
+        It stays as it is: modes and running statistics are put back.
+    task
+        Its loss, held-out batches, and the training batches for the recalibration.
 
     Raises
     ------
@@ -85,10 +122,18 @@ def train_briefly(
 
     Parameters
     ----------
+    network
+        In place; it is left in training mode.
+    loss
+        Of the network on a batch: a scalar with gradient, as of :class:`Task`.
+    optimizers
+        Of its parameters; all of them take each step, from the learning rates that they have.
     batches
         Gone through as often as needed.
+    steps
+        How many batches to train on.
     clip
-        Norm that the gradients are clipped to.
+        Norm that the gradients are clipped to; ``None``: none.
     """
     schedules = [torch.optim.lr_scheduler.LambdaLR(one, lambda step: 1 - step / steps) for one in optimizers]
     network.train()

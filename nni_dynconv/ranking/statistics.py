@@ -42,7 +42,21 @@ class Fidelity(NamedTuple):
 
 
 def fidelity(scores: Sequence[float], truth: Sequence[float], k: int = 5, seed: int = 0) -> Fidelity:
-    """Compare scores with the truth; for both, higher is better.
+    """Compare scores with the truth.
+
+    Parameters
+    ----------
+    scores, truth
+        A number for each architecture, in the same order; higher is better.
+    k
+        How many of the best the precision is about; no more than there are.
+    seed
+        Of the interval's resamples.
+
+    Raises
+    ------
+    RankError
+        Fewer than two values, or not as many on both sides, or one is not a number.
 
     Examples
     --------
@@ -61,6 +75,11 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
     .. math:: \tau_b = \frac{C - D}{\sqrt{(P - T_1)(P - T_2)}}
 
     ``C`` pairs in the same order, ``D`` in the opposite, ``T`` tied on one side, of ``P`` pairs.
+
+    Parameters
+    ----------
+    first, second
+        A number for each architecture, in the same order.
 
     Raises
     ------
@@ -83,12 +102,23 @@ def interval(
 
     Parameters
     ----------
+    first, second
+        A number for each architecture, in the same order.
     level
         Its coverage.
     draws
         Resamples.
     seed
         Decides them.
+
+    Returns
+    -------
+    Its lower and its upper end.
+
+    Raises
+    ------
+    RankError
+        Fewer than two values, or not as many on both sides, or one is not a number.
 
     References
     ----------
@@ -122,10 +152,17 @@ def _tau(a: Tensor, b: Tensor) -> Tensor:
 def precision(scores: Sequence[float], truth: Sequence[float], k: int) -> float:
     """Return the share of the ``k`` best by score that are among the ``k`` best in truth.
 
+    Parameters
+    ----------
+    scores, truth
+        A number for each architecture, in the same order; higher is better.
+    k
+        How many of the best.
+
     Raises
     ------
     RankError
-        ``k`` is not from 1 to the number of values.
+        ``k`` is not from 1 to the number of values; or as of :func:`kendall_tau`.
 
     Examples
     --------
@@ -140,7 +177,17 @@ def precision(scores: Sequence[float], truth: Sequence[float], k: int) -> float:
 
 
 def regret(scores: Sequence[float], truth: Sequence[float]) -> float:
-    """Return the truth of the best minus the truth of what the scores would pick.
+    """Return the truth of the best minus the truth of what the scores would pick, in the truth's own unit.
+
+    Parameters
+    ----------
+    scores, truth
+        A number for each architecture, in the same order; higher is better.
+
+    Raises
+    ------
+    RankError
+        Fewer than two values, or not as many on both sides, or one is not a number.
 
     Examples
     --------

@@ -139,6 +139,11 @@ class Sampler(nn.Module, MutationSampler, ABC):
         """Return the probability of each candidate, ``(n,)``.
 
         For a sampler whose choices depend on one another: given the most probable candidates of the labels before.
+
+        Raises
+        ------
+        SampleError
+            There is no such label, or the sampler does not know the space yet.
         """
         self._known(label)
         found: dict[str, Tensor] = {}
@@ -152,11 +157,23 @@ class Sampler(nn.Module, MutationSampler, ABC):
         return found[label]
 
     def log_prob(self, sample: Mapping[str, Any]) -> Tensor:
-        """Return the log-probability of a sample before constraints, a scalar with gradient."""
+        """Return the log-probability of a sample before constraints, a scalar with gradient.
+
+        Raises
+        ------
+        SampleError
+            It names a candidate that there is not, or the sampler does not know the space yet.
+        """
         return self._evaluate(sample)[0]
 
     def entropy(self, sample: Mapping[str, Any]) -> Tensor:
-        """Return the sum of the labels' entropies in nats along the steps to a sample, a scalar with gradient."""
+        """Return the sum of the labels' entropies in nats along the steps to a sample, a scalar with gradient.
+
+        Raises
+        ------
+        SampleError
+            As of :meth:`log_prob`.
+        """
         return self._evaluate(sample)[1]
 
     def _evaluate(self, sample: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

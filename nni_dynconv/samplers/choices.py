@@ -91,6 +91,13 @@ class Choice:
 class Choices(dict[str, Choice]):
     """Choices by label, with NNI's constraints on what they may be together.
 
+    Parameters
+    ----------
+    choices
+        By label, in the order in which they are drawn.
+    constraints
+        NNI's, over these labels.
+
     Examples
     --------
     >>> import nni
@@ -113,10 +120,21 @@ class Choices(dict[str, Choice]):
 def choices_of(space: Mutable) -> Choices:
     """Return the choices of a model space, by label, and its constraints.
 
+    Parameters
+    ----------
+    space
+        Any mutable of NNI's; it stays as it is.
+
     Raises
     ------
     SpaceError
-        A mutable is not categorical, or has more than 4096 candidates.
+        A mutable is not categorical, chooses inputs in more than 4096 ways, or leaves open how many.
+
+    Examples
+    --------
+    >>> import nni
+    >>> choices_of(nni.choice("width", [8, 16]))
+    {'width': Choice(label='width', candidates=(8, 16), inputs=None)}
     """
     leaves = space.simplify()
     constraints = [one for one in leaves.values() if isinstance(one, Constraint)]
@@ -147,10 +165,21 @@ def _choice(label: str, mutable: Any) -> Choice:
 def check_sample(sample: Mapping[str, Any], choices: Mapping[str, Choice]) -> None:
     """Check that a sample names a candidate for each label and nothing else, and keeps the constraints.
 
+    Parameters
+    ----------
+    sample
+        By label, as NNI has it.
+    choices
+        What there is to choose, as of :func:`choices_of`.
+
     Raises
     ------
     SampleError
         In words that name the label.
+
+    Examples
+    --------
+    >>> check_sample({"op": "conv3"}, {"op": Choice("op", ("conv3", "conv5"))})
     """
     for label in sample:
         if label not in choices:

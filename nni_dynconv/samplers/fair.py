@@ -22,6 +22,11 @@ class FairSampler(RandomSampler):
     steps. One architecture alone is distributed as in :class:`RandomSampler`. Draws that break a constraint of the
     space count in their round, and are not trained.
 
+    Parameters
+    ----------
+    seed
+        Decides the orders of the rounds; ``None`` draws a seed. The global generator is left alone.
+
     Notes
     -----
     The paper sums the gradients of a round and takes one step; here each architecture takes a step of its own.

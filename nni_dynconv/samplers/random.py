@@ -20,6 +20,11 @@ class RandomSampler(Sampler):
     :meth:`best` is the sample with the best mean reward among those observed; without any, a draw. A reward that is not
     a finite number is left out.
 
+    Parameters
+    ----------
+    seed
+        Decides the draws; ``None`` draws a seed. The global generator is left alone.
+
     References
     ----------
     Guo et al., Single path one-shot neural architecture search with uniform sampling, ECCV 2020; Li and Talwalkar,
