@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import ConfigError, ScopeError
+from .parts import ArchitectureSettings, check_arguments
 
 __all__ = ["ArchitectureEncoder", "FixedArchitecture", "Shares"]
 
@@ -29,7 +30,12 @@ class ArchitectureEncoder(nn.Module):
     Parameters
     ----------
     dim
-        Length of the code.
+        Length of the code, 2 or more.
+
+    Raises
+    ------
+    ConfigError
+        It is less.
 
     Raises
     ------
@@ -51,8 +57,7 @@ class ArchitectureEncoder(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        if not isinstance(dim, int) or dim < 2:
-            raise ConfigError(f"ArchitectureEncoder: `dim` is {dim!r}, but must be a whole number of 2 or more.")
+        check_arguments(self, ArchitectureSettings(dim))
         self.dim, self.out_dim = dim, dim
         self.sizes: dict[str, int] = {}
 

@@ -13,15 +13,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
 from .errors import ConfigError, did_you_mean
 from .parts import SAMPLERS, TABLES, ArchitectureSettings, Named, StrategySettings, parse_named
-from .recipe import Recipe, check_settings
+from .recipe import Recipe, check_recipe, check_settings
 from .references import check_reference, check_source, short
-from .typed import as_mapping, check_keys, check_types, inside, require
+from .typed import Range, as_mapping, check_keys, check_types, inside, require
 
 __all__ = ["RunSettings", "check_class_args", "check_config", "check_search_space", "code_directory_of", "load_yaml"]
 
@@ -51,7 +51,7 @@ class RunSettings:
     rank: int = 4
     per_site: dict[str, dict[str, Any]] = field(default_factory=dict)
     strategy: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
+    seed: Annotated[int, Range(least=0)] = 0  # NNI's tuners take no negative one
     metric: str | None = None
     report: str | None = None
     report_args: dict[str, Any] = field(default_factory=dict)
@@ -97,7 +97,8 @@ def check_class_args(
     Raises
     ------
     ConfigError
-        A key is unknown or missing, a name is unknown, a value has the wrong type, or settings contradict each other.
+        A key is unknown or missing, a name is unknown, a value has the wrong type or lies outside of its range, or
+        settings contradict each other.
     """
     given = as_mapping(class_args, where)
     check_keys(given, RunSettings, where)
@@ -258,6 +259,25 @@ def check_search_space(search_space: Any, settings: RunSettings, where: str) -> 
         _check_hyper_parameter(key, settings, place)
         if not isinstance(value, Mapping) or not {"_type", "_value"} <= set(value):
             raise ConfigError(f"`{key}` in {place} is {value!r}, but must be a mapping with `_type` and `_value`.")
+        if value["_type"] == "choice" and isinstance(value["_value"], list):
+            for one in value["_value"]:
+                _check_candidate(key, one, settings, place)
+
+
+def _check_candidate(key: str, value: Any, settings: RunSettings, place: str) -> None:
+    """Check a value that a trial would be given for a setting; those of the user's own classes are free."""
+    head, _, tail = key.partition(".")
+    part = getattr(settings, head, None) if head in TABLES else None
+    tables = {"strategy": StrategySettings, "architecture": ArchitectureSettings}
+    if part is not None and part.name in TABLES[head]:
+        tables[head] = TABLES[head][part.name].settings
+    own = inside(place, key)
+    if head in tables:
+        check_types({tail: value}, tables[head], own)
+    elif key in [one.name for one in fields(Recipe)]:
+        check_recipe({key: value}, own)
+    elif key == "seed":
+        check_types({key: value}, RunSettings, own)
 
 
 def _check_hyper_parameter(key: str, settings: RunSettings, place: str) -> None:

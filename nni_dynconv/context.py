@@ -9,6 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import ConfigError, ContextError, ShapeError, SpaceError
+from .parts import (
+    FeatureMapContextSettings,
+    OwnInputContextSettings,
+    SequenceContextSettings,
+    VectorContextSettings,
+    check_arguments,
+)
 
 __all__ = ["FeatureMapContext", "OwnInputContext", "SequenceContext", "VectorContext"]
 
@@ -47,6 +54,8 @@ class VectorContext(nn.Module):
 
     Raises
     ------
+    ConfigError
+        A size is no whole number of 1 or more.
     ContextError
         When it is called with a context that is not ``(B, D) or (D,)``.
 
@@ -58,6 +67,7 @@ class VectorContext(nn.Module):
 
     def __init__(self, in_features: int, dim: int):
         super().__init__()
+        check_arguments(self, VectorContextSettings(in_features, dim))
         self.in_features, self.dim, self.out_dim = in_features, dim, dim
         self.mlp = nn.Sequential(nn.Linear(in_features, dim), nn.ReLU(), nn.Linear(dim, dim))
 
@@ -83,6 +93,8 @@ class FeatureMapContext(nn.Module):
 
     Raises
     ------
+    ConfigError
+        A size is no whole number of 1 or more.
     ContextError
         When it is called with a context that is not ``(B, D, H, W)``.
 
@@ -94,6 +106,7 @@ class FeatureMapContext(nn.Module):
 
     def __init__(self, in_channels: int, dim: int):
         super().__init__()
+        check_arguments(self, FeatureMapContextSettings(in_channels, dim))
         self.in_channels, self.dim, self.out_dim = in_channels, dim, dim
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, dim, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(dim, dim, 3, stride=2, padding=1)
@@ -120,6 +133,8 @@ class SequenceContext(nn.Module):
 
     Raises
     ------
+    ConfigError
+        A size is no whole number of 1 or more.
     ContextError
         When it is called with a context that is not ``(B, T, D)``.
 
@@ -131,6 +146,7 @@ class SequenceContext(nn.Module):
 
     def __init__(self, in_features: int, dim: int):
         super().__init__()
+        check_arguments(self, SequenceContextSettings(in_features, dim))
         self.in_features, self.dim, self.out_dim = in_features, dim, dim
         self.gru = nn.GRU(in_features, dim, batch_first=True)
 
@@ -149,6 +165,11 @@ class OwnInputContext(nn.Module):
     ----------
     dim
         Length of the code.
+
+    Raises
+    ------
+    ConfigError
+        A size is no whole number of 1 or more.
 
     Notes
     -----
@@ -171,6 +192,7 @@ class OwnInputContext(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
+        check_arguments(self, OwnInputContextSettings(dim))
         self.dim = self.out_dim = dim
         self.inputs: dict[str, tuple[int, int]] = {}
 

@@ -6,11 +6,11 @@ One table of dotted names each, so that naming is not loading.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from .errors import ConfigError, did_you_mean
 from .references import check_reference, load_object
-from .typed import as_mapping, check_keys, check_types, inside
+from .typed import Range, as_mapping, check_keys, check_types, inside
 
 __all__ = [
     "CONTEXTS",
@@ -25,8 +25,15 @@ __all__ = [
     "Routing",
     "ScaleRule",
     "StrategySettings",
+    "check_arguments",
     "parse_named",
 ]
+
+Count = Annotated[int, Range(least=1)]
+CountOrNone = Annotated[int, Range(least=0)]
+Rate = Annotated[float, Range(least=0)]
+Temperature = Annotated[float, Range(above=0)]
+PositionDim = Annotated[int, Range(least=2, even=True)]  # as many sines as cosines
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,12 @@ class EnasSettings:
     """Settings of :class:`nni_dynconv.samplers.EnasSampler`."""
 
     seed: int | None = None
-    hidden: int = 64
-    learning_rate: float = 0.01
-    entropy_weight: float = 0.01
-    entropy_weight_end: float | None = None
-    baseline_decay: float = 0.9
-    tanh_constant: float = 2.5
+    hidden: Count = 64
+    learning_rate: Rate = 0.01
+    entropy_weight: Annotated[float, Range()] = 0.01
+    entropy_weight_end: Annotated[float | None, Range()] = None
+    baseline_decay: Annotated[float, Range(least=0, most=1)] = 0.9
+    tanh_constant: Annotated[float, Range(above=0)] = 2.5
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,8 @@ class DartsSettings:
     """Settings of :class:`nni_dynconv.samplers.DartsSampler`."""
 
     seed: int | None = None
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.0
+    learning_rate: Rate = 3e-3
+    weight_decay: Rate = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,10 +77,10 @@ class GdasSettings:
     """Settings of :class:`nni_dynconv.samplers.GdasSampler`."""
 
     seed: int | None = None
-    learning_rate: float = 0.02
-    weight_decay: float = 0.0
-    tau_start: float = 4.0
-    tau_end: float = 0.5
+    learning_rate: Rate = 0.02
+    weight_decay: Rate = 0.0
+    tau_start: Temperature = 4.0
+    tau_end: Temperature = 0.5
 
 
 ScaleRule = Literal["hyperfan_in", "hyperfan_out", "ghn", "torch"]
@@ -86,10 +93,10 @@ Routing = Literal["sigmoid", "softmax"]
 class ChunkedSettings:
     """Settings of :class:`nni_dynconv.controllers.ChunkedController`."""
 
-    chunk: int = 64
-    site_dim: int = 16
-    position_dim: int = 16
-    hidden: int = 128
+    chunk: Count = 64
+    site_dim: Count = 16
+    position_dim: PositionDim = 16
+    hidden: Count = 128
     scale_rule: ScaleRule = "hyperfan_in"
     encoding: Encoding = "layer_norm"
     signs: bool = True
@@ -99,11 +106,11 @@ class ChunkedSettings:
 class LowRankSettings:
     """Settings of :class:`nni_dynconv.controllers.LowRankController`."""
 
-    rank: int = 8
-    chunk: int = 32
-    site_dim: int = 16
-    position_dim: int = 16
-    hidden: int = 128
+    rank: Count = 8
+    chunk: Count = 32
+    site_dim: Count = 16
+    position_dim: PositionDim = 16
+    hidden: Count = 128
     scale_rule: ScaleRule = "hyperfan_in"
     encoding: Encoding = "layer_norm"
 
@@ -112,9 +119,9 @@ class LowRankSettings:
 class CoordinateSettings:
     """Settings of :class:`nni_dynconv.controllers.CoordinateController`."""
 
-    waves: int = 64
-    site_dim: int = 16
-    hidden: int = 128
+    waves: Count = 64
+    site_dim: Count = 16
+    hidden: Count = 128
     nesting: Nesting = "centre"
     scale_rule: ScaleRule = "hyperfan_in"
     encoding: Encoding = "layer_norm"
@@ -124,7 +131,7 @@ class CoordinateSettings:
 class FlatSettings:
     """Settings of :class:`nni_dynconv.controllers.FlatController`."""
 
-    hidden: int = 32
+    hidden: Count = 32
     scale_rule: ScaleRule = "hyperfan_in"
     encoding: Encoding = "layer_norm"
 
@@ -133,7 +140,7 @@ class FlatSettings:
 class ExpertsSettings:
     """Settings of :class:`nni_dynconv.controllers.ExpertsController`."""
 
-    experts: int = 4
+    experts: Count = 4
     routing: Routing = "sigmoid"
     scale_rule: ScaleRule = "hyperfan_in"
     encoding: Encoding = "layer_norm"
@@ -143,31 +150,31 @@ class ExpertsSettings:
 class VectorContextSettings:
     """Settings of :class:`nni_dynconv.context.VectorContext`."""
 
-    in_features: int
-    dim: int
+    in_features: Count
+    dim: Count
 
 
 @dataclass(frozen=True)
 class FeatureMapContextSettings:
     """Settings of :class:`nni_dynconv.context.FeatureMapContext`."""
 
-    in_channels: int
-    dim: int
+    in_channels: Count
+    dim: Count
 
 
 @dataclass(frozen=True)
 class SequenceContextSettings:
     """Settings of :class:`nni_dynconv.context.SequenceContext`."""
 
-    in_features: int
-    dim: int
+    in_features: Count
+    dim: Count
 
 
 @dataclass(frozen=True)
 class OwnInputContextSettings:
     """Settings of :class:`nni_dynconv.context.OwnInputContext`."""
 
-    dim: int
+    dim: Count
 
 
 @dataclass(frozen=True)
@@ -205,23 +212,23 @@ TABLES = {"sampler": SAMPLERS, "controller": CONTROLLERS, "context": CONTEXTS}
 class StrategySettings:
     """Options of :meth:`nni_dynconv.DynamicWeightMutator.strategy`."""
 
-    warmup_epochs: int = 0
-    gradient_clip_val: float | None = None
-    log_every: int = 10
-    contenders: int = 32
-    contender_batches: int = 8
-    rerank: int = 3
-    rerank_steps: int = 50
-    calibration_batches: int = 4
+    warmup_epochs: CountOrNone = 0
+    gradient_clip_val: Annotated[float | None, Range(above=0, way_out="To clip none, leave it out.")] = None
+    log_every: Count = 10
+    contenders: CountOrNone = 32
+    contender_batches: Annotated[int, Range(least=1, way_out="To compare none in the end, set `contenders` to 0.")] = 8
+    rerank: CountOrNone = 3
+    rerank_steps: Annotated[int, Range(least=1, way_out="To train none in the end, set `rerank` to 0.")] = 50
+    calibration_batches: CountOrNone = 4
     norm_affine: bool = True
-    diagnose_every: int = 0
+    diagnose_every: CountOrNone = 0
 
 
 @dataclass(frozen=True)
 class ArchitectureSettings:
     """Settings of :class:`nni_dynconv.architecture.ArchitectureEncoder`."""
 
-    dim: int
+    dim: Annotated[int, Range(least=2)]  # a code of one number, standardised, is zero
 
 
 @dataclass(frozen=True)
@@ -255,6 +262,24 @@ class Named:
     def to_dict(self) -> dict[str, Any]:
         """The section as the YAML's long form has it."""
         return {"name": self.name, **self.args}
+
+
+def check_arguments(part: object, settings: Any) -> None:
+    """Check the arguments of a part's constructor, in the words in which its section of a YAML is checked.
+
+    Parameters
+    ----------
+    part
+        The object that is being made; its class is named in the error.
+    settings
+        The arguments, as the dataclass of the part's settings.
+
+    Raises
+    ------
+    ConfigError
+        One has the wrong type, or lies outside of its range.
+    """
+    check_types(vars(settings), type(settings), f"`{type(part).__name__}`")
 
 
 def parse_named(kind: str, section: Any, where: str) -> Named:

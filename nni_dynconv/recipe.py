@@ -5,10 +5,10 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 from .errors import ConfigError, did_you_mean
-from .typed import as_mapping, check_keys, check_types, inside
+from .typed import Range, as_mapping, check_keys, check_types, inside
 
 __all__ = ["BASES", "DELTAS", "Recipe", "check_recipe", "check_settings", "recipes_of"]
 
@@ -44,7 +44,7 @@ class Recipe:
 
     base: str = "none"
     delta: str = "full"
-    rank: int = 4
+    rank: Annotated[int, Range(least=1)] = 4
 
     @property
     def has_base(self) -> bool:
@@ -83,8 +83,6 @@ def check_recipe(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key, known in names.items():
         if settings.get(key, known[0]) not in known:
             raise ConfigError(f"Unknown `{key}` `{settings[key]}` in {where}.{did_you_mean(settings[key], known)}")
-    if settings.get("rank", 1) < 1:
-        raise ConfigError(f"`rank` in {where} is {settings['rank']}, but must be 1 or more.")
     return settings
 
 

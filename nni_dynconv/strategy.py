@@ -22,6 +22,7 @@ from .errors import ConfigError, SpaceError, did_you_mean
 from .finals import end_search
 from .lightning import loss_of, silent
 from .mutator import DynamicWeightMutator
+from .parts import StrategySettings, check_arguments
 from .samplers import Sampler
 
 __all__ = ["DynamicStrategy", "SearchModule"]
@@ -64,7 +65,7 @@ class DynamicStrategy(OneShotStrategy):
     Raises
     ------
     ConfigError
-        An option that it does not have, or ``contender_batches`` below 1.
+        An option that it does not have, of another type, or outside of its range.
 
     Notes
     -----
@@ -91,11 +92,11 @@ class DynamicStrategy(OneShotStrategy):
         **options: Any,
     ):
         _check_options(type(self), options)
-        if contender_batches < 1:
-            raise ConfigError(
-                f"`contender_batches` is {contender_batches}, but must be 1 or more: architectures are compared by the "
-                f"loss on these. To compare none, write `contenders=0`."
-            )
+        ends = contenders, contender_batches, rerank, rerank_steps, calibration_batches
+        settings = StrategySettings(
+            warmup_epochs, gradient_clip_val, log_every, *ends, norm_affine=norm_affine, diagnose_every=diagnose_every
+        )
+        check_arguments(self, settings)
         super().__init__()
         mutator.check_sampler()
         self.mutator = mutator

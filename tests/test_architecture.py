@@ -232,7 +232,7 @@ def test_what_cannot_be_is_refused_in_words():
         DynamicWeightMutator(OneChoice(), sampler=False, architecture=ArchitectureEncoder(4))
     with pytest.raises(ConfigError, match="`architecture` is 4, but must be a ArchitectureEncoder"):
         DynamicWeightMutator(OneChoice(), architecture=4)
-    with pytest.raises(ConfigError, match="`dim` is 1, but must be a whole number of 2 or more"):
+    with pytest.raises(ConfigError, match="`dim` in `ArchitectureEncoder` is 1, but must be 2 or more"):
         ArchitectureEncoder(1)
     encoder = ArchitectureEncoder(4)
     DynamicWeightMutator(OneChoice(), architecture=encoder)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import inspect
+import math
+import re
 import subprocess
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import get_type_hints
 
+import numpy as np
 import pytest
 import yaml
 
 from nni_dynconv.config import (
+    RunSettings,
     check_class_args,
     check_config,
     check_search_space,
     with_hyper_parameters,
 )
 from nni_dynconv.errors import ConfigError
-from nni_dynconv.parts import TABLES, StrategySettings
+from nni_dynconv.parts import TABLES, ArchitectureSettings, StrategySettings
+from nni_dynconv.recipe import Recipe
 from nni_dynconv.references import load_object
+from nni_dynconv.typed import ranges_of
 
 ONE_SHOT = {"mode": "one_shot", "space": "toy:Space", "evaluator": "toy:evaluator"}
 MULTI_TRIAL = {**ONE_SHOT, "mode": "multi_trial", "sampler": "random", "checkpoint": "shared.pt"}
@@ -114,6 +121,35 @@ def test_names_of_ones_own_classes_are_looked_up_in_the_source(tmp_path):
 def test_ones_own_class_takes_any_argument():
     settings = check_class_args({**ONE_SHOT, "sampler": {"name": "mine:Sampler", "anything": 3}})
     assert settings.sampler.args == {"anything": 3}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        (
+            "controller.position_dim",
+            15,
+            "`position_dim` in .*searchSpace.controller.position_dim` is 15, but must be an e",
+        ),
+        ("strategy.rerank_steps", 0, "`rerank_steps` in .* is 0, but must be 1 or more. To train none in the end"),
+        ("architecture.dim", 1, "`dim` in .* is 1, but must be 2 or more"),
+        ("sampler.tau_end", "0.1", r"`tau_end` in .* is '0.1' \(str\), but must be a float"),
+        ("rank", 0, "`rank` in .* is 0, but must be 1 or more"),
+        ("delta", "flim", "Unknown `delta` `flim` in .*Did you mean `film`|Known"),
+        ("seed", -1, "`seed` in .* is -1, but must be 0 or more"),
+    ],
+)
+def test_a_candidate_of_the_search_space_is_refused_before_a_trial_gets_it(key, value, words):
+    """The trial that was given it used to refuse it, and the others went on."""
+    settings = check_class_args({**ONE_SHOT, "architecture": {"dim": 4}})
+    with pytest.raises(ConfigError, match=words):
+        check_search_space({key: {"_type": "choice", "_value": [value]}}, settings, "x.yml")
+
+
+def test_candidates_for_ones_own_class_and_functions_are_free():
+    settings = check_class_args({**ONE_SHOT, "sampler": {"name": "mine:Sampler"}})
+    choice = {"_type": "choice", "_value": [-1, "x", None]}
+    check_search_space({"sampler.anything": choice, "space_args.width": choice}, settings, "x.yml")
 
 
 def test_the_search_space_holds_settings_only():
@@ -238,6 +274,104 @@ def _same_arguments(settings, function):
     }
     ours = {one.name: inspect.Parameter.empty if one.default is MISSING else one.default for one in fields(settings)}
     assert ours == parameters
+
+
+# Ranges: the YAML and the Python classes refuse the same numbers
+
+PLACES = {
+    f"{kind}: {name}": (part.settings, part.dotted) for kind, names in TABLES.items() for name, part in names.items()
+}
+PLACES |= {
+    "strategy": (StrategySettings, "nni_dynconv.strategy:DynamicStrategy"),
+    "architecture": (ArchitectureSettings, "nni_dynconv.architecture:ArchitectureEncoder"),
+    "recipe": (Recipe, "nni_dynconv.ops:DynamicLinear"),
+    "run": (RunSettings, None),
+}
+
+
+def class_args(place, settings):
+    """The settings where a YAML has them."""
+    kind, _, name = place.partition(": ")
+    if kind in ("recipe", "run"):
+        return {**ONE_SHOT, **settings}
+    return {**ONE_SHOT, kind: {"name": name, **settings} if name else settings}
+
+
+def required(table):
+    """A value for each setting without a default; those of a run stand in `ONE_SHOT`."""
+    return {one.name: 2 for one in fields(table) if one.default is MISSING and table is not RunSettings}
+
+
+def made(place, dotted, settings):
+    """The same settings, given to the class."""
+    positional = {"strategy": (None,), "recipe": (1, 1)}.get(place, ())
+    return load_object(dotted)(*positional, **settings)
+
+
+def outside(table, name):
+    """Numbers that a setting does not take."""
+    one = ranges_of(table)[name]
+    values = [one.least - 1, one.most + 1, one.above, one.least + 1 if one.even else math.inf]
+    found = [value for value in values if math.isfinite(value)]
+    return found if get_type_hints(table)[name] is int else [*found, math.nan, math.inf, -math.inf]
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [
+        (place, name, value)
+        for place, (table, _) in PLACES.items()
+        for name in ranges_of(table)
+        for value in outside(table, name)
+    ],
+)
+def test_a_number_outside_of_its_range_is_refused_by_yaml_and_class_in_the_same_words(place, name, value):
+    """Most used to be accepted, and ended in a division by zero, in shapes that do not fit, or in no numbers."""
+    table, dotted = PLACES[place]
+    settings = {**required(table), name: value}
+    with pytest.raises(
+        ConfigError, match=rf"^`{name}` in section `tuner.classArgs\S* is {value!r}, but must be "
+    ) as told:
+        check_class_args(class_args(place, settings))
+    if dotted is not None:
+        with pytest.raises(ConfigError, match=f"^`{name}` in `{dotted.partition(':')[2]}` is ") as told_by_class:
+            made(place, dotted, settings)
+        same = [re.sub(r" in (section )?`\S+` is ", " is ", str(one.value)) for one in (told, told_by_class)]
+        assert same[0] == same[1]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_number_among_the_settings_has_a_range(place):
+    table, _ = PLACES[place]
+    numbers = {name for name, hint in get_type_hints(table).items() if hint in (int, float, float | None)}
+    known_elsewhere = {"rank"} if table is RunSettings else set()  # of a recipe, by which it is checked
+    assert numbers - known_elsewhere == set(ranges_of(table))
+
+
+@pytest.mark.parametrize("place", [place for place, (_, dotted) in PLACES.items() if dotted])
+def test_the_ends_of_a_range_and_null_are_accepted(place):
+    table, _ = PLACES[place]
+    for name, one in ranges_of(table).items():
+        for value in (one.least, one.most, one.above + 1e-3 if one.above > -math.inf else math.inf):
+            if math.isfinite(value):
+                check_class_args(class_args(place, {**required(table), name: value}))
+    optional = [name for name, hint in get_type_hints(table).items() if hint == float | None]
+    check_class_args(class_args(place, {**required(table), **dict.fromkeys(optional)}))
+
+
+def test_the_error_tells_another_setting_where_that_is_the_way_out():
+    words = "`rerank_steps` in .* is 0, but must be 1 or more. To train none in the end, set `rerank` to 0."
+    with pytest.raises(ConfigError, match=words):
+        check_class_args({**ONE_SHOT, "strategy": {"rerank_steps": 0}})
+
+
+def test_numbers_of_numpy_are_numbers():
+    chunked = load_object("nni_dynconv.controllers:ChunkedController")
+    assert chunked(hidden=np.int64(8)).hidden == 8
+    gdas = load_object("nni_dynconv.samplers:GdasSampler")
+    assert gdas(tau_end=np.float32(0.5)).tau_end == 0.5
+    with pytest.raises(ConfigError, match="`hidden` in `ChunkedController` is .*, but must be 1 or more"):
+        chunked(hidden=np.int64(0))
 
 
 def test_checking_imports_neither_torch_nor_nni_nas(experiment):

@@ -42,6 +42,7 @@ from nni_dynconv.config import MODES, RunSettings, check_class_args, check_confi
 from nni_dynconv.errors import ConfigError, SpaceError
 from nni_dynconv.recipe import BASES, DELTAS
 from nni_dynconv.testing import ControllerSuite, OpSuite, SamplerSuite
+from nni_dynconv.typed import ranges_of
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))
@@ -290,13 +291,15 @@ def test_the_yaml_reference_has_every_key_of_class_args_with_its_default():
     assert {name: yaml.safe_load(value.strip("`")) for name, value in listed.items()} == fields
 
 
-def test_the_yaml_reference_has_every_setting_of_every_part_with_its_default():
+def test_the_yaml_reference_has_every_setting_of_every_part_with_its_default_and_range():
     rows = table("docs/yaml.md", "<!-- table: parts -->")
-    listed = {(part.strip("`"), key.strip("`")): yaml.safe_load(value.strip("`")) for part, key, value, _ in rows[1:]}
+    listed = {
+        (part.strip("`"), key.strip("`")): (yaml.safe_load(value.strip("`")), a) for part, key, value, a, _ in rows[1:]
+    }
     tables = {name: part.settings for names in parts.TABLES.values() for name, part in names.items()}
     tables["strategy"] = parts.StrategySettings
     expected = {
-        (name, one.name): default_of(one)
+        (name, one.name): (default_of(one), str(ranges_of(settings).get(one.name, "")))
         for name, settings in tables.items()
         for one in dataclasses.fields(settings)
         if one.name != "seed"
@@ -312,7 +315,7 @@ def test_the_yaml_reference_says_what_each_setting_means_and_which_words_it_take
         "nesting": parts.Nesting,
         "routing": parts.Routing,
     }
-    for part, key, _, meaning in table("docs/yaml.md", "<!-- table: parts -->"):
+    for part, key, *_, meaning in table("docs/yaml.md", "<!-- table: parts -->"):
         assert len(meaning.split()) > 1, (part, key)
         assert {f"`{word}`" for word in get_args(words.get(key.strip("`")))} <= set(re.findall(r"`\w+`", meaning))
 

@@ -60,8 +60,9 @@ def test_checked_settings_are_accepted_again():
 
 def test_they_are_hyper_parameters_too():
     settings = check_class_args({**ONE_SHOT, "base": "learned", "architecture": {"dim": 4}})
-    values = {"_type": "choice", "_value": ["scale", "full"]}
-    check_search_space(dict.fromkeys(("delta", "rank", "architecture.dim"), values), settings, "x.yml")
+    values = {"_type": "choice", "_value": [4, 8]}
+    kinds = {"_type": "choice", "_value": ["scale", "full"]}
+    check_search_space({"delta": kinds, "rank": values, "architecture.dim": values}, settings, "x.yml")
     with pytest.raises(ConfigError, match=r"Unknown setting `architecture.dmi` in .*Did you mean `architecture.dim`"):
         check_search_space({"architecture.dmi": values}, settings, "x.yml")
 

@@ -64,7 +64,9 @@ def test_an_unknown_option_is_refused_with_the_one_that_was_meant():
 
 def test_without_a_batch_to_compare_on_it_is_refused_before_the_search():
     mutator = DynamicWeightMutator(ToySpace(), sampler=RandomSampler(0))
-    with pytest.raises(ConfigError, match="`contender_batches` is 0, but must be 1 or more.*write `contenders=0`"):
+    with pytest.raises(
+        ConfigError, match="`contender_batches` in .* is 0, but must be 1 or more.*set `contenders` to 0"
+    ):
         mutator.strategy(contender_batches=0)
 
 

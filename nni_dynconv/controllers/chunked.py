@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parts import Encoding, ScaleRule
+from ..parts import ChunkedSettings, Encoding, ScaleRule, check_arguments
 from ..spec import Site
 from .base import Controller
-from .pieces import check_names, context_map, encode_positions, linear, rows_of
+from .pieces import context_map, encode_positions, linear, rows_of
 
 __all__ = ["ChunkedController"]
 
@@ -28,7 +28,7 @@ class ChunkedController(Controller):
     chunk
         Values made at a time.
     site_dim, position_dim
-        Lengths of the site's embedding and of the encoded position.
+        Lengths of the site's embedding and of the encoded position, which is even: half sines, half cosines.
     hidden
         Width of the MLP.
     scale_rule
@@ -41,7 +41,7 @@ class ChunkedController(Controller):
     Raises
     ------
     ConfigError
-        There is no such ``scale_rule`` or ``encoding``.
+        There is no such ``scale_rule`` or ``encoding``, or a setting has another type or lies outside of its range.
 
     Notes
     -----
@@ -84,7 +84,8 @@ class ChunkedController(Controller):
         signs: bool = True,
     ):
         super().__init__()
-        check_names(type(self).__name__, scale_rule=(scale_rule, ScaleRule), encoding=(encoding, Encoding))
+        widths = chunk, site_dim, position_dim, hidden
+        check_arguments(self, ChunkedSettings(*widths, scale_rule, encoding, signs))
         self.chunk, self.site_dim, self.position_dim, self.hidden = chunk, site_dim, position_dim, hidden
         self.scale_rule, self.encoding, self.signs = scale_rule, encoding, signs
         self.rows: dict[str, int] = {}

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parts import Encoding, Nesting, ScaleRule
+from ..parts import CoordinateSettings, Encoding, Nesting, ScaleRule, check_arguments
 from ..spec import Site, WeightSpec
 from .base import Controller
 from .fourier import FEATURES, LARGEST, features_of
 from .nesting import leaders_of
-from .pieces import check_names, context_map, encode_positions, linear, rows_of
+from .pieces import context_map, encode_positions, linear, rows_of
 
 __all__ = ["CoordinateController"]
 
@@ -56,7 +56,7 @@ class CoordinateController(Controller):
     Raises
     ------
     ConfigError
-        There is no such ``nesting``, ``scale_rule`` or ``encoding``.
+        There is no such ``nesting``, ``scale_rule`` or ``encoding``, or a setting has another type or range.
 
     Notes
     -----
@@ -96,8 +96,7 @@ class CoordinateController(Controller):
         encoding: Encoding = "layer_norm",
     ):
         super().__init__()
-        names = {"scale_rule": (scale_rule, ScaleRule), "encoding": (encoding, Encoding), "nesting": (nesting, Nesting)}
-        check_names(type(self).__name__, **names)
+        check_arguments(self, CoordinateSettings(waves, site_dim, hidden, nesting, scale_rule, encoding))
         self.waves, self.site_dim, self.hidden, self.nesting = waves, site_dim, hidden, nesting
         self.scale_rule, self.encoding = scale_rule, encoding
 

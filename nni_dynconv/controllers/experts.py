@@ -8,12 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError
 from ..initialisation import scale_of
-from ..parts import Encoding, Routing, ScaleRule
+from ..parts import Encoding, ExpertsSettings, Routing, ScaleRule, check_arguments
 from ..spec import Site
 from .base import Controller
-from .pieces import CodeInput, check_names, rows_of
+from .pieces import CodeInput, rows_of
 
 __all__ = ["ExpertsController"]
 
@@ -41,7 +40,7 @@ class ExpertsController(Controller):
     Raises
     ------
     ConfigError
-        There is no such ``routing``, ``scale_rule`` or ``encoding``, or less than one expert.
+        There is no such ``routing``, ``scale_rule`` or ``encoding``, or a setting has another type or range.
 
     Notes
     -----
@@ -75,10 +74,7 @@ class ExpertsController(Controller):
         encoding: Encoding = "layer_norm",
     ):
         super().__init__()
-        names = {"scale_rule": (scale_rule, ScaleRule), "encoding": (encoding, Encoding), "routing": (routing, Routing)}
-        check_names(type(self).__name__, **names)
-        if experts < 1:
-            raise ConfigError(f"ExpertsController: `experts` is {experts}, but must be 1 or more.")
+        check_arguments(self, ExpertsSettings(experts, routing, scale_rule, encoding))
         self.experts, self.routing = experts, routing
         self.scale_rule, self.encoding = scale_rule, encoding
         self.rows: dict[str, int] = {}

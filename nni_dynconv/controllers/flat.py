@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parts import Encoding, ScaleRule
+from ..parts import Encoding, FlatSettings, ScaleRule, check_arguments
 from ..spec import Site
 from .base import Controller
-from .pieces import check_names, context_map, linear
+from .pieces import context_map, linear
 
 __all__ = ["FlatController"]
 
@@ -33,7 +33,7 @@ class FlatController(Controller):
     Raises
     ------
     ConfigError
-        There is no such ``scale_rule`` or ``encoding``.
+        There is no such ``scale_rule`` or ``encoding``, or a setting has another type or lies outside of its range.
 
     Notes
     -----
@@ -55,7 +55,7 @@ class FlatController(Controller):
 
     def __init__(self, hidden: int = 32, scale_rule: ScaleRule = "hyperfan_in", encoding: Encoding = "layer_norm"):
         super().__init__()
-        check_names(type(self).__name__, scale_rule=(scale_rule, ScaleRule), encoding=(encoding, Encoding))
+        check_arguments(self, FlatSettings(hidden, scale_rule, encoding))
         self.hidden, self.scale_rule, self.encoding = hidden, scale_rule, encoding
         self.rows: dict[str, int] = {}
 

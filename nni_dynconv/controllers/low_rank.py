@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..errors import ConfigError
 from ..factoring import factors_of, multiplied
-from ..parts import Encoding, ScaleRule
+from ..parts import Encoding, LowRankSettings, ScaleRule, check_arguments
 from ..spec import Site
 from .base import Controller
 from .chunked import ChunkedController
-from .pieces import check_names
 
 __all__ = ["LowRankController"]
 
@@ -35,7 +33,7 @@ class LowRankController(Controller):
     Raises
     ------
     ConfigError
-        The rank is below 1, or there is no such ``scale_rule`` or ``encoding``.
+        There is no such ``scale_rule`` or ``encoding``, or a setting has another type or lies outside of its range.
 
     Notes
     -----
@@ -68,9 +66,8 @@ class LowRankController(Controller):
         encoding: Encoding = "layer_norm",
     ):
         super().__init__()
-        check_names(type(self).__name__, scale_rule=(scale_rule, ScaleRule), encoding=(encoding, Encoding))
-        if rank < 1:
-            raise ConfigError(f"LowRankController: `rank` is {rank}, but must be 1 or more.")
+        widths = chunk, site_dim, position_dim, hidden
+        check_arguments(self, LowRankSettings(rank, *widths, scale_rule, encoding))
         self.rank, self.chunk, self.site_dim = rank, chunk, site_dim
         self.position_dim, self.hidden = position_dim, hidden
         self.scale_rule, self.encoding = scale_rule, encoding

@@ -1,40 +1,18 @@
-"""The pieces of which controllers are made: maps of unit variance, codes of contexts and positions, checks of names."""
+"""The pieces of which controllers are made: maps of unit variance, codes of contexts and positions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError, did_you_mean
 from ..parts import Encoding
 
-__all__ = ["CodeInput", "ContextMap", "check_names", "context_map", "encode_positions", "linear", "rows_of"]
-
-
-def check_names(controller: str, **settings: tuple[Any, Any]) -> None:
-    """Refuse a name that a setting does not know.
-
-    Parameters
-    ----------
-    controller
-        Name of the controller, for the error's words.
-    **settings
-        For each setting what is given, and the ``Literal`` of what it knows.
-
-    Raises
-    ------
-    ConfigError
-        One of the names is not known.
-    """
-    for key, (given, literal) in settings.items():
-        known = get_args(literal)
-        if given not in known:
-            raise ConfigError(f"{controller}: there is no `{key}` {given!r}.{did_you_mean(given, known)}")
+__all__ = ["CodeInput", "ContextMap", "context_map", "encode_positions", "linear", "rows_of"]
 
 
 class CodeInput(nn.Module):

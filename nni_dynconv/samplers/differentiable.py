@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..parts import DartsSettings, check_arguments
 from .base import Sampler, Walk
 
 __all__ = ["DifferentiableSampler"]
@@ -19,12 +20,18 @@ class DifferentiableSampler(Sampler):
         Decides the draws; the logits start at zero, so that every candidate starts alike.
     learning_rate, weight_decay
         Of the architecture's Adam.
+
+    Raises
+    ------
+    ConfigError
+        A setting has another type, or lies outside of its range.
     """
 
     learns = "gradient"
 
     def __init__(self, seed: int | None = None, learning_rate: float = 3e-3, weight_decay: float = 0.0):
         super().__init__(seed)
+        check_arguments(self, DartsSettings(seed, learning_rate, weight_decay))
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
 
     def prepare(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..parts import EnasSettings, check_arguments
 from .base import Sampler, Walk
 
 __all__ = ["EnasSampler"]
@@ -37,6 +38,11 @@ class EnasSampler(Sampler):
     tanh_constant
         Bound of the logits, as in the paper.
 
+    Raises
+    ------
+    ConfigError
+        A setting has another type, or lies outside of its range.
+
     Notes
     -----
     The paper subtracts a moving average of the reward; here the difference is also divided by its moving spread, so
@@ -59,6 +65,8 @@ class EnasSampler(Sampler):
         tanh_constant: float = 2.5,
     ):
         super().__init__(seed)
+        rates = learning_rate, entropy_weight, entropy_weight_end, baseline_decay, tanh_constant
+        check_arguments(self, EnasSettings(seed, hidden, *rates))
         self.hidden, self.learning_rate, self.entropy_weight = hidden, learning_rate, entropy_weight
         self.entropy_weights = entropy_weight, entropy_weight if entropy_weight_end is None else entropy_weight_end
         self.baseline_decay, self.tanh_constant = baseline_decay, tanh_constant

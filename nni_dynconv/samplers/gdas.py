@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..parts import GdasSettings, check_arguments
 from .differentiable import DifferentiableSampler
 
 __all__ = ["GdasSampler"]
@@ -23,6 +24,11 @@ class GdasSampler(DifferentiableSampler):
     tau_start, tau_end
         Temperature at the start and at the end of the search; it falls in a line.
 
+    Raises
+    ------
+    ConfigError
+        A setting has another type, or lies outside of its range.
+
     References
     ----------
     Dong and Yang, Searching for a robust neural architecture in four GPU hours, CVPR 2019.
@@ -36,6 +42,7 @@ class GdasSampler(DifferentiableSampler):
         tau_start: float = 4.0,
         tau_end: float = 0.5,
     ):
+        check_arguments(self, GdasSettings(seed, learning_rate, weight_decay, tau_start, tau_end))  # its own defaults
         super().__init__(seed, learning_rate, weight_decay)
         self.tau_start, self.tau_end = tau_start, tau_end
         self.tau = tau_start
