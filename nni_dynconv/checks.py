@@ -1,13 +1,24 @@
-"""Shape checks that bind axis names to sizes and, where two tensors disagree, show both."""
+"""Shape checks that bind axis names to sizes and, where two tensors disagree, show both; checks of whole numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .errors import ShapeError
 
-__all__ = ["Axes"]
+__all__ = ["Axes", "is_whole"]
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether a value is a whole number, also one that torch traces, and not too small.
+
+    Examples
+    --------
+    >>> is_whole(3, 1), is_whole(0, 1), is_whole(3.0, 1), is_whole(True, 1), is_whole(None, 1)
+    (True, False, False, False, False)
+    """
+    return not (value is None or isinstance(value, (bool, float, str, tuple, list))) and bool(value >= least)
 
 
 class Axes:
@@ -59,6 +70,17 @@ class Axes:
     def derive(self, name: str, size: int, owner: str) -> None:
         """Bind ``name`` to a size that follows from others; ``owner`` says in words where it comes from."""
         self._bound[name] = (size, owner)
+
+    def check_whole(self, name: str, value: Any, least: int = 1) -> None:
+        """Refuse an option that is no whole number, or too small.
+
+        Raises
+        ------
+        ShapeError
+            In words.
+        """
+        if not is_whole(value, least):
+            self.fail(f"`{name}` is {value!r}, but must be a whole number of {least} or more.")
 
     def fail(self, what: str) -> NoReturn:
         """Raise a :class:`ShapeError` that says what is wrong and lists the tensors seen so far."""

@@ -6,10 +6,21 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..checks import Axes
+from ..checks import Axes, is_whole
 from .sets import Counts, bind_sets
 
-__all__ = ["Geometry", "GeometryNd", "Pair", "Sizes", "measure", "measure_nd", "measure_transposed"]
+__all__ = [
+    "Geometry",
+    "GeometryNd",
+    "Pair",
+    "Sizes",
+    "check_output_padding",
+    "check_padding",
+    "measure",
+    "measure_nd",
+    "measure_transposed",
+    "sizes_of",
+]
 
 Pair = tuple[int, int]
 Sizes = tuple[int, ...]
@@ -137,7 +148,7 @@ def measure_nd(
     _divide(axes, "Cin", "x", groups)
     sets = bind_sets(axes, weight, bias, f"Cout Cin/G {KERNEL[rank]}", counts)
     _divide(axes, "Cout", "weight", groups)
-    steps, spacing = _sizes(axes, "stride", stride, 1, rank), _sizes(axes, "dilation", dilation, 1, rank)
+    steps, spacing = sizes_of(axes, "stride", stride, 1, rank), sizes_of(axes, "dilation", dilation, 1, rank)
     spans = [d * (axes[k] - 1) + 1 for k, d in zip(kernels, spacing, strict=True)]
     pads, extra = _padding(axes, padding, steps, spans)
     size, kernel = tuple(axes[one] for one in space), tuple(axes[one] for one in kernels)
@@ -168,11 +179,12 @@ def measure_transposed(
     if len(weight) >= rank + 2:
         axes.derive("Cout", weight[1 + lead] * groups, f"`weight` with `groups={groups}`")
     sets = bind_sets(axes, weight, bias, f"Cin Cout/G {KERNEL[rank]}", counts)
-    steps, pads = _sizes(axes, "stride", stride, 1, rank), _sizes(axes, "padding", padding, 0, rank)
-    more, spacing = _sizes(axes, "output_padding", output_padding, 0, rank), _sizes(axes, "dilation", dilation, 1, rank)
-    for e, s, d in zip(more, steps, spacing, strict=True):
-        if e >= max(s, d):
-            axes.fail(f"`output_padding` is {more}, but must be less than `stride` {steps} or `dilation` {spacing}.")
+    steps, pads = sizes_of(axes, "stride", stride, 1, rank), sizes_of(axes, "padding", padding, 0, rank)
+    more, spacing = (
+        sizes_of(axes, "output_padding", output_padding, 0, rank),
+        sizes_of(axes, "dilation", dilation, 1, rank),
+    )
+    check_output_padding(axes, more, steps, spacing)
     size, kernel = tuple(axes[one] for one in space), tuple(axes[one] for one in kernels)
     options = zip(size, steps, pads, spacing, kernel, more, strict=True)
     out = tuple((n - 1) * s - 2 * p + d * (k - 1) + e + 1 for n, s, p, d, k, e in options)
@@ -183,8 +195,7 @@ def measure_transposed(
 
 
 def _divide(axes: Axes, axis: str, tensor: str, groups: int) -> None:
-    if isinstance(groups, (bool, float, str)) or groups < 1:
-        axes.fail(f"`groups` is {groups!r}, but must be a whole number of 1 or more.")
+    axes.check_whole("groups", groups)
     if axes[axis] % groups:
         axes.fail(f"axis `{axis}` is {axes[axis]} in `{tensor}`, which `groups={groups}` does not divide.")
     axes.derive(f"{axis}/G", axes[axis] // groups, f"`{tensor}` with `groups={groups}`")
@@ -194,11 +205,18 @@ def _two(sizes: Sizes, new: int) -> Pair:
     return (new, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
 
 
-def _sizes(axes: Axes, name: str, value: int | Sequence[int], least: int, rank: int) -> Sizes:
+def sizes_of(axes: Axes, name: str, value: int | Sequence[int], least: int, rank: int) -> Sizes:
+    """Write an option as one number for each of ``rank`` axes of space.
+
+    Raises
+    ------
+    ShapeError
+        It has another number of them, or one is no whole number of ``least`` or more.
+    """
     sizes: tuple[Any, ...] = tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
     if len(sizes) == 1:
         sizes *= rank
-    if len(sizes) != rank or any(isinstance(one, (bool, float, str)) or one < least for one in sizes):
+    if len(sizes) != rank or not all(is_whole(one, least) for one in sizes):
         many = {1: "one whole number", 2: "one or two whole numbers", 3: "one or three whole numbers"}[rank]
         axes.fail(f"`{name}` is {value!r}, but must be {many} of {least} or more.")
     return sizes
@@ -209,14 +227,38 @@ def _padding(
 ) -> tuple[Sizes, Sizes]:
     nothing = (0,) * len(spans)
     if not isinstance(padding, str):
-        return _sizes(axes, "padding", padding, 0, len(spans)), nothing
+        return sizes_of(axes, "padding", padding, 0, len(spans)), nothing
+    check_padding(axes, padding, stride)
     if padding == "valid":
         return nothing, nothing
-    if padding != "same":
-        axes.fail(f'`padding` is {padding!r}, but must be "same", "valid" or numbers.')
-    if set(stride) != {1}:
-        axes.fail(f'`padding="same"` needs stride 1, but `stride` is {stride}. Give the padding in numbers.')
     return tuple((span - 1) // 2 for span in spans), tuple((span - 1) % 2 for span in spans)
+
+
+def check_padding(axes: Axes, padding: str, stride: Sizes) -> None:
+    """Refuse a word for the padding that there is not, or that the stride does not allow.
+
+    Raises
+    ------
+    ShapeError
+        In words.
+    """
+    if padding not in ("same", "valid"):
+        axes.fail(f'`padding` is {padding!r}, but must be "same", "valid" or numbers.')
+    if padding == "same" and set(stride) != {1}:
+        axes.fail(f'`padding="same"` needs stride 1, but `stride` is {stride}. Give the padding in numbers.')
+
+
+def check_output_padding(axes: Axes, more: Sizes, stride: Sizes, dilation: Sizes) -> None:
+    """Refuse more output at the far end than a transposed convolution can give.
+
+    Raises
+    ------
+    ShapeError
+        In words.
+    """
+    for e, s, d in zip(more, stride, dilation, strict=True):
+        if e >= max(s, d):
+            axes.fail(f"`output_padding` is {more}, but must be less than `stride` {stride} or `dilation` {dilation}.")
 
 
 def _output_size(axes: Axes, axis: str, kernel: str, padded: int, span: int, stride: int) -> int:

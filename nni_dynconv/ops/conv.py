@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import functional
+from ..checks import Axes
 from ..errors import ConfigError, ShapeError, did_you_mean
+from ..functional.geometry import check_output_padding, check_padding, sizes_of
 from ..spec import WeightSpec
 from .base import DynamicOp
 
@@ -27,9 +29,18 @@ Size = int | Sequence[int]
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-def sizes(value: Size, rank: int) -> tuple[int, ...]:
-    """Write a size as one number for each axis of space."""
-    return (value,) * rank if isinstance(value, int) else tuple(int(one) for one in value)
+def sizes(axes: Axes, name: str, value: Any, rank: int, least: int = 1) -> tuple[int, ...]:
+    """Write a size as one number for each axis of space, in the words of the functions where it cannot be."""
+    listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+    return tuple(int(one) for one in sizes_of(axes, name, listed, least, rank))
+
+
+def padding_of(axes: Axes, padding: Size | str, stride: tuple[int, ...]) -> str | tuple[int, ...]:
+    """Write a padding as a word that there is, or as one number for each axis of space."""
+    if not isinstance(padding, str):
+        return sizes(axes, "padding", padding, len(stride), least=0)
+    check_padding(axes, padding, stride)
+    return padding
 
 
 class _Convolution(DynamicOp):
@@ -39,14 +50,22 @@ class _Convolution(DynamicOp):
     function: ClassVar[Callable[..., Tensor]]
 
     def _set(self, channels: tuple[int, int], kernel_size: Size, stride: Size, dilation: Size, groups: int, bias: bool):
+        axes, rank = self._axes(), self.rank
+        axes.check_whole("groups", groups)
+        for name, count in zip(("in_channels", "out_channels"), channels, strict=True):
+            axes.check_whole(name, count)
+            if count % groups:
+                axes.fail(f"`{name}` is {count}, which `groups={groups}` does not divide.")
         self.in_channels, self.out_channels = channels
-        if self.in_channels % groups or self.out_channels % groups:
-            raise ShapeError(
-                f"{type(self).__name__}: groups = {groups} must divide in_channels = {self.in_channels} and "
-                f"out_channels = {self.out_channels}."
-            )
-        self.kernel_size, self.stride = sizes(kernel_size, self.rank), sizes(stride, self.rank)
-        self.dilation, self.groups, self.bias = sizes(dilation, self.rank), groups, bias
+        self.kernel_size, self.stride = (
+            sizes(axes, "kernel_size", kernel_size, rank),
+            sizes(axes, "stride", stride, rank),
+        )
+        self.dilation, self.groups, self.bias = sizes(axes, "dilation", dilation, rank), groups, bias
+
+    def _axes(self) -> Axes:
+        """Return what tells of wrong arguments in the name of this op."""
+        return Axes(type(self).__name__)
 
     def _specs(self, shape: tuple[int, ...], fan_in: int, fan_out: int, transposed: int = 0) -> tuple[WeightSpec, ...]:
         weight = WeightSpec("weight", shape, fan_in, transposed=transposed, fan_out=fan_out, groups=self.groups)
@@ -81,7 +100,8 @@ class _Conv(_Convolution):
         if padding_mode not in PADDING_MODES:
             known = did_you_mean(padding_mode, PADDING_MODES)
             raise ConfigError(f"{type(self).__name__}: there is no padding_mode {padding_mode!r}.{known}")
-        self.padding = padding if isinstance(padding, str) else sizes(padding, self.rank)
+        # by its own values `x` is padded beforehand, with any stride
+        self.padding = padding_of(self._axes(), padding, self.stride if padding_mode == "zeros" else (1,) * self.rank)
         self.padding_mode = padding_mode
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:
@@ -152,7 +172,7 @@ class DynamicConv2d(_Conv):
     Raises
     ------
     ShapeError
-        ``groups`` does not divide the channels.
+        ``groups`` does not divide the channels, or an argument is no number, or no padding, that there can be.
     ConfigError
         There is no such ``padding_mode``.
 
@@ -210,7 +230,10 @@ class _ConvTranspose(_Convolution):
     ):
         super().__init__()
         self._set((in_channels, out_channels), kernel_size, stride, dilation, groups, bias)
-        self.padding, self.output_padding = sizes(padding, self.rank), sizes(output_padding, self.rank)
+        axes, rank = self._axes(), self.rank
+        self.padding = sizes(axes, "padding", padding, rank, least=0)
+        self.output_padding = sizes(axes, "output_padding", output_padding, rank, least=0)
+        check_output_padding(axes, self.output_padding, self.stride, self.dilation)
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:
         inputs, outputs = self.in_channels // self.groups, self.out_channels // self.groups

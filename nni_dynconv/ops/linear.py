@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from .. import functional
+from ..checks import Axes
 from ..spec import WeightSpec
 from .base import DynamicOp
 
@@ -21,6 +22,11 @@ class DynamicLinear(DynamicOp):
     in_features, out_features, bias
         As in torch.
 
+    Raises
+    ------
+    ShapeError
+        A number of features is no whole number of 1 or more.
+
     Examples
     --------
     >>> import torch
@@ -31,6 +37,9 @@ class DynamicLinear(DynamicOp):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__()
+        axes = Axes(type(self).__name__)
+        axes.check_whole("in_features", in_features)
+        axes.check_whole("out_features", out_features)
         self.in_features, self.out_features, self.bias = in_features, out_features, bias
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:

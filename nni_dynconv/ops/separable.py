@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from .. import functional
+from ..checks import Axes
 from ..spec import WeightSpec
 from .base import DynamicOp
-from .conv import Size, sizes
+from .conv import Size, padding_of, sizes
 
 __all__ = ["DynamicDilConv", "DynamicSepConv"]
 
@@ -31,6 +32,11 @@ class DynamicSepConv(DynamicOp):
     norm
         Makes the normalisation from its number of channels, or is it; ``None`` for none. It is ordinary state, learned
         and not generated: ``num_generated`` does not count it, and in training BatchNorm lets samples meet.
+
+    Raises
+    ------
+    ShapeError
+        An argument is no number, or no padding, that there can be.
 
     References
     ----------
@@ -56,11 +62,14 @@ class DynamicSepConv(DynamicOp):
         norm: Norm | None = nn.BatchNorm2d,
     ):
         super().__init__()
+        axes = Axes(type(self).__name__)
+        axes.check_whole("in_channels", in_channels)
+        axes.check_whole("out_channels", out_channels)
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride = sizes(kernel_size, 2), sizes(stride, 2)
-        self.dilation = sizes(self.default_dilation if dilation is None else dilation, 2)
+        self.kernel_size, self.stride = sizes(axes, "kernel_size", kernel_size, 2), sizes(axes, "stride", stride, 2)
+        self.dilation = sizes(axes, "dilation", self.default_dilation if dilation is None else dilation, 2)
         same = (self.dilation[0] * (self.kernel_size[0] // 2), self.dilation[1] * (self.kernel_size[1] // 2))
-        self.padding = same if padding is None else padding if isinstance(padding, str) else sizes(padding, 2)
+        self.padding = same if padding is None else padding_of(axes, padding, self.stride)
         self.norm = _make_norm(norm, out_channels)
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:

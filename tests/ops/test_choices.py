@@ -139,7 +139,7 @@ def test_each_variant_has_a_normalisation_of_its_own():
         ((4, 4, (nni.choice("k", [3, 5]), 3)), r"A choice inside of .* Let the choice be of whole tuples"),
         (
             (4, nni.choice("out", [4, 6]), 3, 1, 0, 1, 4),
-            r"cannot be built for the choice {'out': 6}: .*groups = 4 must",
+            r"cannot be built for the choice {'out': 6}: .*`out_channels` is 6, which `groups=4`",
         ),
         ((4, nni.choice("out", list(range(1, 300))), 3), r"has 299 variants, more than 256"),
         ((4, nni.uniform("out", 1, 2), 3), r"label `out` is a Numerical, but must be chosen among candidates"),

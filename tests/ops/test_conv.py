@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -182,9 +183,50 @@ def test_a_transposed_output_sums_over_the_taps_that_meet_an_input():
     assert DynamicConvTranspose2d(6, 4, (4, 3), stride=2, groups=2).weight_specs()[0].fan_in == 3 * 2 * 2
 
 
-def test_groups_that_do_not_divide_are_refused():
-    with pytest.raises(ShapeError, match="groups = 2 must divide in_channels = 3 and out_channels = 4"):
-        DynamicConv2d(3, 4, 3, groups=2)
+WHOLE = "must be a whole number of 1 or more"
+SIZES = "must be one or two whole numbers of 1 or more"
+IMPOSSIBLE = [
+    (DynamicConv2d, (3, 4, 3), {"groups": 2}, "`in_channels` is 3, which `groups=2` does not divide"),
+    (DynamicConv2d, (4, 3, 3), {"groups": 2}, "`out_channels` is 3, which `groups=2` does not divide"),
+    (DynamicConv2d, (4, 8, 3), {"groups": 0}, f"`groups` is 0, but {WHOLE}"),
+    (DynamicConv1d, (4, 8, 3), {"groups": 0.5}, f"`groups` is 0.5, but {WHOLE}"),
+    (DynamicConv2d, (0, 8, 3), {}, f"`in_channels` is 0, but {WHOLE}"),
+    (DynamicConv3d, (4, "8", 3), {}, f"`out_channels` is '8', but {WHOLE}"),
+    (DynamicConv2d, (4, 8, (3, 3, 3)), {}, rf"`kernel_size` is \(3, 3, 3\), but {SIZES}"),
+    (DynamicConv3d, (4, 8, [3, 3]), {}, r"`kernel_size` is \(3, 3\), but must be one or three whole numbers of 1"),
+    (DynamicConv2d, (4, 8, 0), {}, f"`kernel_size` is 0, but {SIZES}"),
+    (DynamicConv2d, (4, 8, None), {}, f"`kernel_size` is None, but {SIZES}"),
+    (DynamicConv2d, (4, 8, (3, 2.5)), {}, rf"`kernel_size` is \(3, 2.5\), but {SIZES}"),
+    (DynamicConv1d, (4, 8, 3), {"stride": 0}, "`stride` is 0, but must be one whole number of 1 or more"),
+    (DynamicConv2d, (4, 8, 3), {"dilation": 0}, f"`dilation` is 0, but {SIZES}"),
+    (DynamicConv2d, (4, 8, 3), {"padding": -1}, "`padding` is -1, but must be one or two whole numbers of 0 or more"),
+    (DynamicConv2d, (4, 8, 3), {"padding": "sme"}, '`padding` is \'sme\', but must be "same", "valid" or numbers'),
+    (DynamicConv2d, (4, 8, 3), {"padding": "same", "stride": 2}, '`padding="same"` needs stride 1, but `stride` is'),
+    (DynamicConvTranspose2d, (4, 8, 0), {}, f"`kernel_size` is 0, but {SIZES}"),
+    (DynamicConvTranspose1d, (4, 8, 3), {"groups": 0}, f"`groups` is 0, but {WHOLE}"),
+    (DynamicConvTranspose2d, (4, 8, 3), {"padding": "same"}, "`padding` is 'same', but must be one or two whole numb"),
+    (DynamicConvTranspose2d, (4, 8, 3), {"output_padding": 1}, r"`output_padding` is \(1, 1\), but must be less than"),
+    (DynamicLinear, (0, 8), {}, f"`in_features` is 0, but {WHOLE}"),
+    (DynamicLinear, (8, -1), {}, f"`out_features` is -1, but {WHOLE}"),
+]
+
+
+@pytest.mark.parametrize(("op", "arguments", "options", "words"), IMPOSSIBLE)
+def test_arguments_that_cannot_be_are_refused_when_the_op_is_made(op, arguments, options, words):
+    """They ended in a division by zero, or in words about tensors once it ran; a third axis was taken for samples."""
+    with pytest.raises(ShapeError, match=f"^`{op.__name__}`: {words}"):
+        op(*arguments, **options)
+
+
+def test_sizes_of_one_number_or_of_numpy_are_taken():
+    assert DynamicConv2d(4, 8, (3,), stride=np.array([2, 1])).kernel_size == (3, 3)
+    assert DynamicConv2d(4, 8, np.int64(3), padding=[1, 2]).padding == (1, 2)
+    assert DynamicConvTranspose2d(4, 8, 3, stride=2, output_padding=1).output_padding == (1, 1)
+
+
+def test_padding_by_own_values_goes_with_any_stride():
+    op = DynamicConv2d(1, 1, 3, stride=2, padding="same", padding_mode="reflect", bias=False)
+    assert op(torch.ones(1, 1, 5, 5), torch.ones(9)).shape == (1, 1, 3, 3)
 
 
 class TestParams:

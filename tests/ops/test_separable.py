@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nni_dynconv.errors import ShapeError
 from nni_dynconv.ops import DynamicDilConv, DynamicSepConv
 from nni_dynconv.testing import OpSuite
 
@@ -58,3 +60,20 @@ def test_batch_statistics_are_those_of_the_batch_and_not_of_a_block():
     flat = torch.randn(2, op.num_generated)
     expected = op(x, flat[[0, 0, 0, 1, 1]])
     torch.testing.assert_close(op(x, flat, [3, 2]), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("op", [DynamicSepConv, DynamicDilConv])
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((0, 8, 3), {}, "`in_channels` is 0, but must be a whole number of 1 or more"),
+        ((4, 0, 3), {}, "`out_channels` is 0, but must be a whole number of 1 or more"),
+        ((4, 8, (3, 3, 3)), {}, r"`kernel_size` is \(3, 3, 3\), but must be one or two whole numbers of 1 or more"),
+        ((4, 8, 3), {"stride": 0}, "`stride` is 0, but must be one or two whole numbers of 1 or more"),
+        ((4, 8, 3), {"dilation": 0}, "`dilation` is 0, but must be one or two whole numbers of 1 or more"),
+        ((4, 8, 3), {"padding": "sme"}, '`padding` is \'sme\', but must be "same", "valid" or numbers'),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused_when_the_op_is_made(op, arguments, options, words):
+    with pytest.raises(ShapeError, match=f"^`{op.__name__}`: {words}"):
+        op(*arguments, **options)
