@@ -23,12 +23,22 @@ from .recipe import Recipe, check_recipe, check_settings
 from .references import check_reference, check_source, short
 from .typed import Range, as_mapping, check_keys, check_types, inside, require
 
-__all__ = ["RunSettings", "check_class_args", "check_config", "check_search_space", "code_directory_of", "load_yaml"]
+__all__ = [
+    "RunSettings",
+    "check_class_args",
+    "check_config",
+    "check_end",
+    "check_search_space",
+    "code_directory_of",
+    "load_yaml",
+]
 
 TUNER_NAME = "DynamicWeightMutator"
 MODES = ("one_shot", "multi_trial")
 OPTIMIZE_MODES = ("maximize", "minimize")
 MULTI_TRIAL_SAMPLERS = ("random", "enas")
+WARM_UP_OPTIONS = ("gradient_clip_val", "log_every", "norm_affine", "diagnose_every")
+"""Options of the strategy that the shared checkpoint of multi-trial mode is trained with: nothing is compared there."""
 FREE_SECTIONS = ("space_args", "evaluator_args", "report_args")
 """Sections whose keys belong to the user's own functions, so that any key goes."""
 
@@ -150,6 +160,36 @@ def _check_multi_trial(settings: RunSettings, where: str) -> None:
     for key in ("hyper_tuner", "report"):
         if getattr(settings, key) is not None:
             raise ConfigError(f"`{key}` in {where} is for `mode: one_shot`, but `mode` is `multi_trial`. Leave it out.")
+    for key in settings.strategy:
+        if key in {one.name for one in fields(StrategySettings)} - set(WARM_UP_OPTIONS):
+            raise ConfigError(
+                f"`{key}` in {inside(where, 'strategy')} is for `mode: one_shot`, but `mode` is `multi_trial`: there "
+                f"trials compare architectures, and the supernet is only what they start from. Leave it out."
+            )
+
+
+def check_end(settings: RunSettings, trials: int | None, where: str) -> None:
+    """Refuse a schedule over the trials of an experiment that does not say how many there are.
+
+    Parameters
+    ----------
+    trials
+        The experiment's ``maxTrialNumber``.
+    where
+        Place of the settings, for the error's words.
+
+    Raises
+    ------
+    ConfigError
+        A setting is to be reached when the last trial has ended, and there is no last one.
+    """
+    sampler = settings.sampler
+    scheduled = sampler.name in SAMPLERS and sampler.args.get("entropy_weight_end") is not None
+    if settings.mode == "multi_trial" and scheduled and trials is None:
+        raise ConfigError(
+            f"`entropy_weight_end` in {inside(where, 'sampler')} is reached with the last trial, but the experiment "
+            f"has no `maxTrialNumber`. Give it one, or leave `entropy_weight_end` out."
+        )
 
 
 def _check_sections(settings: RunSettings, where: str) -> None:
@@ -220,7 +260,7 @@ def check_config(path: str | Path, checkpoint_needed: bool = True) -> RunSetting
     _check_files(settings if checkpoint_needed else replace(settings, checkpoint=None), where, code_directory)
     check_search_space(_search_space(document, path), settings, str(path))
     _check_trial_command(document, path)
-    _check_with_nni(path)
+    check_end(settings, _check_with_nni(path).max_trial_number, where)
     return settings
 
 
@@ -367,14 +407,16 @@ def search_path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
-def _check_with_nni(path: str | Path) -> None:
-    """Let NNI judge its own part of the YAML, and tell its verdict without its traceback."""
+def _check_with_nni(path: str | Path) -> Any:
+    """Let NNI judge its own part of the YAML, and tell its verdict without its traceback; return what it read."""
     from nni.experiment.config import ExperimentConfig
 
     try:
-        ExperimentConfig.load(path).json()
+        config = ExperimentConfig.load(path)
+        config.json()
     except Exception as error:
         raise ConfigError(f"NNI refuses {path}: {str(error) or type(error).__name__}") from None
+    return config
 
 
 def _camel(name: str) -> str:

@@ -30,6 +30,10 @@ class MultiTrial:
         self.sampler = settings.sampler.build(seed=settings.seed)
         self.sampler.bind(self._choices)
 
+    def anneal(self, progress: float) -> None:
+        """Tell the sampler how far the search is, from 0 to 1."""
+        self.sampler.anneal(progress)
+
     def propose(self, parameter_id: int, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
         sample = dict(self.sampler.sample())
         return {"sample": sample}, {"mode": "multi_trial", "settings": self._settings, "sample": sample}

@@ -181,7 +181,10 @@ def evaluate_one(
 
 
 def warm_up(settings: Mapping[str, Any], path: str | Path) -> None:
-    """Train the shared checkpoint of multi-trial mode: the supernet and its controller, on uniformly drawn paths."""
+    """Train the shared checkpoint of multi-trial mode: the supernet and its controller, on uniformly drawn paths.
+
+    Nothing is compared in the end, whatever the settings say: the trials do that.
+    """
     mutator, evaluator, _ = build(settings, sampler={"name": "random"}, checkpoint=None, mode="one_shot", metric=None)
     check_launcher(evaluator)
     train_supernet(mutator, evaluator, {**(settings.get("strategy") or {}), "contenders": 0, "rerank": 0})

@@ -25,7 +25,7 @@ from nni import NoMoreTrialError
 from nni.tuner import Tuner
 
 from .compat import mend_resume
-from .config import RunSettings, check_class_args, check_search_space
+from .config import RunSettings, check_class_args, check_end, check_search_space
 from .errors import DynConvError
 from .files import PARTIAL, write_atomically
 from .metrics import number_in
@@ -91,7 +91,10 @@ class DynamicWeightTuner(Tuner):
         if os.environ.get("SDK_PROCESS") == "dispatcher":
             mend_resume()
         self._code_directory = experiment_code_directory(sys.argv)
+        self._trials = experiment_trials(sys.argv)
         self.settings: RunSettings = check_class_args(class_args, code_directory=self._code_directory)
+        if self._code_directory is not None:  # elsewhere nobody says how many trials there will be
+            check_end(self.settings, self._trials, "section `tuner.classArgs`")
         self._lock = threading.RLock()
         self._proposals: dict[int, dict[str, Any]] = {}  # number -> what the sampler or the hyper-tuner proposed
         self._results: dict[str, float] = {}  # number, or digest of a foreign result -> value: these are counted
@@ -129,6 +132,7 @@ class DynamicWeightTuner(Tuner):
         """Make the next proposal."""
         with self._lock:
             number = len(self._proposals)
+            self._anneal()
             proposed, parameters = self._engine_now().propose(parameter_id, number)
             self._proposals[number] = proposed
             self._next_parameter_id = max(self._next_parameter_id, parameter_id + 1)
@@ -182,9 +186,20 @@ class DynamicWeightTuner(Tuner):
             if key in self._results:
                 _logger.info("Result of proposal %s is counted already", number)
                 return
+            self._anneal()
             self._engine_now().learn(proposed, metric, parameter_id)
             self._results[key] = metric
             self._save()
+
+    def _anneal(self) -> None:
+        """Tell the sampler of multi-trial mode how far the search is.
+
+        What counts are the results so far, which the saved state has, so that a resume goes on where it was; data that
+        a user imported are none of this experiment's trials.
+        """
+        if isinstance(self._engine, MultiTrial) and self._trials is not None:
+            counted = sum(key.isdecimal() for key in self._results)
+            self._engine.anneal(min(counted / max(self._trials - 1, 1), 1.0))
 
     # State
 
@@ -235,14 +250,22 @@ def experiment_code_directory(arguments: list[str]) -> Path | None:
     NNI starts ``python -m nni --exp_params BASE64``, in the experiment's log directory; the constructor of a tuner
     gets its ``classArgs`` only.
     """
-    if "--exp_params" not in arguments[:-1]:
-        return None
-    encoded = arguments[arguments.index("--exp_params") + 1]
-    params = json.loads(base64.b64decode(encoded))
+    params = _experiment_params(arguments)
     service = params.get("trainingService")
     given = service.get("trialCodeDirectory") if isinstance(service, dict) else None
     given = given or params.get("trialCodeDirectory")
     return Path(given) if given else None
+
+
+def experiment_trials(arguments: list[str]) -> int | None:
+    """Return the experiment's ``maxTrialNumber``, if it has one, as NNI tells it to the tuner process at its start."""
+    return _experiment_params(arguments).get("maxTrialNumber")
+
+
+def _experiment_params(arguments: list[str]) -> dict[str, Any]:
+    if "--exp_params" not in arguments[:-1]:
+        return {}
+    return json.loads(base64.b64decode(arguments[arguments.index("--exp_params") + 1]))
 
 
 def _number_of(parameters: Any, value: Any) -> int | None:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from nni_dynconv.config import (
+    WARM_UP_OPTIONS,
     RunSettings,
     check_class_args,
     check_config,
@@ -98,6 +99,40 @@ def test_multi_trial_refuses_the_fair_sampler_for_what_it_does():
     """It used to say that this one learns from gradients."""
     with pytest.raises(ConfigError, match="Sampler `fair` .* trains all candidates of a supernet equally often, and"):
         check_class_args({**MULTI_TRIAL, "sampler": "fair"})
+
+
+@pytest.mark.parametrize("key", ["contenders", "contender_batches", "rerank", "rerank_steps", "calibration_batches"])
+def test_multi_trial_refuses_options_of_comparisons_that_it_does_not_make(key):
+    """They used to be overwritten, or to have nothing to decide."""
+    words = f"`{key}` in section `tuner.classArgs.strategy` is for `mode: one_shot`, but .* Leave it out."
+    with pytest.raises(ConfigError, match=words):
+        check_class_args({**MULTI_TRIAL, "strategy": {key: 1}})
+
+
+def test_multi_trial_refuses_epochs_before_the_sampler_learns():
+    """The sampler of a shared checkpoint's training learns nothing, before or after."""
+    with pytest.raises(ConfigError, match="`warmup_epochs` in .* is for `mode: one_shot`"):
+        check_class_args({**MULTI_TRIAL, "strategy": {"warmup_epochs": 1}})
+
+
+def test_multi_trial_takes_the_options_of_its_shared_checkpoint():
+    used = {"gradient_clip_val": 1.0, "log_every": 5, "norm_affine": False, "diagnose_every": 2}
+    assert {*WARM_UP_OPTIONS} == {*used}
+    assert check_class_args({**MULTI_TRIAL, "strategy": used}).strategy == used
+
+
+def test_a_weight_that_goes_to_the_end_of_an_experiment_needs_one(experiment, tmp_path):
+    """It used to be ignored in multi-trial mode."""
+    (tmp_path / "shared.pt").touch()
+    scheduled = {**MULTI_TRIAL, "sampler": {"name": "enas", "entropy_weight_end": 0.0}}
+    check_config(experiment(class_args=scheduled))
+    check_config(experiment({"maxTrialNumber": None, "max_trial_number": 5}, class_args=scheduled))
+    with pytest.raises(
+        ConfigError, match=r"`entropy_weight_end` in .*x.yml, section `tuner.classArgs.sampler` .* no `max"
+    ):
+        check_config(experiment({"maxTrialNumber": None, "maxExperimentDuration": "1h"}, class_args=scheduled))
+    for other in ({"name": "enas"}, {"name": "enas", "entropy_weight_end": None}):
+        check_config(experiment({"maxTrialNumber": None}, class_args={**MULTI_TRIAL, "sampler": other}))
 
 
 def test_multi_trial_needs_a_checkpoint_and_says_how_to_make_it(tmp_path):

@@ -18,7 +18,7 @@ from nni_dynconv.errors import ConfigError, DynConvError
 from nni_dynconv.files import write_atomically
 from nni_dynconv.multi_trial import MultiTrial, checkpoint_for_trials
 from nni_dynconv.one_shot import OneShot
-from nni_dynconv.tuner import DynamicWeightTuner, experiment_code_directory
+from nni_dynconv.tuner import DynamicWeightTuner, experiment_code_directory, experiment_trials
 
 ONE_SHOT = {"mode": "one_shot", "space": "toy:Space", "evaluator": "toy:evaluator"}
 MULTI_TRIAL = {
@@ -38,12 +38,16 @@ class FakeSampler:
     def __init__(self, *, seed=0):
         self.random = random.Random(seed)
         self.rewards = []
+        self.told = []  # of the search's progress
 
     def bind(self, choices):
         self.choices = choices
 
     def sample(self):
         return {label: self.random.choice(candidates) for label, candidates in self.choices.items()}
+
+    def anneal(self, progress):
+        self.told.append(progress)
 
     def observe(self, sample, reward):
         self.rewards.append([sample["op"], reward])
@@ -95,10 +99,17 @@ def test_the_constructor_refuses_in_the_words_of_check():
         DynamicWeightTuner(**ONE_SHOT, controler="chunked")
 
 
-def test_it_finds_the_code_directory_where_nni_tells_it(tmp_path):
-    told = base64.b64encode(json.dumps({"trainingService": {"trialCodeDirectory": str(tmp_path)}}).encode()).decode()
-    assert experiment_code_directory(["x", "--exp_params", told]) == tmp_path
-    assert experiment_code_directory(["pytest"]) is None
+def nnis_arguments(folder, **others):
+    """The command line by which NNI tells the tuner's process of the experiment."""
+    params = {"trainingService": {"trialCodeDirectory": str(folder)}, **others}
+    return ["x", "--exp_params", base64.b64encode(json.dumps(params).encode()).decode()]
+
+
+def test_it_finds_what_nni_tells_it(tmp_path):
+    assert experiment_code_directory(nnis_arguments(tmp_path)) == tmp_path
+    assert experiment_trials(nnis_arguments(tmp_path)) is None
+    assert experiment_trials(nnis_arguments(tmp_path, maxTrialNumber=20)) == 20
+    assert experiment_code_directory(["pytest"]) is None and experiment_trials(["pytest"]) is None
 
 
 def test_a_call_before_the_search_space_says_what_to_call():
@@ -273,6 +284,56 @@ def test_a_resumed_run_goes_on_where_it_stopped_and_counts_nothing_twice(fake):
 
     again.import_data([{"parameter": proposals[3], "value": 3.0}])  # it came while no tuner lived
     assert again._engine.sampler.rewards[2:] == [[proposals[3]["sample"]["op"], 3.0]]
+
+
+@pytest.fixture
+def four_trials(fake, monkeypatch):
+    """An experiment of four trials; the space and the sampler of `fake` are found there."""
+    (fake / "fake_task.py").write_text("class Space: ...\nclass Sampler: ...\n")
+    (fake / "toy.py").write_text("def evaluator(): ...\n")
+    (fake / "shared.pt").touch()
+    monkeypatch.setattr(sys, "argv", nnis_arguments(fake, maxTrialNumber=4))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return fake
+
+
+def test_the_sampler_is_told_how_far_the_search_is_and_goes_on_there_after_a_resume(four_trials):
+    """Nothing told it: a schedule of its own stayed at the start."""
+    tuner = started(MULTI_TRIAL)
+    told = tuner._engine.sampler.told
+    proposals = [tuner.generate_parameters(number) for number in range(4)]
+    assert told == [0.0] * 4
+    for number in (1, 0):
+        tuner.receive_trial_result(number, proposals[number], 1.0)
+    tuner.receive_trial_result(0, proposals[0], 1.0)  # counted already
+    assert told[4:] == [0.0, 1 / 3]
+
+    again = started(MULTI_TRIAL, resumed=True)
+    told = again._engine.sampler.told
+    again.import_data([{"parameter": {"sample": {"op": "3x3", "skip": True}}, "value": 4.0}])  # none of its trials
+    again.generate_parameters(2)
+    again.receive_trial_result(2, proposals[2], 1.0)
+    again.receive_trial_result(3, proposals[3], 1.0)
+    assert told == [2 / 3, 2 / 3, 2 / 3, 1.0]
+    again.receive_trial_result(4, again.generate_parameters(4), 1.0)  # the user has raised the number since
+    assert told[4:] == [1.0, 1.0]
+
+
+def test_a_sampler_without_an_end_is_told_nothing(four_trials, monkeypatch):
+    monkeypatch.setattr(sys, "argv", nnis_arguments(four_trials))
+    tuner = started(MULTI_TRIAL)
+    tuner.receive_trial_result(0, tuner.generate_parameters(0), 1.0)
+    assert tuner._engine.sampler.told == []
+
+
+def test_a_schedule_without_an_end_is_refused_in_the_words_of_check(four_trials, monkeypatch):
+    scheduled = {**MULTI_TRIAL, "sampler": {"name": "enas", "entropy_weight_end": 0.0}}
+    DynamicWeightTuner(**scheduled)
+    monkeypatch.setattr(sys, "argv", nnis_arguments(four_trials))
+    with pytest.raises(
+        ConfigError, match="`entropy_weight_end` in section `tuner.classArgs.sampler` .* `maxTrialNumber`"
+    ):
+        DynamicWeightTuner(**scheduled)
 
 
 def test_data_that_a_user_imports_counts_once(fake):

@@ -69,7 +69,10 @@ class Sampler(nn.Module, MutationSampler, ABC):
         """Learn from the result of one sample: higher rewards are better, one that is not finite teaches nothing."""
 
     def anneal(self, progress: float) -> None:
-        """Take note of how far the search is, from 0 to 1."""
+        """Take note of how far the search is, from 0 to 1.
+
+        By epochs in a strategy; by results over ``maxTrialNumber`` in a tuner, and not at all where there is none.
+        """
 
     def optimizer(self) -> torch.optim.Optimizer | None:
         """Return the optimizer for parameters that learn by the loss's gradient, or ``None``."""
