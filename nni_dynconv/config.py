@@ -58,7 +58,7 @@ class RunSettings:
     architecture: dict[str, Any] | None = None
     base: str = "none"
     delta: str = "full"
-    rank: int = 4
+    rank: int = 8
     per_site: dict[str, dict[str, Any]] = field(default_factory=dict)
     strategy: dict[str, Any] = field(default_factory=dict)
     seed: Annotated[int, Range(least=0)] = 0  # NNI's tuners take no negative one

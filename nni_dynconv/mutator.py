@@ -99,7 +99,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         architecture: ArchitectureEncoder | None = None,
         base: str = "none",
         delta: str = "full",
-        rank: int = 4,
+        rank: int = 8,
         per_site: Mapping[str, Mapping[str, Any]] | None = None,
         label: str = "dynamic_weights",
     ):

@@ -44,7 +44,7 @@ class Recipe:
 
     base: str = "none"
     delta: str = "full"
-    rank: Annotated[int, Range(least=1)] = 4
+    rank: Annotated[int, Range(least=1)] = 8
 
     @property
     def has_base(self) -> bool:

@@ -43,7 +43,7 @@ from nni_dynconv.ops import (
 TABLE = Path(__file__).with_name("initialisation.json")
 LOW, HIGH = 0.5, 2.0
 BATCH, SIZE, DIM = 8, 12, 8
-RANK = 8  # of the delta `low_rank`; with 4 and no base single gains fall to 0.4, as a row beside shows
+RANK = 8  # of the delta `low_rank`, its default; with 4 and no base single gains fall to 0.4, as a row beside shows
 CONTROLLERS: dict[str, Callable[[], Controller]] = {
     "chunked": made.ChunkedController,
     "low_rank": made.LowRankController,
