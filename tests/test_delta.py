@@ -351,7 +351,7 @@ def test_the_first_pattern_counts_and_an_ops_own_word_comes_before_it():
     per_site = {"a": {"delta": "none"}, "[ac]": {"delta": "scale", "base": "learned"}}
     mutator = DynamicWeightMutator(Row(), base="learned", per_site=per_site)
     found = {name: (recipe.base, recipe.delta, recipe.rank) for name, recipe in mutator.source.recipes.items()}
-    assert found == {"a": ("learned", "none", 4), "b": ("learned", "full", 4), "c": ("learned", "low_rank", 1)}
+    assert found == {"a": ("learned", "none", 8), "b": ("learned", "full", 8), "c": ("learned", "low_rank", 1)}
     assert mutator.plan().num_generated == 0 + 148 + (4 + 36 + 4)
     assert mutator(torch.zeros(2, CHANNELS, 6, 6)).shape == (2, CHANNELS, 4, 4)
 
