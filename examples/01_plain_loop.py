@@ -42,7 +42,7 @@ def main(steps):
             print(f"step {step}: loss {loss:.3f}, entropy {mutator.sample_entropy:.3f}, drawn {sample}")
 
     best = mutator.export()
-    network = mutator.eval().freeze(best)  # a plain module: network(x, context)
+    network = mutator.eval().freeze(best, calibrate=train)  # network(x, context), with BatchNorm statistics of its own
     print(mutator.plan(best))
     print(f"found {best}; held-out accuracy {accuracy(network, held_out):.3f}")
 

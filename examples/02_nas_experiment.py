@@ -26,10 +26,11 @@ def main(sampler, epochs, batches):
     mutator = DynamicWeightMutator(
         DigitSpace(), sampler=SAMPLERS[sampler](seed=0), context=VectorContext(4, dim=16), base="learned"
     )
+    train = DataLoader(TurnedDigits(train=True), 64, shuffle=True)
     evaluator = Classification(
         learning_rate=2e-3,
         num_classes=10,
-        train_dataloaders=DataLoader(TurnedDigits(train=True), 64, shuffle=True),
+        train_dataloaders=train,
         val_dataloaders=DataLoader(TurnedDigits(train=False), 64),
         max_epochs=epochs,
         limit_train_batches=batches,
@@ -43,7 +44,7 @@ def main(sampler, epochs, batches):
 
     (best,) = experiment.export_top_models(formatter="dict")
     print(f"found {best}")
-    export.save(mutator.freeze(best), "runs/digits")
+    export.save(mutator.freeze(best, calibrate=train), "runs/digits")  # with BatchNorm statistics of its own
     print('use it: nni_dynconv.load("runs/digits")')
 
 

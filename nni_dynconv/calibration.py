@@ -9,8 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
 
-__all__ = ["fixed_affine", "modes_kept", "recalibrated", "tracking_norms"]
+from .errors import ConfigError
+
+__all__ = [
+    "calibrate",
+    "calibrate_copy",
+    "fixed_affine",
+    "input_of",
+    "modes_kept",
+    "recalibrated",
+    "tracking_norms",
+]
 
 
 def tracking_norms(network: nn.Module) -> list[_BatchNorm]:
@@ -36,6 +47,100 @@ def modes_kept(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def input_of(batch: Any, network: nn.Module) -> Any:
+    """Return what NNI's evaluators call a network with: the first element of ``((x, context), y)`` or ``(x, y)``.
+
+    A tensor is the input itself. All tensors are moved to the network's device.
+
+    Raises
+    ------
+    ConfigError
+        The batch is neither.
+
+    Examples
+    --------
+    >>> input_of((torch.tensor(1), torch.tensor(2)), nn.ReLU())
+    tensor(1)
+    """
+    if not isinstance(batch, (Tensor, tuple, list)):
+        raise ConfigError(
+            f"A batch for BatchNorm's statistics is a {type(batch).__name__}, but must be `((x, context), y)` or "
+            f"`(x, y)`. For another form say how it is run: `nni_dynconv.calibration.calibrate(network, run, batches)`."
+        )
+    device = next((one.device for one in network.parameters()), None)
+    found = batch if isinstance(batch, Tensor) else batch[0]
+    return pytree.tree_map_only(Tensor, lambda one: one.to(device), found)
+
+
+def calibrate(network: nn.Module, run: Callable[[Any], object], batches: Iterable[Any]) -> int:
+    """Give the BatchNorms of a network the statistics of some batches, averaged, to keep.
+
+    All else stays as it was: momenta, modes, the statistics of a norm that no batch reached, torch's global
+    generators; after an error, all statistics too. While it gathers, only the norms are in training mode.
+
+    Parameters
+    ----------
+    network
+        One architecture. Norms without running statistics are left alone.
+    run
+        Takes a batch and runs the network on it, without gradient.
+    batches
+        Of training data; all of them are gone through, each weighing the same. A network without running statistics
+        takes none.
+
+    Returns
+    -------
+    How many batches were run.
+
+    Examples
+    --------
+    >>> norm = nn.BatchNorm1d(1)
+    >>> calibrate(norm, norm, [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [7.0]])])
+    2
+    >>> norm.running_mean.item(), norm.momentum, norm.training
+    (4.0, 0.1, True)
+    """
+    norms = tracking_norms(network)
+    before = [_Statistics(norm) for norm in norms]
+    try:
+        with modes_kept(network), torch.random.fork_rng(devices=_cuda_devices(network)):
+            network.eval()
+            count = _gather(norms, run, batches)
+    except BaseException:
+        for one in before:
+            one.restore()
+        raise
+    for one in before:
+        one.settle()
+    return count
+
+
+def calibrate_copy(network: nn.Module, batches: Iterable[Any]) -> None:
+    """Give the BatchNorms of a frozen network statistics of its own.
+
+    Parameters
+    ----------
+    batches
+        Of the form that :func:`input_of` takes.
+
+    Raises
+    ------
+    ConfigError
+        There is a BatchNorm, but no batch; or a batch has another form.
+    """
+    run = calibrate(network, lambda batch: network(input_of(batch, network)), batches)
+    if tracking_norms(network) and run == 0:
+        raise ConfigError(
+            "There is no batch to gather BatchNorm's statistics on: `calibrate` is empty. Give training batches, in a "
+            "list or as a loader; an iterator that was gone through before is empty."
+        )
+
+
+def _cuda_devices(network: nn.Module) -> list[int]:
+    """Return the numbers of the CUDA devices that a network is on; their generators are their own."""
+    return sorted({one.device.index for one in network.parameters() if one.is_cuda})
 
 
 @contextmanager
@@ -68,12 +173,11 @@ def recalibrated(network: nn.Module, run: Callable[[Any], object], batches: Iter
     >>> norm.running_mean.item(), norm.training
     (0.0, True)
     """
-    norms = tracking_norms(network)
-    before = [_Statistics(norm) for norm in norms]
+    before = [_Statistics(norm) for norm in tracking_norms(network)]
     with modes_kept(network):
         network.eval()
         try:
-            _gather(norms, run, batches)
+            calibrate(network, run, batches)
             yield
         finally:
             for one in before:
@@ -87,6 +191,12 @@ class _Statistics:
         self.norm, self.momentum = norm, norm.momentum
         self.buffers: list[Tensor] = [one.clone() for one in norm.buffers(recurse=False)]
 
+    def settle(self) -> None:
+        """Let the norm keep what it has gathered since; where that is nothing, give back what it had."""
+        self.norm.momentum = self.momentum
+        if self.norm.num_batches_tracked == 0:
+            self.restore()
+
     def restore(self) -> None:
         self.norm.momentum = self.momentum
         for buffer, value in zip(self.norm.buffers(recurse=False), self.buffers, strict=True):
@@ -94,19 +204,21 @@ class _Statistics:
 
 
 @torch.no_grad()
-def _gather(norms: list[_BatchNorm], run: Callable[[Any], object], batches: Iterable[Any]) -> None:
-    """Let the norms see the batches, each weighing the same; one that sees none keeps its statistics.
+def _gather(norms: list[_BatchNorm], run: Callable[[Any], object], batches: Iterable[Any]) -> int:
+    """Let the norms see the batches, each weighing the same; return how many there were.
 
-    Such is the norm of an encoder whose context the batch shares: it has one sample, which is standardised by them.
+    A norm may see none, such as that of an encoder whose context the batch shares: it has one sample, which is
+    standardised by what the norm knows.
     """
-    for number, batch in enumerate(batches if norms else ()):
-        for norm in norms if number == 0 else ():
+    count = 0
+    for batch in batches if norms else ():
+        for norm in norms if count == 0 else ():
             _forget(norm)
             norm.momentum = None  # torch's word for the plain average of all batches
             norm.train()
         run(batch)
-    for norm in norms:
-        norm.eval()
+        count += 1
+    return count
 
 
 def _forget(norm: _BatchNorm) -> None:

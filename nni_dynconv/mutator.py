@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import scope
 from .architecture import ArchitectureEncoder, Shares
+from .calibration import calibrate_copy
 from .codes import dim_of
 from .context import OwnInputContext
 from .controllers import ChunkedController, Controller
@@ -404,16 +405,25 @@ class DynamicWeightMutator(nn.Module, Mutator):
         names = {str(op.site): None for op in alive_ops(self.space, sample)}
         return tuple(self.source.asked[name] for name in names)
 
-    def freeze(self, sample: Mapping[str, Any] | None = None) -> DynamicNetwork:
+    def freeze(
+        self, sample: Mapping[str, Any] | None = None, *, calibrate: Iterable[Any] | None = None
+    ) -> DynamicNetwork:
         """Return one architecture as a plain module ``network(x, context)``, with a copy of the weights it needs.
 
         Parameters
         ----------
         sample
             The exported one by default.
+        calibrate
+            Training batches, ``((x, context), y)`` or ``(x, y)``, that BatchNorm's running statistics are gathered
+            on anew, to be kept; all of them are gone through, so ``itertools.islice(loader, 8)`` takes eight. Without
+            them they are the supernet's, a mixture over all architectures: give batches where the copy is to be
+            evaluated or saved without being trained first. A space without BatchNorm needs none and takes none.
 
         Raises
         ------
+        ConfigError
+            ``calibrate`` is empty where there is a BatchNorm, or its batches are of another form.
         SampleError
             The sample is none of the space.
         """
@@ -422,7 +432,10 @@ class DynamicWeightMutator(nn.Module, Mutator):
         network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space)
         WeightSource.uninstall(network)
         frozen = DynamicNetwork(network, self.source.restricted(plan.sites, self._shares_of(sample)), sample)
-        return frozen.train(self.training)
+        frozen.train(self.training)
+        if calibrate is not None:
+            calibrate_copy(frozen, calibrate)
+        return frozen
 
     def strategy(self, **options: Any) -> DynamicStrategy:
         """Return the strategy that searches this mutator's space in an NNI ``NasExperiment``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -56,9 +56,14 @@ class _Mutator(nn.Module):
         """Return sample, log-probability, entropy and each label's probabilities."""
         return self.dynamic.status()
 
-    def freeze(self, sample: Mapping[str, Any] | None = None) -> DynamicNetwork:
-        """Return one architecture as a plain module, in place of NNI 2.x's ``apply_fixed_architecture``."""
-        return self.dynamic.freeze(sample)
+    def freeze(
+        self, sample: Mapping[str, Any] | None = None, *, calibrate: Iterable[Any] | None = None
+    ) -> DynamicNetwork:
+        """Return one architecture as a plain module, in place of NNI 2.x's ``apply_fixed_architecture``.
+
+        ``calibrate`` as in :meth:`~nni_dynconv.DynamicWeightMutator.freeze`.
+        """
+        return self.dynamic.freeze(sample, calibrate=calibrate)
 
 
 class DartsMutator(_Mutator):

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from nni.nas.evaluator.pytorch import LightningModule
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.trainer.states import TrainerFn
 
 from . import distributed
-from .calibration import fixed_affine
+from .calibration import fixed_affine, recalibrated, tracking_norms
 from .errors import ConfigError, SpaceError, did_you_mean
 from .finals import end_search
-from .lightning import loss_of, silent
+from .lightning import first_batches, loss_of, silent
 from .mutator import DynamicWeightMutator
 from .parts import StrategySettings, check_arguments
 from .samplers import Sampler
@@ -35,7 +39,8 @@ class DynamicStrategy(OneShotStrategy):
     validation batches: by gradient (DARTS, GDAS; its learning rate falls in a line after the
     warm-up, to zero in the last epoch), by
     rewards, each the negative loss of one drawn architecture (ENAS), or by comparing some architectures when training
-    has ended (random, fair). Validation measures the architecture that :meth:`DynamicWeightMutator.export` would give.
+    has ended (random, fair). Validation measures the architecture that :meth:`DynamicWeightMutator.export` would give,
+    with BatchNorm statistics of its own.
 
     In the end copies of the best few are trained briefly, from the generated weights on, and the best of them on
     held-out batches is what :meth:`DynamicWeightMutator.export` gives. What that took is printed.
@@ -56,7 +61,9 @@ class DynamicStrategy(OneShotStrategy):
     rerank, rerank_steps
         How many of the best are trained in the end, and for how many steps each; 0: none.
     calibration_batches
-        Training batches that gather BatchNorm's statistics anew for each architecture before it is measured in the end.
+        Training batches that gather BatchNorm's statistics anew for each architecture before it is measured: in each
+        validation the last ones that were trained on, in the end the first of the loader. The supernet's own come back
+        afterwards. 0: its own are used, a mixture over all architectures.
     norm_affine
         ``False``: the affine maps of BatchNorms do not learn during the search.
     diagnose_every
@@ -144,7 +151,8 @@ class SearchModule(BaseOneShotLightningModule):
         self.__dict__["mutator"] = strategy.mutator  # unregistered: its space is the training module's model already
         self.strategy = strategy
         self._validated: dict[str, Any] = {}
-        self._during_training = ExitStack()
+        self._during_training, self._during_validation = ExitStack(), ExitStack()
+        self._recent: deque[Any] = deque(maxlen=self._wanted)
 
     def setup(self, stage: str) -> Any:
         if isinstance(self.trainer.strategy, DDPStrategy):  # candidates that do not run have no gradient
@@ -192,6 +200,7 @@ class SearchModule(BaseOneShotLightningModule):
         if self.trainer.current_epoch >= self.strategy.warmup_epochs:
             self._learn_architecture(batch, batch_idx)
         self.resample()
+        self._recent.append(batch["train"])
         output = self.training_module.training_step(batch["train"], batch_idx)
         self.advance_optimization(loss_of(output), batch_idx, self.strategy.gradient_clip_val)
         self.advance_lr_schedulers(batch_idx)
@@ -225,12 +234,14 @@ class SearchModule(BaseOneShotLightningModule):
         self._during_training.enter_context(fixed_affine(self.mutator.space, fixed=not self.strategy.norm_affine))
         super().on_train_start()
 
-    def undo_training_settings(self) -> None:
-        """Give back what holds during training only, whether it ended or failed."""
+    def undo_settings(self) -> None:
+        """Give back what holds during training or validation only, whether it ended or failed."""
+        self._during_validation.close()
         self._during_training.close()
 
     def on_train_end(self) -> None:
-        self.undo_training_settings()
+        self.undo_settings()
+        self._recent.clear()
         if self.mutator.choices:
             distributed.agree(self.sampler)
             with silent(self.training_module):
@@ -239,8 +250,52 @@ class SearchModule(BaseOneShotLightningModule):
 
     # Validation: the architecture that would be exported now
 
+    @contextmanager
+    def own_statistics(self, sample: Mapping[str, Any], batches: Iterable[Any] | None = None) -> Iterator[None]:
+        """For a block, evaluate the supernet with the BatchNorm statistics of one architecture's own.
+
+        A copy that ``mutator.freeze(sample)`` makes in the block keeps them.
+
+        Parameters
+        ----------
+        batches
+            Training batches on the supernet's device; the loader's first ``calibration_batches`` by default.
+        """
+
+        def run(batch: Any) -> None:
+            with self.mutator.using(sample), silent(self.training_module):
+                self.training_module.training_step(batch, 0)
+
+        with recalibrated(self.mutator.space, run, self._first_batches() if batches is None else batches):
+            yield
+
+    @property
+    def _wanted(self) -> int:
+        """Training batches that statistics are gathered on; none where there are no statistics."""
+        return max(self.strategy.calibration_batches, 0) if tracking_norms(self.mutator.space) else 0
+
+    def _first_batches(self) -> list[Any]:
+        if not self._wanted:
+            return []
+        found = first_batches(self.strategy.training_batches(), self._wanted, self._to_device)
+        if not found:
+            warnings.warn(
+                f"There is no training batch at hand, where `calibration_batches` wants {self._wanted}: BatchNorm "
+                f"keeps the supernet's statistics, a mixture over all architectures. Gather them anew by "
+                f"`mutator.freeze(sample, calibrate=batches)`.",
+                stacklevel=2,
+            )
+        return found
+
+    def _to_device(self, batch: Any) -> Any:
+        if self._trainer is None:  # what was trained was trained in processes that this one forked
+            return move_data_to_device(batch, self.device)
+        return self.trainer.strategy.batch_to_device(batch, self.device)
+
     def on_validation_epoch_start(self) -> None:
         self._validated = self.export()
+        if self._recent and self.trainer.state.fn == TrainerFn.FITTING:
+            self._during_validation.enter_context(self.own_statistics(self._validated, self._recent))
         self.training_module.on_validation_epoch_start()
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
@@ -248,14 +303,15 @@ class SearchModule(BaseOneShotLightningModule):
             return self.training_module.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
+        self._during_validation.close()
         self.training_module.on_validation_epoch_end()
 
 
 class _EndOfTraining(Callback):
-    """Lightning tells only callbacks of a training that failed or was interrupted."""
+    """Lightning tells only callbacks of a training or validation that failed or was interrupted."""
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        pl_module.undo_training_settings()
+        pl_module.undo_settings()
 
 
 def _check_options(strategy: type, options: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from .architecture import ArchitectureEncoder
 from .config import check_class_args, load_yaml
 from .errors import ConfigError
 from .mutator import DynamicWeightMutator
+from .network import DynamicNetwork
 from .references import load_object
 from .search_space import sample_of
 
@@ -122,15 +123,25 @@ def train_supernet(mutator: DynamicWeightMutator, evaluator: Any, options: Mappi
     return searching
 
 
-def validate_export(mutator: DynamicWeightMutator, searching: Any) -> dict[str, Any]:
-    """Settle on an architecture and validate it: the last epoch validated what would have been exported then."""
+def take_export(mutator: DynamicWeightMutator, searching: Any, validated: bool) -> DynamicNetwork:
+    """Settle on an architecture and freeze it, with BatchNorm statistics of its own; they stay in the copy.
+
+    Parameters
+    ----------
+    validated
+        Whether it is validated too, with the same statistics: the last epoch validated what would have been exported
+        then.
+    """
     distributed.agree(mutator.sampler)
     sample = mutator.export()
-    mutator.sampler.settle(sample)
-    module = searching.datamodule
-    data = {"dataloaders": searching.val_dataloaders} if module is None else {"datamodule": module}
-    searching.trainer.validate(searching.module, verbose=False, **data)
-    return sample
+    with searching.module.own_statistics(sample):
+        network = mutator.freeze(sample)
+        if validated:
+            mutator.sampler.settle(sample)
+            module = searching.datamodule
+            data = {"dataloaders": searching.val_dataloaders} if module is None else {"datamodule": module}
+            searching.trainer.validate(searching.module, verbose=False, **data)
+    return network
 
 
 def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = None) -> dict[str, Any]:
@@ -142,29 +153,30 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
 
     Notes
     -----
-    The result is what one more validation of the exported architecture gives. An evaluator that reports by itself has
-    reported before that, what it measured in its last epoch.
+    The result is what one more validation of the exported architecture gives, with the BatchNorm statistics that it is
+    saved with. An evaluator that reports by itself has reported before that, what it measured in its last epoch.
     """
     mutator, evaluator, callback = build(settings)
     searching = train_supernet(mutator, evaluator, settings.get("strategy") or {})
-    sample = mutator.export() if callback.name is None else validate_export(mutator, searching)
-    summary: dict[str, Any] = {"architecture": sample, "seeds": [settings.get("seed", 0)]}
+    network = take_export(mutator, searching, validated=callback.name is not None)
+    summary: dict[str, Any] = {"architecture": network.architecture, "seeds": [settings.get("seed", 0)]}
     if evaluator.trainer.is_global_zero:
-        summary |= _write(settings, mutator, sample, folder)
+        summary |= _write(settings, mutator, network, folder)
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     callback.report_final(evaluator.trainer, proposal)
     return summary
 
 
 def _write(
-    settings: Mapping[str, Any], mutator: DynamicWeightMutator, sample: Mapping[str, Any], folder: Path
+    settings: Mapping[str, Any], mutator: DynamicWeightMutator, network: DynamicNetwork, folder: Path
 ) -> dict[str, Any]:
     """Write the networks of a search; return what the user's own report adds to the summary."""
     export.save_supernet(mutator, folder / "supernet")
-    export.save(mutator.freeze(sample), folder)
+    export.save(network, folder)
     if not settings.get("report"):
         return {}
-    return dict(load_object(settings["report"])(mutator, sample, folder, **settings.get("report_args", {})))
+    report = load_object(settings["report"])
+    return dict(report(mutator, network.architecture, folder, **settings.get("report_args", {})))
 
 
 def evaluate_one(

@@ -7,8 +7,18 @@ import torch
 from spaces import OneChoice
 from torch import nn
 
-from nni_dynconv import DynamicBatchNorm2d, DynamicWeightMutator, FeatureMapContext, RandomSampler
-from nni_dynconv.calibration import fixed_affine, recalibrated, tracking_norms
+from nni_dynconv import DynamicBatchNorm2d, DynamicWeightMutator, FeatureMapContext, RandomSampler, export, load
+from nni_dynconv.calibration import calibrate, fixed_affine, recalibrated, tracking_norms
+from nni_dynconv.errors import ConfigError
+
+
+class Normed(OneChoice):
+    def __init__(self, norm=nn.BatchNorm2d):
+        super().__init__()
+        self.norm = norm(4)
+
+    def forward(self, x):
+        return self.norm(super().forward(x))
 
 
 def norms():
@@ -78,14 +88,6 @@ def test_dynamic_norms_are_among_those_that_are_told_and_norms_without_statistic
 
 
 def test_two_architectures_of_a_supernet_get_statistics_of_their_own():
-    class Normed(OneChoice):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.BatchNorm2d(4)
-
-        def forward(self, x):
-            return self.norm(super().forward(x))
-
     mutator, found = DynamicWeightMutator(Normed(), sampler=RandomSampler(0)), []
     for name in ("3x3", "skip"):
         with mutator.using({"op": name}), recalibrated(mutator.space, mutator, batches()):
@@ -115,6 +117,95 @@ def test_statistics_that_are_not_finite_are_forgotten():
     with recalibrated(network, network, data):
         assert network(data[0]).isfinite().all()
     assert network[1].running_mean.isnan().all()
+
+
+def test_statistics_that_are_to_be_kept_are_the_average_and_all_else_is_as_before():
+    network, data = norms(), batches()
+    network[3].eval()
+    with recalibrated(network, network, data):
+        expected = {name: value.clone() for name, value in network.state_dict().items()}
+    generator = torch.get_rng_state()
+    assert calibrate(network, network, iter(data)) == 3
+    torch.testing.assert_close(dict(network.state_dict()), expected)
+    assert network[1].training and not network[3].training and network[1].momentum == network[3].momentum == 0.1
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_a_loader_that_shuffles_does_not_move_the_global_generator():
+    network, data = norms(), [(x, 0) for x in torch.cat(batches())]
+    loader = torch.utils.data.DataLoader(data, 8, shuffle=True)
+    generator = torch.get_rng_state()
+    assert calibrate(network, lambda batch: network(batch[0]), loader) == 3
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_a_norm_that_no_batch_reaches_keeps_what_it_has():
+    network, data = norms(), batches()
+    network(data[0])
+    before = {name: value.clone() for name, value in network[3].state_dict().items()}
+    calibrate(network, network[:2], data)
+    assert network[1].num_batches_tracked == 3
+    assert all(torch.equal(value, before[name]) for name, value in network[3].state_dict().items())
+    assert network[3].momentum == 0.1
+
+
+def test_after_an_error_nothing_is_kept():
+    network, (x, *_) = norms(), batches()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(RuntimeError):
+        calibrate(network, network, [x, torch.ones(8, 2, 4, 4)])
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert network[1].momentum == 0.1 and network[1].training
+
+
+def trained_a_bit(norm=nn.BatchNorm2d):
+    """A supernet whose running statistics are a mixture over its architectures."""
+    torch.manual_seed(0)
+    mutator = DynamicWeightMutator(Normed(norm), sampler=RandomSampler(0))
+    for x in batches() * 4:
+        mutator.reset()
+        mutator(5 * x)
+    return mutator
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, DynamicBatchNorm2d])
+@pytest.mark.parametrize("form", [lambda x: (x, 0), lambda x: [x, 0], lambda x: x])
+def test_a_frozen_copy_has_statistics_of_its_own_and_keeps_them(norm, form, tmp_path):
+    """It used to have the supernet's, whose mean over architectures is that of none of them."""
+    mutator, data = trained_a_bit(norm), batches()
+    before = {name: value.clone() for name, value in mutator.space.state_dict().items()}
+    with mutator.using({"op": "5x5"}), recalibrated(mutator.space, mutator, data), torch.no_grad():
+        expected = mutator(data[0])
+    network = mutator.freeze({"op": "5x5"}, calibrate=map(form, data))
+    assert network.training
+    torch.testing.assert_close(network.eval()(data[0]), expected)
+    assert not torch.allclose(mutator.freeze({"op": "5x5"}).eval()(data[0]), expected, rtol=0.1)
+    assert all(torch.equal(value, before[name]) for name, value in mutator.space.state_dict().items())
+    export.save(network, tmp_path)
+    torch.testing.assert_close(load(tmp_path).eval()(data[0]), expected)
+
+
+def test_a_copy_with_a_context_of_batches_of_pairs_is_calibrated():
+    mutator = DynamicWeightMutator(Normed(), sampler=RandomSampler(0), context=FeatureMapContext(1, dim=4)).eval()
+    data = [((x, x), 0) for x in batches()]
+    network = mutator.freeze({"op": "3x3"}, calibrate=data)
+    assert {one.num_batches_tracked.item() for one in tracking_norms(network)} == {3} and not network.training
+
+
+@pytest.mark.parametrize("space", [OneChoice, lambda: Normed(lambda c: nn.BatchNorm2d(c, track_running_stats=False))])
+def test_a_space_without_running_statistics_takes_no_batch(space):
+    mutator, data = DynamicWeightMutator(space(), sampler=RandomSampler(0)), iter(batches())
+    network = mutator.freeze({"op": "3x3"}, calibrate=data)
+    assert len(list(data)) == 3 and torch.isfinite(network(batches()[0])).all()
+    mutator.freeze({"op": "3x3"}, calibrate=[])
+
+
+def test_no_batch_and_a_batch_of_another_form_are_refused():
+    mutator = trained_a_bit()
+    with pytest.raises(ConfigError, match="`calibrate` is empty. Give training batches, in a list or as a loader"):
+        mutator.freeze({"op": "3x3"}, calibrate=[])
+    with pytest.raises(ConfigError, match=r"statistics is a dict, but must be .*calibration.calibrate\(network, run"):
+        mutator.freeze({"op": "3x3"}, calibrate=[{"x": 1}])
 
 
 def test_affine_maps_do_not_learn_in_the_block_and_learn_after_it():

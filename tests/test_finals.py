@@ -154,6 +154,58 @@ class Failure(Callback):
         raise ValueError("out of memory")
 
 
+def test_validation_is_by_statistics_of_the_architectures_own_and_the_supernets_come_back(monkeypatch):
+    """It used to be by the supernet's, a mixture over all architectures."""
+    mutator = DynamicWeightMutator(Normed(), sampler=RandomSampler(0))
+    norm, task, seen = mutator.space.norm, evaluator(1, 4), []
+    step = task.module.validation_step
+
+    def validation_step(*args):
+        seen.append((norm.running_mean.clone(), norm.num_batches_tracked.item(), norm.training))
+        return step(*args)
+
+    class Statistics(Callback):
+        def on_train_batch_end(self, *_):
+            self.trained = norm.running_mean.clone()
+
+        def on_validation_end(self, trainer, module):
+            if not trainer.sanity_checking:
+                assert torch.equal(norm.running_mean, self.trained) and norm.momentum == 0.1
+
+    monkeypatch.setattr(task.module, "validation_step", validation_step)
+    task.trainer.callbacks.append(Statistics())
+    strategy = mutator.strategy(contenders=0, calibration_batches=2)
+    strategy.mutate_evaluator(task).evaluate(mutator.space)
+    in_epoch = [one for one in seen if one[1] == 2]
+    assert len(in_epoch) == 4 and not any(training for *_, training in seen)
+    assert norm.num_batches_tracked == 4 and norm.training
+
+
+def test_statistics_come_back_after_a_validation_that_failed():
+    class Broken(Callback):
+        def on_validation_batch_start(self, trainer, module, *_):
+            if not trainer.sanity_checking:
+                raise ValueError("broken batch")
+
+    mutator = DynamicWeightMutator(Normed(), sampler=RandomSampler(0))
+    task = evaluator(1, 4)
+    task.trainer.callbacks.append(Broken())
+    with pytest.raises(ValueError, match="broken batch"):
+        mutator.strategy(contenders=0, calibration_batches=2).mutate_evaluator(task).evaluate(mutator.space)
+    assert mutator.space.norm.num_batches_tracked == 4 and mutator.space.norm.momentum == 0.1
+
+
+def test_calibration_draws_nothing_that_a_search_would_have_drawn():
+    found = []
+    for batches in (0, 4):
+        torch.manual_seed(0)
+        mutator = DynamicWeightMutator(Normed(), sampler=RandomSampler(0))
+        options = {"contenders": 0, "calibration_batches": batches}
+        NasExperiment(mutator.space, evaluator(2, 4), mutator.strategy(**options)).run()
+        found.append((mutator.space.state_dict(), torch.get_rng_state()))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
 def test_affine_maps_learn_again_after_a_search_that_failed():
     mutator = DynamicWeightMutator(Normed(), sampler=RandomSampler(0))
     task = evaluator(1, 4)

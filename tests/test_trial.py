@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from nni_runs import Lab
-from toy_task import ToyModule, evaluator
+from toy_task import ToyModule, ToySpace, evaluator
 
 from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.evaluator.pytorch import Lightning, Trainer
 
 from nni_dynconv import load, trial
+from nni_dynconv.calibration import tracking_norms
 from nni_dynconv.config import check_class_args
 from nni_dynconv.errors import ConfigError
 
@@ -92,6 +94,47 @@ def test_the_result_is_that_of_the_architecture_that_is_exported(sampler, strate
         assert result["proposal"] == seed
         assert result["default"] == pytest.approx(loss_of(load(folder)), rel=1e-4)
     assert len(reported("intermediate")) == 2 * 2
+
+
+class NormedSpace(ToySpace):
+    """The 3x3 and the 1x1 kernel give its norm other statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        return self.last(self.norm(self.first(x)))
+
+
+@pytest.mark.parametrize("strategy", [{}, {"strategy": "ddp_fork", "devices": 2}], ids=["one", "two processes"])
+@pytest.mark.parametrize("metric", ["val_loss", None])
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_saved_has_batchnorm_statistics_of_its_own_and_the_result_is_measured_with_them(
+    metric, strategy, reported, tmp_path
+):
+    """They used to be the supernet's, a mixture over all architectures."""
+    options = {"sampler": "random", "strategy": {"contenders": 8, "rerank": 0, "calibration_batches": 3}}
+    trial.search(settings(metric=metric, space="test_trial:NormedSpace", evaluator_args=strategy, **options), tmp_path)
+    network = load(tmp_path).eval()
+    (norm,) = tracking_norms(network)
+    assert norm.num_batches_tracked == 3 and norm.momentum == 0.1
+    seen = []
+    norm.register_forward_pre_hook(lambda norm, args: seen.append(args[0].mean((0, 2, 3))))
+    loss = loss_of(network)
+    torch.testing.assert_close(norm.running_mean, torch.stack(seen[:3]).mean(0))
+    if metric and not strategy:  # of two processes, the first one tells the loss on its half
+        assert reported("final")[-1]["value"] == pytest.approx(loss, rel=1e-4)
+    supernet = safetensors.torch.load_file(tmp_path / "supernet" / "supernet.safetensors")
+    assert supernet["norm.num_batches_tracked"] == 2 * 4 / strategy.get("devices", 1)
+
+
+def test_without_calibration_batches_the_statistics_are_the_supernets(reported, tmp_path):
+    options = {"sampler": "random", "strategy": {"contenders": 4, "rerank": 0, "calibration_batches": 0}}
+    trial.search(settings(space="test_trial:NormedSpace", **options), tmp_path)
+    (norm,) = tracking_norms(load(tmp_path))
+    supernet = safetensors.torch.load_file(tmp_path / "supernet" / "supernet.safetensors")
+    assert torch.equal(norm.running_mean, supernet["norm.running_mean"])
 
 
 def test_an_evaluator_that_reports_by_itself_is_not_asked_for_more(reported, tmp_path):
