@@ -1,7 +1,7 @@
 """Evolution over a trained supernet, by NNI's own strategies: python examples/03_evolve_after_search.py --fast."""
 
 import argparse
-import itertools
+from itertools import cycle, islice
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,9 @@ from torch.utils.data import DataLoader, Subset
 from nni_dynconv import DynamicWeightMutator, EnasSampler, SupernetEvaluator, VectorContext
 
 
-def train(mutator, steps, held_out):
-    loader = DataLoader(TurnedDigits(train=True), 64, shuffle=True, drop_last=True)
+def train(mutator, steps, loader, held_out):
     optimizer = torch.optim.Adam(mutator.space.parameters(), lr=0.01)  # network and controller
-    batches = zip(range(steps), itertools.cycle(loader), itertools.cycle(held_out), strict=False)
+    batches = zip(range(steps), cycle(loader), cycle(held_out), strict=False)
     for step, ((x, c), y), ((x_val, c_val), y_val) in batches:
         mutator.reset()
         optimizer.zero_grad()
@@ -34,9 +33,10 @@ def main(seed, steps, trials):
     mutator = DynamicWeightMutator(DeepDigitSpace(), sampler=EnasSampler(seed), context=context, base="learned")
     pool = TurnedDigits(train=False)
     halves = [Subset(pool, range(start, len(pool), 2)) for start in (0, 1)]  # one to search by, one to report
-    train(mutator, steps, held_out=DataLoader(halves[0], 64, shuffle=True, drop_last=True))
+    loader = DataLoader(TurnedDigits(train=True), 64, shuffle=True, drop_last=True)
+    train(mutator, steps, loader, held_out=DataLoader(halves[0], 64, shuffle=True, drop_last=True))
     ((x, c), y), ((x_new, c_new), y_new) = (next(iter(DataLoader(half, len(half)))) for half in halves)
-    evaluator = SupernetEvaluator(mutator, lambda network: -F.cross_entropy(network(x, context=c), y))
+    evaluator = SupernetEvaluator(mutator, lambda net: -F.cross_entropy(net(x, context=c), y), islice(loader, 4))
     found = {"the sampler's export": mutator.export()}
     evolution = RegularizedEvolution(population_size=trials // 4, sample_size=5, mutation_prob=0.25, seed=seed)
     for name, strategy in {"random search": Random(seed=seed), "evolution": evolution}.items():
@@ -45,7 +45,7 @@ def main(seed, steps, trials):
         experiment.run()
         (found[name],) = experiment.export_top_models(formatter="dict")
     for name, sample in found.items():
-        network = mutator.eval().freeze(sample)  # a plain module with the weights that were scored
+        network = mutator.eval().freeze(sample, calibrate=evaluator.calibration)  # a plain module, as it was scored
         hits = network(x_new, c_new).argmax(1) == y_new
         print(f"{name}: score {evaluator.score(sample):.4f}, accuracy on new samples {hits.float().mean():.3f}")
     print(f"found {found['evolution']}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
@@ -11,8 +12,8 @@ import torch
 from nni.nas.evaluator import Evaluator
 from torch import Tensor
 
-from .calibration import modes_kept
-from .errors import SpaceError
+from .calibration import input_of, recalibrated, tracking_norms
+from .errors import ConfigError, SpaceError
 from .mutator import DynamicWeightMutator
 
 __all__ = ["SupernetEvaluator"]
@@ -34,6 +35,10 @@ class SupernetEvaluator(Evaluator):
     score
         Called as ``score(mutator)`` with one architecture in use, in evaluation mode and without gradient. It gives
         one number, higher is better, from the same held-out batches each time.
+    calibrate
+        Training batches, ``((x, context), y)`` or ``(x, y)``, a few: BatchNorm's running statistics are gathered on
+        them anew for each architecture before it is scored, and put back afterwards. They are kept in a list.
+        ``False``: it is scored by the supernet's, a mixture over all architectures.
 
     Attributes
     ----------
@@ -42,17 +47,46 @@ class SupernetEvaluator(Evaluator):
 
     Raises
     ------
+    ConfigError
+        ``calibrate`` is empty.
     SpaceError
         When it is run on a model that was not made by freezing the mutator's space.
 
+    Warns
+    -----
+    UserWarning
+        The space has a BatchNorm with running statistics, and ``calibrate`` is not given.
+
     References
     ----------
-    Guo et al., Single path one-shot neural architecture search with uniform sampling, ECCV 2020.
+    Guo et al., Single path one-shot neural architecture search with uniform sampling, ECCV 2020, sections 3.3 and 3.4.
     """
 
-    def __init__(self, mutator: DynamicWeightMutator, score: Score):
+    def __init__(
+        self, mutator: DynamicWeightMutator, score: Score, calibrate: Iterable[Any] | Literal[False] | None = None
+    ):
         self.mutator, self.score_of_network = mutator, score
+        self.calibration = self._batches(calibrate)
         self.scores: list[tuple[dict[str, Any], float]] = []
+
+    def _batches(self, given: Iterable[Any] | Literal[False] | None) -> list[Any]:
+        norms = len(tracking_norms(self.mutator.space))
+        if given is None and norms:
+            warnings.warn(
+                f"This space has {norms} BatchNorms, whose running statistics are a mixture over all architectures: "
+                f"scores by them rank badly. Give `SupernetEvaluator` a few training batches, `calibrate=batches`, or "
+                f"write `calibrate=False`.",
+                stacklevel=3,
+            )
+        if given is None or given is False:
+            return []
+        batches = list(given)
+        if not batches:
+            raise ConfigError(
+                "There is no batch to gather BatchNorm's statistics on: `calibrate` is empty. Give training batches, "
+                "or `calibrate=False`."
+            )
+        return batches
 
     def score(self, sample: Mapping[str, Any]) -> float:
         """Score one architecture.
@@ -67,8 +101,9 @@ class SupernetEvaluator(Evaluator):
         SampleError
             It is none of that space.
         """
-        with modes_kept(self.mutator.space), self.mutator.using(sample), torch.no_grad():
-            self.mutator.space.eval()
+        space = self.mutator.space
+        statistics = recalibrated(space, lambda batch: space(input_of(batch, space)), self.calibration)
+        with self.mutator.using(sample), torch.no_grad(), statistics:
             return float(self.score_of_network(self.mutator))
 
     def evaluate(self, model: Any) -> Any:

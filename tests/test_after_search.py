@@ -23,14 +23,14 @@ from nni_dynconv import (
     RandomSampler,
     SupernetEvaluator,
 )
-from nni_dynconv.errors import SpaceError
+from nni_dynconv.errors import ConfigError, SpaceError
 from nni_dynconv.samplers import check_sample
 
 
 def evaluator(space, sampler=RandomSampler):
     torch.manual_seed(0)
     mutator = DynamicWeightMutator(space, sampler=sampler(seed=0))
-    return mutator, SupernetEvaluator(mutator, lambda network: -network(image()).pow(2).mean())
+    return mutator, SupernetEvaluator(mutator, lambda network: -network(image()).pow(2).mean(), calibrate=False)
 
 
 def search(scoring, strategy, trials):
@@ -100,6 +100,47 @@ def test_scoring_leaves_each_modules_own_mode_as_it_was():
     still.eval()
     scoring.score({"op": "pool"})
     assert mutator.space.training and not still.training
+
+
+class Normed(OneChoice):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(super().forward(x))
+
+
+def normed():
+    torch.manual_seed(0)
+    mutator = DynamicWeightMutator(Normed(), sampler=RandomSampler(seed=0))
+    for seed in range(8):
+        mutator.reset()
+        mutator(5 * image(seed=seed))
+    return mutator, lambda network: -network(image()).pow(2).mean()
+
+
+def test_an_architecture_is_scored_by_batchnorm_statistics_of_its_own():
+    """It used to be scored by the supernet's, a mixture over all architectures."""
+    mutator, score = normed()
+    batches = [(image(seed=seed), 0) for seed in range(3)]
+    before = {name: value.clone() for name, value in mutator.space.state_dict().items()}
+    scoring, plain = SupernetEvaluator(mutator, score, iter(batches)), SupernetEvaluator(mutator, score, False)
+    for sample in ({"op": "3x3"}, {"op": "pool"}):
+        own, mixed = mutator.freeze(sample, calibrate=batches).eval(), mutator.freeze(sample).eval()
+        assert scoring.score(sample) == pytest.approx(score(own).item(), rel=1e-5)
+        assert plain.score(sample) == pytest.approx(score(mixed).item(), rel=1e-5)
+        assert scoring.score(sample) != pytest.approx(plain.score(sample), rel=0.1)
+    torch.testing.assert_close(dict(mutator.space.state_dict()), before, rtol=0, atol=0)
+    assert mutator.space.norm.training and mutator.space.norm.momentum == 0.1
+
+
+def test_a_space_with_batchnorm_is_warned_about_where_no_batches_are_given():
+    mutator, score = normed()
+    with pytest.warns(UserWarning, match="has 1 BatchNorms.*`calibrate=batches`, or write `calibrate=False`"):
+        SupernetEvaluator(mutator, score)
+    with pytest.raises(ConfigError, match="`calibrate` is empty. Give training batches, or `calibrate=False`"):
+        SupernetEvaluator(mutator, score, calibrate=[])
 
 
 def test_a_model_of_another_space_is_refused():
