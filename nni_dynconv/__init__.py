@@ -54,6 +54,7 @@ _HOMES = {
     "diagnose": "diagnosis",
     "lift": "lifting",
     "load": "export",
+    "smoothness": "smoothing",
     "unlift": "lifting",
 }
 _MODULES = ("context", "controllers", "errors", "export", "functional", "ops", "samplers", "testing")

@@ -6,6 +6,7 @@ process can check its settings before it has connected to NNI.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -198,11 +199,25 @@ def _check_sections(settings: RunSettings, where: str) -> None:
     if settings.architecture is not None:
         check_keys(settings.architecture, ArchitectureSettings, inside(where, "architecture"))
         check_types(settings.architecture, ArchitectureSettings, inside(where, "architecture"))
+    _check_smoothness(settings, where)
     for key in ("space", "evaluator", "report"):
         if getattr(settings, key) is not None:
             check_reference(getattr(settings, key), where, key)
     if settings.hyper_tuner is not None:
         _check_hyper_tuner(settings.hyper_tuner, inside(where, "hyper_tuner"))
+
+
+def _check_smoothness(settings: RunSettings, where: str) -> None:
+    weight, place = settings.strategy.get("smoothness", 0.0), inside(where, "strategy")
+    if not 0 <= weight < math.inf:
+        raise ConfigError(f"`smoothness` in {place} is {weight}, but must be 0 (off) or a positive number.")
+    if weight and (settings.context is None or settings.context.name == "own_input"):
+        name = "null" if settings.context is None else settings.context.name
+        raise ConfigError(
+            f"`smoothness` in {place} is {weight}, but `context` is `{name}`: no context is given that could change "
+            f"over time. Name another one, such as `context: {{name: vector, in_features: 8, dim: 16}}`, or leave "
+            f"`smoothness` out."
+        )
 
 
 def _check_hyper_tuner(section: Mapping[str, Any], where: str) -> None:

@@ -221,6 +221,7 @@ class StrategySettings:
     rerank_steps: Annotated[int, Range(least=1, way_out="To train none in the end, set `rerank` to 0.")] = 50
     calibration_batches: CountOrNone = 4
     norm_affine: bool = True
+    smoothness: Annotated[float, Range(least=0)] = 0.0
     diagnose_every: CountOrNone = 0
 
 

@@ -19,6 +19,7 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 
 from . import distributed
 from .calibration import fixed_affine, recalibrated, tracking_norms
@@ -28,6 +29,7 @@ from .lightning import first_batches, loss_of, silent
 from .mutator import DynamicWeightMutator
 from .parts import StrategySettings, check_arguments
 from .samplers import Sampler
+from .smoothing import check_smoothness, smoothness_of_batch
 
 __all__ = ["DynamicStrategy", "SearchModule"]
 
@@ -66,13 +68,23 @@ class DynamicStrategy(OneShotStrategy):
         afterwards. 0: its own are used, a mixture over all architectures.
     norm_affine
         ``False``: the affine maps of BatchNorms do not learn during the search.
+    smoothness
+        Weight of :func:`~nni_dynconv.smoothness`, added to the loss that weights and controller learn by, never to the
+        sampler's; 0: off, and nothing is computed. A training batch must then be ``((x, context), y)`` where row ``t``
+        of the context is moment ``t`` of one sequence, in order, ``T >= 2`` of them and one for each sample (a loader
+        with ``shuffle=False``, or a sampler of whole sequences). The weights of the drawn architecture are made once
+        more for it, for all ``T`` moments, and each tensor's mean squared change between neighbours is divided by its
+        mean square; an architecture without generated weights adds nothing.
     diagnose_every
         Epochs between two diagnoses, by :class:`~nni_dynconv.diagnosis.DiagnosisCallback`; 0: none.
 
     Raises
     ------
     ConfigError
-        An option that it does not have, of another type, or outside of its range.
+        An option that it does not have, of another type, or outside of its range; ``smoothness`` where weights depend
+        on no context.
+    ContextError
+        In training: ``smoothness`` is on, and a batch has no context, or one that its samples share.
 
     Notes
     -----
@@ -95,23 +107,25 @@ class DynamicStrategy(OneShotStrategy):
         rerank_steps: int = 50,
         calibration_batches: int = 4,
         norm_affine: bool = True,
+        smoothness: float = 0.0,
         diagnose_every: int = 0,
         **options: Any,
     ):
         _check_options(type(self), options)
         ends = contenders, contender_batches, rerank, rerank_steps, calibration_batches
         settings = StrategySettings(
-            warmup_epochs, gradient_clip_val, log_every, *ends, norm_affine=norm_affine, diagnose_every=diagnose_every
+            warmup_epochs, gradient_clip_val, log_every, *ends, norm_affine, smoothness, diagnose_every
         )
         check_arguments(self, settings)
         super().__init__()
         mutator.check_sampler()
+        check_smoothness(mutator, smoothness)
         self.mutator = mutator
         self.warmup_epochs, self.gradient_clip_val, self.log_every = warmup_epochs, gradient_clip_val, log_every
         self.contenders, self.contender_batches = contenders, contender_batches
         self.rerank, self.rerank_steps = rerank, rerank_steps
         self.calibration_batches, self.norm_affine = calibration_batches, norm_affine
-        self.diagnose_every = diagnose_every
+        self.smoothness, self.diagnose_every = smoothness, diagnose_every
         self.training_batches: Callable[[], Any] = list
         self.validation_batches: Callable[[], Any] = list
 
@@ -202,11 +216,21 @@ class SearchModule(BaseOneShotLightningModule):
         self.resample()
         self._recent.append(batch["train"])
         output = self.training_module.training_step(batch["train"], batch_idx)
-        self.advance_optimization(loss_of(output), batch_idx, self.strategy.gradient_clip_val)
+        loss = loss_of(output) + self._roughness(batch["train"], batch_idx)
+        self.advance_optimization(loss, batch_idx, self.strategy.gradient_clip_val)
         self.advance_lr_schedulers(batch_idx)
         if batch_idx % self.strategy.log_every == 0:
             self._log_architecture()
         return output
+
+    def _roughness(self, batch: Any, batch_idx: int) -> Tensor | float:
+        """Return the weighted penalty on weights of the drawn architecture that change over a batch's moments."""
+        if not self.strategy.smoothness:
+            return 0.0
+        penalty = smoothness_of_batch(self.mutator, batch)
+        if batch_idx % self.strategy.log_every == 0:
+            self.log("smoothness", penalty.detach())
+        return self.strategy.smoothness * penalty
 
     def _learn_architecture(self, batch: dict[str, Any], batch_idx: int) -> None:
         if self.sampler.learns == "gradient":

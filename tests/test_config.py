@@ -296,6 +296,21 @@ def test_settings_are_the_keyword_arguments_of_their_class(kind, name):
     _same_arguments(part.settings, load_object(part.dotted).__init__)
 
 
+@pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
+def test_a_weight_of_smoothness_that_cannot_be_is_refused(weight):
+    given = {**ONE_SHOT, "context": {"name": "vector", "in_features": 3, "dim": 8}}
+    with pytest.raises(ConfigError, match=f"`smoothness` in .*strategy.* is {weight}, but must be 0"):
+        check_class_args({**given, "strategy": {"smoothness": weight}})
+    assert check_class_args({**given, "strategy": {"smoothness": 0.1}}).strategy == {"smoothness": 0.1}
+
+
+@pytest.mark.parametrize(("context", "name"), [(None, "null"), ({"name": "own_input", "dim": 8}, "own_input")])
+def test_smoothness_without_a_context_that_is_given_is_refused(context, name):
+    with pytest.raises(ConfigError, match=f"is 0.1, but `context` is `{name}`.*Name another one"):
+        check_class_args({**ONE_SHOT, "context": context, "strategy": {"smoothness": 0.1}})
+    check_class_args({**ONE_SHOT, "context": context, "strategy": {"smoothness": 0.0}})
+
+
 def test_strategy_settings_are_the_keyword_arguments_of_the_strategy():
     _same_arguments(StrategySettings, load_object("nni_dynconv.strategy:DynamicStrategy").__init__)
 
