@@ -7,6 +7,7 @@ import torch
 from spaces import CellSpace, Everything, OneChoice, differing_in_threads, image, vector
 
 from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext
+from nni_dynconv.functional import conv2d, deterministic, kernels, portable, without_kernels
 
 
 class Backend:
@@ -14,9 +15,11 @@ class Backend:
 
     def __init__(self, backend="aot_eager"):
         self.graphs, self.backend = 0, torch._dynamo.lookup_backend(backend)
+        self.code = ""  # of the last graph
 
     def __call__(self, graph, example):
         self.graphs += 1
+        self.code = graph.code
         return self.backend(graph, example)
 
 
@@ -125,6 +128,49 @@ def test_bfloat16_compiles():
     compiled = torch.compile(network, fullgraph=True, backend=Backend())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(compiled(image(), vector()), network(image(), vector()), rtol=0.1, atol=0.1)
+
+
+def depthwise(x, weight):
+    return conv2d(x, weight, padding=2, groups=6)
+
+
+def depthwise_inside(mode):
+    def run(x, weight):
+        with mode():
+            return depthwise(x, weight)
+
+    return run
+
+
+MODES = pytest.mark.parametrize("mode", [deterministic, without_kernels, portable])
+
+
+@MODES
+def test_a_mode_inside_of_what_is_compiled_holds(mode):
+    """It used to break the graph, and the compiled kernel ran all the same."""
+    x, weight = torch.randn(4, 6, 9, 9), torch.randn(4, 6, 1, 5, 5)
+    backend = Backend("eager")
+    found = torch.compile(depthwise_inside(mode), fullgraph=True, backend=backend)(x, weight)
+    torch.testing.assert_close(found, depthwise_inside(mode)(x, weight), rtol=0, atol=0)
+    assert backend.graphs == 1
+    assert "nni_dynconv" not in backend.code
+
+
+@MODES
+@pytest.mark.skipif(not kernels.loaded(), reason="the kernels are not built")
+def test_a_mode_around_what_is_compiled_holds_for_its_block(mode):
+    """It used to be ignored."""
+    x, weight = torch.randn(4, 6, 9, 9), torch.randn(4, 6, 1, 5, 5)
+    backend = Backend("eager")
+    compiled = torch.compile(depthwise, fullgraph=True, backend=backend)
+    compiled(x, weight)
+    assert "nni_dynconv.depthwise" in backend.code
+    with mode():
+        found = compiled(x, weight)
+        torch.testing.assert_close(found, depthwise(x, weight), rtol=0, atol=0)
+    assert "nni_dynconv" not in backend.code
+    compiled(x, weight)
+    assert backend.graphs == 2
 
 
 @pytest.mark.slow

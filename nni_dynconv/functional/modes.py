@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from torch.autograd import forward_ad
@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 __all__ = [
     "deterministic",
     "is_deterministic",
+    "is_exporting",
     "is_portable",
     "is_transformed",
     "portable",
@@ -19,10 +20,27 @@ __all__ = [
     "without_kernels",
 ]
 
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7 has it
-_portable: ContextVar[bool] = ContextVar("nni_dynconv.functional.portable", default=False)
-_kernels: ContextVar[bool] = ContextVar("nni_dynconv.functional.kernels", default=True)
-_deterministic: ContextVar[bool] = ContextVar("nni_dynconv.functional.deterministic", default=False)
+is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7 has it
+
+
+class _Modes(threading.local):
+    """The switches of each thread; no context variables, which ``torch.compile`` can neither trace nor guard."""
+
+    def __init__(self) -> None:  # in each thread; attributes of the class would not be guarded
+        self.portable, self.kernels, self.deterministic = False, True, False
+
+
+_modes = _Modes()
+
+
+@contextmanager
+def _switched(name: str, value: bool) -> Iterator[None]:
+    before = getattr(_modes, name)
+    setattr(_modes, name, value)
+    try:
+        yield
+    finally:
+        setattr(_modes, name, before)
 
 
 @contextmanager
@@ -30,7 +48,7 @@ def portable(enabled: bool = True) -> Iterator[None]:
     """Use only forms that ``torch.export`` and ONNX take with a dynamic batch, inside the block.
 
     Per-sample convolutions become unfold + matmul: ``groups = batch`` is a constant in ONNX. While
-    ``torch.export`` or the ONNX exporter runs, this is on by itself; ``torch.compile`` does not see it.
+    ``torch.export`` or the ONNX exporter runs, this is on by itself.
 
     Parameters
     ----------
@@ -45,11 +63,8 @@ def portable(enabled: bool = True) -> Iterator[None]:
     ...     conv2d(x, weight).flatten().tolist()
     [9.0, 9.0]
     """
-    token = _portable.set(enabled)
-    try:
+    with _switched("portable", enabled):
         yield
-    finally:
-        _portable.reset(token)
 
 
 @contextmanager
@@ -58,11 +73,8 @@ def without_kernels() -> Iterator[None]:
 
     ``NNI_DYNCONV_KERNELS=torch`` in the environment does it for the whole process.
     """
-    token = _kernels.set(False)
-    try:
+    with _switched("kernels", False):
         yield
-    finally:
-        _kernels.reset(token)
 
 
 @contextmanager
@@ -86,28 +98,25 @@ def deterministic(enabled: bool = True) -> Iterator[None]:
       path `grouped`: the batch fits into the groups of one convolution
       output: 8 4 9 9; 23,328 multiply-adds
     """
-    token = _deterministic.set(enabled)
-    try:
+    with _switched("deterministic", enabled):
         yield
-    finally:
-        _deterministic.reset(token)
 
 
 def is_deterministic() -> bool:
     """Whether neither the kernels nor what was measured may decide."""
-    return not torch.compiler.is_compiling() and _deterministic.get()
+    return _modes.deterministic
 
 
 def wants_kernels() -> bool:
     """Whether the calls of this block may use the compiled kernels."""
-    return torch.compiler.is_compiling() or (_kernels.get() and not _deterministic.get())
+    return _modes.kernels and not _modes.deterministic
 
 
 def is_portable() -> bool:
     """Whether the calls of this block must survive an export with a dynamic batch."""
-    if torch.compiler.is_compiling():  # which cannot trace a context variable
-        return _is_exporting()
-    return _portable.get() or torch._C._get_tracing_state() is not None  # the older ONNX exporter traces
+    if _modes.portable or torch.compiler.is_compiling():
+        return _modes.portable or is_exporting()
+    return torch._C._get_tracing_state() is not None  # the older ONNX exporter traces
 
 
 def is_transformed() -> bool:
