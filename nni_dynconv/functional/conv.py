@@ -16,7 +16,7 @@ from .forms import FORMS, alternatives, decide
 from .geometry import Geometry, GeometryNd, Sizes, measure_nd, measure_transposed
 from .modes import is_deterministic, is_portable, is_transformed, wants_kernels
 from .planner import Setting
-from .tuning import fastest, is_tuning
+from .tuning import fastest, is_tuning, state
 
 __all__ = ["conv1d", "conv2d", "conv3d"]
 
@@ -228,7 +228,7 @@ def find_plan(
     if is_tuning():
         return _plan_measured(setting, rank, (x, weight, bias), *shapes, *options)
     try:
-        return _plan_once(setting, rank, *shapes, *options)
+        return _plan_once(state(), setting, rank, *shapes, *options)
     except TypeError:  # a list among the options, or a symbolic size: nothing to remember it by
         return _plan_anew(setting, rank, *shapes, *options)
 
@@ -244,7 +244,9 @@ def _plan_anew(setting: Setting, rank: int, *problem: Any) -> tuple[Any, str]:
     return geometry, decide(geometry, setting).path
 
 
-_plan_once = lru_cache(maxsize=4096)(_plan_anew)
+@lru_cache(maxsize=4096)
+def _plan_once(measured: tuple[int, int] | None, *problem: Any) -> tuple[Any, str]:
+    return _plan_anew(*problem)
 
 
 def _plan_measured(
@@ -259,7 +261,6 @@ def _plan_measured(
         tensors = [None if one is None else one.detach().requires_grad_(one.requires_grad) for one in (x, weight, bias)]
         run = _run if isinstance(geometry, Geometry) else run_nd
         names = [fastest((geometry, setting), {name: _trial(run, tensors, geometry, name) for name in names})]
-        _plan_once.cache_clear()
     return geometry, names[0]
 
 

@@ -28,8 +28,8 @@ def decide(geometry: Geometry | GeometryNd, setting: Setting) -> Choice:
     """Pick the form for blocks of samples, or the path of a convolution whose weights are shared or per sample."""
     if geometry.bias_counts is not None:
         return Choice("bias_apart", "the bias has other sets than the weight: it is added afterwards")
-    measured = None if setting.deterministic else recall((geometry, setting))
-    if measured is not None:
+    measured = None if _is_fixed(geometry, setting) else recall((geometry, setting))
+    if measured is not None and measured.path in _able(geometry, setting):  # the file of another version may differ
         return measured
     if geometry.counts is not None:
         return _form(geometry, geometry.counts, setting)
@@ -38,9 +38,17 @@ def decide(geometry: Geometry | GeometryNd, setting: Setting) -> Choice:
 
 def alternatives(geometry: Geometry | GeometryNd, setting: Setting) -> list[str]:
     """List what can compute a convolution, for whoever measures which is the fastest: at least what the rules pick."""
-    fixed = setting.portable or setting.transformed or setting.deterministic or geometry.bias_counts is not None
-    if fixed or not geometry.B:
+    if geometry.bias_counts is not None or _is_fixed(geometry, setting):
         return [decide(geometry, setting).path]
+    return _able(geometry, setting)
+
+
+def _is_fixed(geometry: Geometry | GeometryNd, setting: Setting) -> bool:
+    """Whether the rules alone decide."""
+    return setting.portable or setting.transformed or setting.deterministic or not geometry.B
+
+
+def _able(geometry: Geometry | GeometryNd, setting: Setting) -> list[str]:
     if geometry.counts is not None:
         return _forms(geometry, geometry.counts)
     return possible(geometry, setting) if isinstance(geometry, Geometry) else possible_nd(geometry)

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
+from .. import __version__
 from ..files import write_atomically
 from . import kernels
 from .planner import Choice
 
-__all__ = ["Paths", "fastest", "is_tuning", "recall", "tune"]
+__all__ = ["Paths", "fastest", "is_tuning", "recall", "state", "tune"]
 
 Paths = dict[str, Callable[[], object]]  # a name, and what computes the convolution that way
 
 SECONDS = 0.03  # for the measurement of one path
-_file: ContextVar[Path | None] = ContextVar("nni_dynconv.functional.tuning", default=None)
-_known: dict[str, str] = {}
+_known: dict[int, dict[str, str]] = {}  # by number of threads: the fastest path of each problem
+_changes = itertools.count(1)
+_last_change = 0
+
+
+class _File(NamedTuple):
+    path: Path
+    kept: dict[int, dict[str, str]]  # what the file holds for some numbers of threads
+
+
+_file: ContextVar[_File | None] = ContextVar("nni_dynconv.functional.tuning", default=None)
 
 
 @contextmanager
@@ -31,13 +43,15 @@ def tune(file: str | Path | None = None) -> Iterator[None]:
     """Measure every convolution that runs in this block for the first time, by each path that can compute it.
 
     The fastest path is used from then on, in the block and behind it, and is kept in a file for the next process that
-    tunes. What the planner's rules say counts for all other convolutions, and where a mode asks for a certain form.
+    tunes. What this process has measured before is kept in the file too, once it runs in the block. What the planner's
+    rules say counts for all other convolutions, and where a mode asks for a certain form.
 
     Parameters
     ----------
     file
         Where to keep what was measured; by default ``nni_dynconv/paths.json`` in the user's cache
-        (``XDG_CACHE_HOME``, or ``~/.cache``). Machines, versions of torch and numbers of threads do not mix in it.
+        (``XDG_CACHE_HOME``, or ``~/.cache``). Machines, versions of torch and of this package, and numbers of threads
+        do not mix, in it or in a process.
 
     Examples
     --------
@@ -47,9 +61,9 @@ def tune(file: str | Path | None = None) -> Iterator[None]:
     >>> with tempfile.TemporaryDirectory() as directory, tune(f"{directory}/paths.json"):
     ...     y = conv2d(x, weight)
     """
-    path = Path(file) if file is not None else _default_file()
-    _known.update(_read(path).get(_machine(), {}))
-    token = _file.set(path)
+    opened = _File(Path(file) if file is not None else _default_file(), {})
+    _read_known(opened, _threads())
+    token = _file.set(opened)
     try:
         yield
     finally:
@@ -63,15 +77,39 @@ def is_tuning() -> bool:
 
 def recall(problem: object) -> Choice | None:
     """Return the path that was the fastest for a problem, if it was ever measured."""
-    path = _known.get(repr(problem)) if _known else None
+    path = _known.get(_threads(), {}).get(repr(problem)) if _known else None
     return None if path is None else Choice(path, "the fastest of those that `tune` measured on this machine")
 
 
 def fastest(problem: object, paths: Paths) -> str:
     """Return the fastest path; measure them first if need be, in turns, so that what disturbs one disturbs all."""
-    known = _known.get(repr(problem))
-    if known in paths:
-        return str(known)
+    threads, name, opened = _threads(), repr(problem), _file.get()
+    if opened is not None and threads not in opened.kept:
+        _read_known(opened, threads)
+    best = _known.get(threads, {}).get(name)
+    if best is None or best not in paths:
+        best = _measure(paths)
+        _learn(threads, {name: best})
+    if opened is not None and opened.kept[threads].get(name) != best:
+        opened.kept[threads][name] = best
+        _write(opened.path, threads, name, best)
+    return best
+
+
+def state() -> tuple[int, int] | None:
+    """Return what changes whenever :func:`recall` may say something else, so that older plans no longer count."""
+    return (_threads(), _last_change) if _known else None
+
+
+def _threads() -> int:
+    return torch.get_num_threads()
+
+
+# What `torch.compiler.assume_constant_result` does, which would load the compiler; graphs guard the number.
+_threads._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _measure(paths: Paths) -> str:
     times = {name: float("inf") for name in paths}
     for compute in paths.values():
         compute()  # what happens only the first time
@@ -81,10 +119,14 @@ def fastest(problem: object, paths: Paths) -> str:
             begin = time.perf_counter()
             compute()
             times[name] = min(times[name], time.perf_counter() - begin)
-    best = min(times, key=lambda name: times[name])
-    _known[repr(problem)] = best
-    _write(_file.get(), repr(problem), best)
-    return best
+    return min(times, key=lambda name: times[name])
+
+
+def _learn(threads: int, fastest: Mapping[str, str]) -> None:
+    global _last_change
+    if fastest:
+        _known.setdefault(threads, {}).update(fastest)
+        _last_change = next(_changes)
 
 
 def _default_file() -> Path:
@@ -92,10 +134,11 @@ def _default_file() -> Path:
     return Path(cache) / "nni_dynconv" / "paths.json"
 
 
-def _machine() -> str:
-    threads, level = torch.get_num_threads(), kernels.LEVELS[kernels.level()] if kernels.loaded() else "no kernels"
+def _machine(threads: int) -> str:
+    level = kernels.LEVELS[kernels.level()] if kernels.loaded() else "no kernels"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return f"torch {torch.__version__}, {platform.node()}, {device}, {threads} threads, {level}"
+    versions = f"nni_dynconv {__version__}, torch {torch.__version__}"
+    return f"{versions}, {platform.node()}, {device}, {threads} threads, {level}"
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
@@ -106,10 +149,17 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
     return table if isinstance(table, dict) else {}
 
 
-def _write(path: Path | None, problem: str, best: str) -> None:
-    if path is None:
-        return
+def _read_known(opened: _File, threads: int) -> None:
+    """Learn what a file holds for a number of threads."""
+    found = _read(opened.path).get(_machine(threads))
+    found = found if isinstance(found, dict) else {}
+    opened.kept[threads] = {problem: path for problem, path in found.items() if isinstance(path, str)}
+    _learn(threads, opened.kept[threads])
+
+
+def _write(path: Path, threads: int, problem: str, best: str) -> None:
     table = _read(path)
-    table.setdefault(_machine(), {})[problem] = best
+    own = table.get(_machine(threads))
+    table[_machine(threads)] = {**(own if isinstance(own, dict) else {}), problem: best}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(table, indent=1, sort_keys=True).encode())

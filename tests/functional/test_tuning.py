@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
 from functional.loops import tensors
 
 from nni_dynconv.functional import conv1d, conv2d, conv3d, deterministic, kernels, portable, tune
+from nni_dynconv.functional.conv import find_plan, setting_of
 from nni_dynconv.functional.explain import chosen
 from nni_dynconv.functional.tuning import fastest
 
@@ -19,10 +21,6 @@ OPTIONS = {"padding": 2, "groups": 6}
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
     monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
-    yield
-    from nni_dynconv.functional.conv import _plan_once
-
-    _plan_once.cache_clear()
 
 
 def prefer(monkeypatch, path):
@@ -69,6 +67,125 @@ def test_other_threads_have_measurements_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: 77)
     with tune(tmp_path / "paths.json"):
         assert taken() != "unfold"
+
+
+def test_what_is_known_is_kept_in_a_second_file_too(tmp_path, monkeypatch):
+    """Only the first file used to have it."""
+    inputs = tensors(X, WEIGHT, dtype=torch.float32)
+    prefer(monkeypatch, "unfold")
+    with tune(tmp_path / "first.json"):
+        conv2d(*inputs, **OPTIONS)
+    with tune(tmp_path / "second.json"):
+        conv2d(*inputs, **OPTIONS)
+    first, second = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("first", "second")]
+    assert first == second
+    (table,) = second.values()
+    assert list(table.values()) == ["unfold"]
+
+
+def test_nothing_is_written_where_all_is_kept(tmp_path, monkeypatch):
+    inputs = tensors(X, WEIGHT, dtype=torch.float32)
+    with tune(tmp_path / "paths.json"):
+        conv2d(*inputs, **OPTIONS)
+    monkeypatch.setattr("nni_dynconv.functional.tuning._write", None)
+    with tune(tmp_path / "paths.json"):
+        conv2d(*inputs, **OPTIONS)
+
+
+@contextmanager
+def other_threads():
+    own = torch.get_num_threads()
+    torch.set_num_threads(own + 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
+
+
+def plan(inputs):
+    """The path that a call takes, by the plans that are remembered."""
+    return find_plan(setting_of(*inputs), 2, *inputs, None, 1, 2, 1, 6, None)[1]
+
+
+def test_other_threads_measure_anew_in_one_process(tmp_path, monkeypatch):
+    """What was measured used to count for any number of threads, until the process ended."""
+    inputs = tensors(X, WEIGHT, dtype=torch.float32)
+    before = plan(inputs)
+    prefer(monkeypatch, "unfold")
+    with tune(tmp_path / "paths.json"):
+        conv2d(*inputs, **OPTIONS)
+    assert plan(inputs) == taken() == "unfold" != before
+    with other_threads():
+        assert plan(inputs) == taken() == before
+        prefer(monkeypatch, "grouped")
+        with tune(tmp_path / "paths.json"):
+            conv2d(*inputs, **OPTIONS)
+        assert plan(inputs) == taken() == "grouped"
+    assert plan(inputs) == taken() == "unfold"
+    assert len(json.loads((tmp_path / "paths.json").read_text())) == 2
+
+
+def rewrite(file, change):
+    """Let a file hold something else, in place of all that it holds."""
+    table = json.loads(file.read_text())
+    file.write_text(json.dumps({key: change(own) for key, own in table.items()}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda own: dict.fromkeys(own, "winograd"),
+        lambda own: dict.fromkeys(own, "split"),  # a path, but of other problems
+        lambda own: {problem: ["grouped"] for problem in own},
+        lambda own: list(own),
+    ],
+)
+def test_a_path_that_cannot_serve_is_measured_again(change, tmp_path, monkeypatch):
+    """An unknown name used to be a bare `KeyError` in every call."""
+    inputs = tensors(X, WEIGHT, dtype=torch.float32)
+    right = conv2d(*inputs, **OPTIONS)
+    with tune(tmp_path / "paths.json"):
+        conv2d(*inputs, **OPTIONS)
+    rewrite(tmp_path / "paths.json", change)
+    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    with tune(tmp_path / "paths.json"):
+        pass
+    torch.testing.assert_close(conv2d(*inputs, **OPTIONS), right, atol=1e-5, rtol=1e-5)
+    prefer(monkeypatch, "grouped")
+    with tune(tmp_path / "paths.json"):
+        conv2d(*inputs, **OPTIONS)
+    assert taken() == "grouped"
+    (table,) = json.loads((tmp_path / "paths.json").read_text()).values()
+    assert list(table.values()) == ["grouped"]
+
+
+def test_another_version_of_the_package_measures_anew(tmp_path, monkeypatch):
+    prefer(monkeypatch, "unfold")
+    with tune(tmp_path / "paths.json"):
+        conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
+    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.tuning.__version__", "99.0")
+    with tune(tmp_path / "paths.json"):
+        assert taken() != "unfold"
+
+
+def test_what_was_measured_holds_in_compiled_code(tmp_path, monkeypatch):
+    inputs = [one.detach() for one in tensors(X, WEIGHT, dtype=torch.float32)]
+    prefer(monkeypatch, "unfold")
+    with tune(tmp_path / "paths.json"):
+        conv2d(*inputs, **OPTIONS)
+    graphs = []
+
+    def backend(graph, example):
+        graphs.append(graph.code)
+        return graph
+
+    compiled = torch.compile(lambda x, weight: conv2d(x, weight, **OPTIONS), fullgraph=True, backend=backend)
+    torch.testing.assert_close(compiled(*inputs), conv2d(*inputs, **OPTIONS))
+    assert "unfold" in graphs[0]
+    with other_threads():
+        compiled(*inputs)
+    assert "unfold" not in graphs[1]
 
 
 def test_modes_set_it_aside(tmp_path, monkeypatch):
