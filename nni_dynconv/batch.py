@@ -108,6 +108,6 @@ def _take(tree: Tree, rows: Tensor, size: int) -> Tree:
     """Take rows of each tensor whose first axis has ``size``."""
 
     def take(one: Tensor) -> Tensor:
-        return one.index_select(0, rows.to(one.device)) if one.dim() and len(one) == size else one
+        return one.index_select(0, rows.to(one.device)) if one.dim() and one.shape[0] == size else one
 
     return pytree.tree_map_only(Tensor, take, tree)

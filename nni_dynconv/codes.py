@@ -34,7 +34,7 @@ def dim_of(encoder: nn.Module | None) -> int | None:
 
 def sets_of(code: Tensor | None) -> int:
     """Return how many sets of weights are made for a code."""
-    return 1 if code is None or code.dim() == 1 else len(code)
+    return 1 if code is None or code.dim() == 1 else code.shape[0]
 
 
 def check_context(encoder: nn.Module | None, context: Any, index: Any = None) -> None:
@@ -80,11 +80,11 @@ def encode(encoder: nn.Module, dim: int | None, context: Any, batch: int | None)
     code = _run(encoder, context)
     if code.dim() != 2 or code.shape[1] != dim:
         raise ContextError(f"{type(encoder).__name__} must give (B, {dim}), but gave {tuple(code.shape)}.")
-    if len(code) == 1:
+    if code.shape[0] == 1:
         return code[0]
-    if batch is not None and len(code) != batch:
+    if batch is not None and code.shape[0] != batch:
         raise ContextError(
-            f"The context has {len(code)} samples, but the input has {batch}. Give one context a sample, one for "
+            f"The context has {code.shape[0]} samples, but the input has {batch}. Give one context a sample, one for "
             f"the whole batch, or say which context each sample has: `mutator(x, context=c, index=i)`."
         )
     return code

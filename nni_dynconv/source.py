@@ -20,6 +20,7 @@ from .codes import check_context, dim_of, encode, join, sets_of
 from .context import OwnInputContext
 from .controllers import Controller
 from .errors import ContextError, ScopeError, SpaceError
+from .functional.modes import is_exporting
 from .making import WeightMaker
 from .ops import DynamicOp
 from .recipe import Recipe
@@ -135,8 +136,8 @@ class WeightSource(WeightMaker):
         blocks = None
         if index is not None:
             total = batch_of(*pytree.tree_leaves(context)) or 0
-            blocks = blocks_of(index, total, len(index) if batch is None else batch)
-            context, batch = blocks.contexts(context, total), len(blocks.used)
+            blocks = blocks_of(index, total, index.shape[0] if batch is None else batch)
+            context, batch = blocks.contexts(context, total), blocks.used.shape[0]
         code = self._code(decision, context, batch)
         if blocks is not None and sets_of(code) != batch:
             raise ContextError(
@@ -195,7 +196,7 @@ class WeightSource(WeightMaker):
         code = None
         if self.own_input is not None and self.asked[name].specs:
             own = self.own_input(name, x)
-            code = join(own[0] if len(own) == 1 else own, architecture)
+            code = join(own[0] if own.shape[0] == 1 else own, architecture)
         return self.make([self.sites[name]], code)[0]
 
     def _check_site(self, name: str) -> None:
@@ -213,6 +214,7 @@ class WeightSource(WeightMaker):
     def _runs(self, sites: Sequence[Site], sets: int) -> list[list[Site]]:
         """Cut a plan into runs by what is made of it: all of an op's tensors, but nothing of static ones."""
         names = [site.name for site in sites]
+        sets = 1 if is_exporting() else sets  # to compare a dynamic batch with a number would bind it
         return runs_of([(self.sites if self.asked[name].specs else self.asked)[name] for name in names], sets)
 
     # Living in a network

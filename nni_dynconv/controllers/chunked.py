@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..parts import ChunkedSettings, Encoding, ScaleRule, check_arguments
 from ..spec import Site
 from .base import Controller
-from .pieces import context_map, encode_positions, linear, rows_of
+from .pieces import context_map, encode_positions, linear, repeat_rows, rows_of
 
 __all__ = ["ChunkedController"]
 
@@ -120,9 +120,8 @@ class ChunkedController(Controller):
         self, sites: Sequence[Site], counts: list[int], position: Tensor, context: Tensor | None
     ) -> Tensor:
         own = torch.tensor([self.rows[site.name] for site in sites], device=self.numbers.device)
-        times = torch.tensor(counts, device=self.numbers.device)
         from_site = self.from_site(self.embedding.index_select(0, own))  # of these sites only: there may be hundreds
-        hidden = from_site.repeat_interleave(times, 0, output_size=sum(counts))
+        hidden = repeat_rows(from_site, counts)
         reached = self.positions[: max(counts)]  # one large site of the space would make all others dear
         hidden = hidden + self.from_position(reached).index_select(0, position)
         if self.from_context is None or context is None:

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..functional.modes import is_exporting
 from ..parts import Encoding
 
-__all__ = ["CodeInput", "ContextMap", "context_map", "encode_positions", "linear", "rows_of"]
+__all__ = ["CodeInput", "ContextMap", "context_map", "encode_positions", "linear", "repeat_rows", "rows_of"]
 
 
 class CodeInput(nn.Module):
@@ -121,6 +122,20 @@ def encode_positions(count: int, dim: int) -> Tensor:
     frequencies = torch.exp(-math.log(1000.0) * torch.arange(dim // 2) / max(dim // 2, 1))
     angles = torch.arange(count)[:, None] * frequencies
     return math.sqrt(2.0) * torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def repeat_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:  # R D -> sum(counts) D
+    """Repeat each row as often as its count says.
+
+    Examples
+    --------
+    >>> repeat_rows(torch.tensor([[1.0], [2.0]]), [2, 1]).flatten().tolist()
+    [1.0, 1.0, 2.0]
+    """
+    if is_exporting():  # the ONNX exporter takes no repeats whose number is known beforehand
+        return torch.cat([row.expand(count, -1) for row, count in zip(rows, counts, strict=True)])
+    times = torch.tensor(counts, device=rows.device)
+    return rows.repeat_interleave(times, 0, output_size=sum(counts))
 
 
 def rows_of(parameter: nn.Parameter, rows: Sequence[int]) -> nn.Parameter:
