@@ -14,8 +14,9 @@ from torch.nn import Parameter
 from . import depthwise, kernels, nd, paths
 from .forms import FORMS, alternatives, decide
 from .geometry import Geometry, GeometryNd, Sizes, measure_nd, measure_transposed
+from .low_rank import LowRank, apply_factors
 from .modes import is_deterministic, is_portable, is_transformed, wants_kernels
-from .planner import Setting
+from .planner import APPLIED, Setting, choose_factors
 from .tuning import fastest, is_tuning, state
 
 __all__ = ["conv1d", "conv2d", "conv3d"]
@@ -27,6 +28,7 @@ PATHS: dict[str, Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]] = 
     "grouped": paths.grouped,
     "matmul": paths.matmul,
     "unfold": paths.unfold,
+    "folded": paths.folded,
     "depthwise": depthwise.depthwise,
     "depthwise_in_chunks": depthwise.depthwise_in_chunks,
     "compiled": depthwise.compiled,
@@ -35,7 +37,7 @@ PATHS: dict[str, Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]] = 
 
 def conv2d(
     x: Tensor,  # B Cin H W
-    weight: Tensor,  # Cout Cin/G Kh Kw, or B Cout Cin/G Kh Kw, or D Cout Cin/G Kh Kw
+    weight: Tensor | LowRank,  # Cout Cin/G Kh Kw, or B Cout Cin/G Kh Kw, or D Cout Cin/G Kh Kw
     bias: Tensor | None = None,  # Cout, or B Cout, or D Cout
     stride: int | Sizes = 1,
     padding: str | int | Sizes = 0,
@@ -56,7 +58,7 @@ def conv2d(
     x : Tensor, shape (B, Cin, H, W)
     weight : Tensor, shape (Cout, Cin/G, Kh, Kw), (B, Cout, Cin/G, Kh, Kw) or (D, Cout, Cin/G, Kh, Kw)
         Four axes: shared by all samples. Five: one set per sample, or one for each of D blocks of consecutive samples:
-        of B/D samples, or of ``counts``.
+        of B/D samples, or of ``counts``. Or a :class:`LowRank`: the planner forms these, or applies the factors.
     bias : Tensor, shape (Cout,), (B, Cout) or (D, Cout), optional
         Shared, per sample or per block, whatever the weight is.
     stride, padding, dilation, groups
@@ -82,13 +84,15 @@ def conv2d(
     >>> conv2d(torch.ones(3, 1, 3, 3), weight, counts=[2, 1]).flatten().tolist()
     [9.0, 9.0, 18.0]
     """
+    if isinstance(weight, LowRank):
+        return _by_factors(2, x, weight, bias, stride, padding, dilation, groups, counts)
     geometry, path = find_plan(setting_of(x, weight), 2, x, weight, bias, stride, padding, dilation, groups, counts)
     return _run(x, weight, bias, geometry, path)
 
 
 def conv1d(
     x: Tensor,  # B Cin L
-    weight: Tensor,  # Cout Cin/G K, or B Cout Cin/G K, or D Cout Cin/G K
+    weight: Tensor | LowRank,  # Cout Cin/G K, or B Cout Cin/G K, or D Cout Cin/G K
     bias: Tensor | None = None,
     stride: int | Sizes = 1,
     padding: str | int | Sizes = 0,
@@ -120,13 +124,15 @@ def conv1d(
     >>> conv1d(torch.ones(2, 1, 3), torch.tensor([[[[1.0, 1.0]]], [[[2.0, 2.0]]]])).tolist()
     [[[2.0, 2.0]], [[4.0, 4.0]]]
     """
+    if isinstance(weight, LowRank):
+        return _by_factors(1, x, weight, bias, stride, padding, dilation, groups, counts)
     geometry, path = find_plan(setting_of(x, weight), 1, x, weight, bias, stride, padding, dilation, groups, counts)
     return _run(x.unsqueeze(2), weight.unsqueeze(-2), bias, geometry, path).squeeze(2)
 
 
 def conv3d(
     x: Tensor,  # B Cin T H W
-    weight: Tensor,  # Cout Cin/G Kt Kh Kw, or B Cout Cin/G Kt Kh Kw, or D Cout Cin/G Kt Kh Kw
+    weight: Tensor | LowRank,  # Cout Cin/G Kt Kh Kw, or B Cout Cin/G Kt Kh Kw, or D Cout Cin/G Kt Kh Kw
     bias: Tensor | None = None,
     stride: int | Sizes = 1,
     padding: str | int | Sizes = 0,
@@ -159,8 +165,39 @@ def conv3d(
     >>> conv3d(torch.ones(2, 1, 2, 2, 2), weight).flatten().tolist()
     [8.0, 16.0]
     """
+    if isinstance(weight, LowRank):
+        return _by_factors(3, x, weight, bias, stride, padding, dilation, groups, counts)
     geometry, path = find_plan(setting_of(x, weight), 3, x, weight, bias, stride, padding, dilation, groups, counts)
     return run_nd(x, weight, bias, geometry, path)
+
+
+def _by_factors(rank: int, x: Tensor, weight: LowRank, bias: Tensor | None, *options: Any) -> Tensor:
+    """Convolve with a weight that is given by factors, formed or applied."""
+    convolve = {1: conv1d, 2: conv2d, 3: conv3d}[rank]
+    if _applies(rank, x, weight, bias, options):
+        return apply_factors(convolve, x, weight, bias, options[:3], options[-1])
+    return convolve(x, weight.whole(), bias, *options[:-1], counts=options[-1])
+
+
+def _applies(rank: int, x: Tensor, weight: LowRank, bias: Tensor | None, options: tuple[Any, ...]) -> bool:
+    if torch.compiler.is_compiling():  # one graph, whatever the sizes
+        return False
+    training = (x.requires_grad or weight.requires_grad) and torch.is_grad_enabled()
+    modes = is_portable(), is_transformed(), is_deterministic()
+    setting = Setting("cpu" if x.is_cpu else x.device.type, x.dtype, training, False, *modes)
+    shapes = (x.shape, weight.shape, None if bias is None else bias.shape)
+    factors = weight.rank, weight.base is not None
+    try:
+        return _applies_once(setting, rank, factors, *shapes, *options)
+    except TypeError:  # as in `find_plan`
+        return _applies_anew(setting, rank, factors, *shapes, *options)
+
+
+def _applies_anew(setting: Setting, rank: int, factors: tuple[int, bool], *problem: Any) -> bool:
+    return choose_factors(measure_nd(rank, *problem), *factors, setting).path == APPLIED
+
+
+_applies_once = lru_cache(maxsize=4096)(_applies_anew)
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, path: str) -> Tensor:

@@ -14,7 +14,7 @@ from .conv import measure_planned
 from .forms import decide
 from .geometry import GeometryNd
 from .modes import is_deterministic, is_portable, wants_kernels
-from .planner import Choice, Setting
+from .planner import APPLIED, Choice, Setting, choose_factors
 
 __all__ = ["chosen", "explain"]
 
@@ -36,6 +36,8 @@ def explain(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     training: bool = True,
+    rank: int | None = None,
+    base: bool = False,
     **named: Any,
 ) -> None:
     """Print the path that a convolution takes for these shapes, and the reason.
@@ -52,6 +54,10 @@ def explain(
         Of the tensors.
     training : bool
         Whether gradients are wanted.
+    rank : int, optional
+        Of a weight that is given by factors: :class:`~nni_dynconv.functional.LowRank`.
+    base : bool
+        Whether that has a base.
 
     Raises
     ------
@@ -68,11 +74,15 @@ def explain(
       output: 8 4 32 32; 524,288 multiply-adds
     """
     settings: dict[str, Any] = {"op": op, "dtype": dtype, "device": device, "training": training}
-    geometry, (path, why) = chosen(x_shape, weight_shape, *options, **settings, **named)
+    factored: dict[str, Any] = {"rank": rank, "base": base}
+    geometry, (path, why) = chosen(x_shape, weight_shape, *options, **settings, **factored, **named)
     print(
         f"{op}, x: {_words(x_shape)}, weight: {_words(weight_shape)} ({_sets(geometry, weight_shape)}), "
         f"{str(dtype).removeprefix('torch.')} on {device}, {'with gradients' if training else 'forward only'}"
     )
+    if rank is not None and path != APPLIED:
+        print(f"  the factors are formed: {why}")
+        geometry, (path, why) = chosen(x_shape, weight_shape, *options, **settings, **named)
     print(f"  path `{path}`: {why}")
     output = (geometry.B, geometry.Cout, *geometry.out)
     print(f"  output: {_words(output)}; {geometry.multiply_adds:,} multiply-adds")
@@ -86,18 +96,22 @@ def chosen(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     training: bool = True,
+    rank: int | None = None,
+    base: bool = False,
     **named: Any,
 ) -> tuple[GeometryNd, Choice]:
-    """What :func:`explain` prints, as data."""
+    """What :func:`explain` prints, as data; of factors, whether they are applied."""
     if op not in CONVOLUTIONS:
         raise ConfigError(f"`explain` knows no op `{op}`.{did_you_mean(op, CONVOLUTIONS)}")
-    rank, function = CONVOLUTIONS[op]
+    axes, function = CONVOLUTIONS[op]
     given = inspect.signature(function).bind(tuple(x_shape), tuple(weight_shape), None, *options, **named)
     given.apply_defaults()
     kind = torch.device(device).type
     suits = kernels.loaded() and wants_kernels() and dtype == torch.float32 and kind == "cpu"
     setting = Setting(kind, dtype, training, suits, is_portable(), deterministic=is_deterministic())
-    geometry, planned = measure_planned(rank, *given.arguments.values())
+    geometry, planned = measure_planned(axes, *given.arguments.values())
+    if rank is not None:
+        return geometry, choose_factors(geometry, rank, base, setting)
     return geometry, decide(planned, setting)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .geometry import Geometry
 
-__all__ = ["add_bias", "grouped", "matmul", "mix", "plain", "single", "unfold"]
+__all__ = ["add_bias", "folded", "grouped", "matmul", "mix", "plain", "single", "unfold"]
 
 
 def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:  # B Cout ..., [B] Cout -> B Cout ...
@@ -57,6 +57,18 @@ def unfold(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
     kernel = (geometry.Kh, geometry.Kw)
     columns = F.unfold(x, kernel, geometry.dilation, geometry.padding, geometry.stride)
     return add_bias(mix(columns, weight, geometry.G, (geometry.Ho, geometry.Wo)), bias)
+
+
+def folded(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """Few outputs, stride 1: mix the channels for each tap first, then add up the taps where they meet.
+
+    The kernel is turned: a place of ``x`` hands its share on to the outputs around it.
+    """
+    taps = weight.flip(-1, -2).permute(0, 1, 3, 4, 2).flatten(1, 3)  # B Cout*Kh*Kw Cin
+    kernel, dilation = (geometry.Kh, geometry.Kw), geometry.dilation
+    rows, columns = (d * (k - 1) - p for k, d, p in zip(kernel, dilation, geometry.padding, strict=True))
+    shares = torch.bmm(taps, x.flatten(2))
+    return add_bias(F.fold(shares, (geometry.Ho, geometry.Wo), kernel, dilation, (rows, columns)), bias)
 
 
 def mix(columns: Tensor, weight: Tensor, groups: int, out: Sequence[int]) -> Tensor:

@@ -6,16 +6,23 @@ tuning.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 
 from .geometry import Geometry, GeometryNd
 
-__all__ = ["GROUPED", "Choice", "Setting", "choose", "choose_anywhere", "possible"]
+__all__ = ["APPLIED", "GROUPED", "Choice", "Setting", "choose", "choose_anywhere", "choose_factors", "possible"]
 
 TINY_DENSE = 4096  # elements of x up to which one matrix product beats oneDNN's set-up,
 TINY_COLUMNS = 1 << 15  # if its columns, the patches of x, have no more values than this
+FEW = 4  # outputs up to which oneDNN's vectors, of eight and more, stay empty,
+SHARES = 4  # if the shares of all taps, before they are added up, have no more values than so many x
+# Factors applied against kernels formed, by benchmarks/low_rank.py: 1x1 to 5x5, 16 to 128 channels, 8 to 128 samples.
+NARROW = 4  # channels, in and out, for each of the rank from which applying without a base is faster,
+WIDE = 32  # if there are so many of them; with 16 and rank 4 it took between half and twice the time
+CROWDED = 16  # with a base: pairs of channels, in and out, for each place of the output from which it is no slower
 LARGE = 6 << 20  # bytes of x from which chunks of samples, which fit in the cache, are faster
 
 
@@ -38,6 +45,7 @@ class Choice(NamedTuple):
     why: str
 
 
+APPLIED = "applied"
 GROUPED = Choice("grouped", "the batch fits into the groups of one convolution")
 
 
@@ -82,6 +90,48 @@ def choose_anywhere(geometry: Geometry | GeometryNd, setting: Setting, columns: 
     return None
 
 
+def choose_factors(geometry: GeometryNd, rank: int, base: bool, setting: Setting) -> Choice:
+    """Decide whether a convolution with a :class:`LowRank` weight applies its factors or forms the kernel.
+
+    Parameters
+    ----------
+    geometry
+        Of the formed kernel.
+    rank
+        Channels between the factors.
+    base
+        Whether the factors are on top of a shared base.
+
+    Examples
+    --------
+    >>> from nni_dynconv.functional.geometry import measure_nd
+    >>> geometry = measure_nd(2, (32, 64, 16, 16), (32, 64, 64, 3, 3), None, 1, 1, 1, 1)
+    >>> choose_factors(geometry, 4, False, Setting("cpu", torch.float32, True)).path
+    'applied'
+    """
+    why = _why_formed(geometry, rank, base, setting)
+    return Choice(APPLIED, "few channels stand between the factors") if why is None else Choice("formed", why)
+
+
+def _why_formed(geometry: GeometryNd, rank: int, base: bool, setting: Setting) -> str | None:
+    if setting.portable or setting.transformed or setting.deterministic:
+        return "this mode knows whole kernels only"
+    if geometry.G > 1 or geometry.transposed:
+        return "the factors would mix the wrong channels"
+    if not geometry.per_sample or geometry.counts is not None or geometry.B < 2:
+        return "one kernel serves the whole batch, or each a block of samples"
+    if setting.device != "cpu" or len(geometry.size) == 3:
+        return "applying was never measured here"
+    planar = geometry.planar()
+    if rank <= FEW and not planar.pointwise and not _folds(planar._replace(Cout=rank)):
+        return "a convolution to so few channels is slow"
+    if min(geometry.Cin, geometry.Cout) < max(WIDE, NARROW * rank):
+        return "the kernel is narrow, or the rank large"
+    if base and (geometry.pointwise or geometry.Cin * geometry.Cout < CROWDED * math.prod(geometry.out)):
+        return "beside the convolution with the base, forming the kernel costs little"
+    return None
+
+
 def possible(geometry: Geometry, setting: Setting) -> list[str]:
     """List every path that can compute one convolution."""
     if not geometry.per_sample:
@@ -92,6 +142,8 @@ def possible(geometry: Geometry, setting: Setting) -> list[str]:
         paths = ["grouped", "unfold"]
     if geometry.per_sample and geometry.pointwise:
         paths.append("matmul")
+    if geometry.per_sample and _folds(geometry):
+        paths.append("folded")
     if geometry.per_sample and geometry.depthwise and setting.training and _convolves_backward(geometry):
         paths += ["depthwise", "depthwise_in_chunks"]
     if setting.kernels and geometry.depthwise:
@@ -104,6 +156,8 @@ def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
     columns = geometry.B * geometry.Cin * geometry.Kh * geometry.Kw * geometry.Ho * geometry.Wo
     if geometry.G == 1 and elements <= TINY_DENSE and columns <= TINY_COLUMNS:
         return Choice("unfold", f"dense and tiny: the patches of x have at most {TINY_COLUMNS} values")
+    if geometry.Cout <= FEW and _folds(geometry):
+        return Choice("folded", "dense with few outputs: channels are mixed tap by tap")
     if geometry.depthwise and setting.training and _own_backward(geometry):
         if elements * setting.dtype.itemsize > LARGE:
             return Choice("depthwise_in_chunks", "torch's depthwise backward is slow, and x is larger than the cache")
@@ -114,6 +168,12 @@ def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
 def _own_backward(geometry: Geometry) -> bool:
     """Whether both gradients are convolutions, and faster as such."""
     return _convolves_backward(geometry) and (max(geometry.Kh, geometry.Kw) > 3 or geometry.dilation != (1, 1))
+
+
+def _folds(geometry: Geometry) -> bool:
+    """Whether the taps can be mixed first and added up afterwards, in little memory."""
+    small = geometry.Cout * geometry.Kh * geometry.Kw <= SHARES * geometry.Cin
+    return geometry.G == 1 and small and _convolves_backward(geometry)
 
 
 def _convolves_backward(geometry: Geometry) -> bool:

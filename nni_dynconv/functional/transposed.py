@@ -8,13 +8,14 @@ from torch import Tensor
 
 from .conv import find_plan, run_nd, setting_of
 from .geometry import Sizes
+from .low_rank import LowRank, form
 
 __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
 
 def conv_transpose1d(
     x: Tensor,  # B Cin L
-    weight: Tensor,  # [D] Cin Cout/G K
+    weight: Tensor | LowRank,  # [D] Cin Cout/G K
     bias: Tensor | None = None,  # [D] Cout
     stride: int | Sizes = 1,
     padding: int | Sizes = 0,
@@ -53,7 +54,7 @@ def conv_transpose1d(
 
 def conv_transpose2d(
     x: Tensor,  # B Cin H W
-    weight: Tensor,  # [D] Cin Cout/G Kh Kw
+    weight: Tensor | LowRank,  # [D] Cin Cout/G Kh Kw
     bias: Tensor | None = None,  # [D] Cout
     stride: int | Sizes = 1,
     padding: int | Sizes = 0,
@@ -100,7 +101,7 @@ def conv_transpose2d(
 
 def conv_transpose3d(
     x: Tensor,  # B Cin T H W
-    weight: Tensor,  # [D] Cin Cout/G Kt Kh Kw
+    weight: Tensor | LowRank,  # [D] Cin Cout/G Kt Kh Kw
     bias: Tensor | None = None,  # [D] Cout
     stride: int | Sizes = 1,
     padding: int | Sizes = 0,
@@ -138,7 +139,8 @@ def conv_transpose3d(
 
 
 def _transposed(
-    rank: int, x: Tensor, weight: Tensor, bias: Tensor | None, *options: int | Sizes | Sequence[int] | None
+    rank: int, x: Tensor, given: Tensor | LowRank, bias: Tensor | None, *options: int | Sizes | Sequence[int] | None
 ) -> Tensor:
+    weight = form(given)  # whose first axis is Cin: its factors would mix the wrong channels
     geometry, path = find_plan(setting_of(x, weight), -rank, x, weight, bias, *options)
     return run_nd(x, weight, bias, geometry, path)

@@ -1,0 +1,131 @@
+"""A weight given by two thin factors, and a convolution by them that never forms the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..checks import Axes
+
+__all__ = ["LowRank", "apply_factors", "form", "form_all"]
+
+KERNEL = {0: "", 1: "K", 2: "Kh Kw", 3: "Kt Kh Kw"}
+
+
+class LowRank(NamedTuple):
+    r"""The weight of a convolution, or of a linear map, as a product of two factors, on top of a shared base.
+
+    .. math:: W_d = W_0 + A_d B_d
+
+    The ops of :mod:`nni_dynconv.functional` take it in the place of a weight. Where it pays they apply the factors to
+    the activations, a convolution to ``r`` channels and a 1x1 convolution behind it, and never hold :math:`W_d`.
+
+    Parameters
+    ----------
+    A : Tensor, shape (Cout, r), (B, Cout, r) or (D, Cout, r)
+    B : Tensor, shape (r, Cin, \*K), (B, r, Cin, \*K) or (D, r, Cin, \*K)
+        With as many sets as A: shared, per sample or per block.
+    base : Tensor, shape (Cout, Cin, \*K), optional
+        Shared by all samples.
+
+    References
+    ----------
+    Hu et al., LoRA, ICLR 2022.
+
+    Examples
+    --------
+    >>> weight = LowRank(torch.tensor([[1.0], [2.0]]), torch.ones(1, 3, 1, 1))
+    >>> weight.shape, weight.whole().flatten(1).tolist()
+    ((2, 3, 1, 1), [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]])
+    """
+
+    A: Tensor
+    B: Tensor
+    base: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole weight.
+
+        Raises
+        ------
+        ShapeError
+            The factors, or the base, do not fit.
+        """
+        shapes = tuple(self.A.shape), tuple(self.B.shape), None if self.base is None else tuple(self.base.shape)
+        if torch.compiler.is_compiling():
+            return _product(*shapes)
+        try:
+            return _product_once(*shapes)
+        except TypeError:  # a symbolic size: nothing to remember it by
+            return _product(*shapes)
+
+    @property
+    def rank(self) -> int:
+        """How many channels stand between the factors."""
+        return self.A.shape[-1]
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients of any part are wanted."""
+        return any(part is not None and part.requires_grad for part in self)
+
+    def whole(self) -> Tensor:
+        """Form the weight: ``(*shape)``."""
+        shape = self.shape
+        axes = self.A.dim() - 1
+        A, B, base = self.A, self.B.flatten(axes), None if self.base is None else self.base.flatten(1)
+        if base is None:
+            return (A @ B).reshape(shape)
+        return (torch.addmm(base, A, B) if axes == 1 else torch.baddbmm(base, A, B)).reshape(shape)
+
+
+def form(weight: Tensor | LowRank) -> Tensor:
+    """Return a weight as one tensor."""
+    return weight.whole() if isinstance(weight, LowRank) else weight
+
+
+def form_all(weights: Mapping[str, Tensor | LowRank]) -> Mapping[str, Tensor]:
+    """Return an op's weights as tensors."""
+    return {name: form(one) for name, one in weights.items()}
+
+
+def apply_factors(
+    convolve: Callable[..., Tensor],
+    x: Tensor,
+    weight: LowRank,
+    bias: Tensor | None,
+    options: Sequence[object],
+    counts: Sequence[int] | None,
+) -> Tensor:
+    """Convolve with B, then mix the channels by A; add the convolution with the base.
+
+    Parameters
+    ----------
+    convolve
+        The convolution that takes whole weights.
+    options
+        Stride, padding, dilation.
+    """
+    A, B, base = weight
+    thin = convolve(x, B, None, *options, counts=counts)  # B r ...
+    mixed = convolve(thin, A.reshape(*A.shape, *[1] * (x.dim() - 2)), bias, counts=counts)
+    return mixed if base is None else mixed + convolve(x, base, None, *options)
+
+
+def _product(A: tuple[int, ...], B: tuple[int, ...], base: tuple[int, ...] | None) -> tuple[int, ...]:
+    axes = Axes("LowRank")
+    sets = "D " if len(A) == 3 else ""
+    rest = f"Cin {KERNEL.get(len(B) - 2 - bool(sets), 'Kt Kh Kw')}".strip()
+    axes.bind("A", A, f"{sets}Cout r")
+    axes.bind("B", B, f"{sets}r {rest}")
+    if base is not None:
+        axes.bind("base", base, f"Cout {rest}")
+    return *A[:-1], *B[len(A) - 1 :]
+
+
+_product_once = lru_cache(maxsize=4096)(_product)
