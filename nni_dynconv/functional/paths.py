@@ -68,7 +68,8 @@ def folded(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
     kernel, dilation = (geometry.Kh, geometry.Kw), geometry.dilation
     rows, columns = (d * (k - 1) - p for k, d, p in zip(kernel, dilation, geometry.padding, strict=True))
     shares = torch.bmm(taps, x.flatten(2))
-    return add_bias(F.fold(shares, (geometry.Ho, geometry.Wo), kernel, dilation, (rows, columns)), bias)
+    y = F.fold(shares, (geometry.Ho, geometry.Wo), kernel, dilation, (rows, columns))
+    return add_bias(y.clone(), bias)  # torch's own sits in a storage as large as all shares
 
 
 def mix(columns: Tensor, weight: Tensor, groups: int, out: Sequence[int]) -> Tensor:
