@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from .factoring import factors_of, multiplied
+from .functional import LowRank
 from .recipe import Recipe
 from .spec import Site, WeightSpec, split
 
-__all__ = ["asked_of", "combine"]
+__all__ = ["asked_of", "combine", "combine_factored"]
 
 
 def asked_of(site: Site, recipe: Recipe) -> Site:
@@ -76,6 +77,35 @@ def combine(
     if recipe.delta == "low_rank" and asked.specs != site.specs:
         made = multiplied(made, site, asked)
     return split(_add(base, std, factor, made), site.specs)  # all tensors in one
+
+
+def combine_factored(
+    site: Site, own: Site, made: Tensor, std: Tensor, base: Tensor | None = None, factor: Tensor | None = None
+) -> dict[str, Tensor | LowRank]:
+    """Return an op's tensors as :func:`combine` does, with products left as factors where an op can apply them.
+
+    Parameters
+    ----------
+    own
+        The site with the factors of its tensors, which ``made`` are the values of.
+    made
+        ``(N,)`` or ``(B, N)``.
+    std, base, factor
+        As of :func:`combine`.
+    """
+    parts, bases = split(made, own.specs), {} if base is None or factor is None else split(base, site.specs)
+    scales = split(std if factor is None else std * factor, site.specs)
+    return {spec.name: _factored(spec, parts, scales[spec.name], bases.get(spec.name)) for spec in site.specs}
+
+
+def _factored(spec: WeightSpec, parts: Mapping[str, Tensor], scale: Tensor, base: Tensor | None) -> Tensor | LowRank:
+    if spec.name in parts:
+        made = parts[spec.name]
+        return scale * made if base is None else torch.addcmul(base, scale, made)
+    A, B = parts[f"{spec.name}.A"], parts[f"{spec.name}.B"]
+    scale = scale.flatten()[0] * A.shape[-1] ** -0.5  # it is the same for all values of a tensor
+    weight = LowRank(A * scale, B, base)
+    return weight if spec.groups == 1 and not spec.transposed else weight.whole()
 
 
 def _factors(spec: WeightSpec, recipe: Recipe) -> tuple[WeightSpec, ...]:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .controllers import Controller
-from .delta import asked_of, combine
+from .controllers import Controller, LowRankController
+from .delta import asked_of, combine, combine_factored
 from .errors import ConfigError
+from .factoring import multiplied
+from .functional import LowRank
 from .initialisation import base_of, scale_of
 from .recipe import Recipe
 from .spec import Site
@@ -101,8 +103,48 @@ class WeightMaker(nn.Module):
         factors = self._factors_of(names)
         return [self._combine(name, deltas.get(name), factors.get(name)) for name in names]
 
+    def make_factored(self, sites: Sequence[Site], code: Tensor | None) -> list[dict[str, Tensor | LowRank]]:
+        """Make the tensors of some sites; the products among them stay factors where samples have their own.
+
+        Parameters
+        ----------
+        sites, code
+            As of :meth:`make`, which gives the same weights whole.
+        """
+        if self.controller is None or code is None or code.dim() == 1 or torch.compiler.is_compiling():
+            return [dict(one) for one in self.make(sites, code)]
+        names = [site.name for site in sites]
+        made = dict(zip((site.name for site in self._told(names)), self._parts(self._told(names), code), strict=True))
+        factors = self._factors_of(names)
+        return [self._combine_factored(name, made.get(name), factors.get(name)) for name in names]
+
+    def _parts(self, told: Sequence[Site], code: Tensor) -> list[tuple[Site, Tensor]]:
+        """Return for each site what the controller made, and what of: the site, or the factors of its tensors."""
+        if not told or self.controller is None:
+            return []
+        if type(self.controller) is LowRankController and "generate" not in vars(self.controller):  # not watched
+            return self.controller.factors(told, code)
+        return list(zip(told, self.controller.generate(told, code), strict=True))
+
+    def _combine_factored(
+        self, name: str, part: tuple[Site, Tensor] | None, factor: Tensor | None
+    ) -> dict[str, Tensor | LowRank]:
+        site, asked = self.sites[name], self.asked[name]
+        if part is None:
+            return dict(self._combine(name, None, factor))
+        own, made = part
+        if own.specs != asked.specs and asked.specs != site.specs:  # the controller's factors of a delta's
+            own, made = asked, multiplied(made, asked, own)
+        if own.specs == site.specs or self.recipes[name].delta == "scale":
+            return dict(self._combine(name, made, factor))
+        return combine_factored(site, own, made, self._scale_of(name), self.base_of(name), factor)
+
+    def _scale_of(self, name: str) -> Tensor:
+        scale: Tensor = getattr(self, f"scale_{self._rows[name]}")
+        return scale
+
     def _combine(self, name: str, made: Tensor | None, factor: Tensor | None) -> dict[str, Tensor]:
-        scale = getattr(self, f"scale_{self._rows[name]}")
+        scale = self._scale_of(name)
         return combine(self.sites[name], self.asked[name], self.recipes[name], made, scale, self.base_of(name), factor)
 
     def _factors_of(self, names: Sequence[str]) -> dict[str, Tensor]:

@@ -19,13 +19,15 @@ from torch import Tensor, nn
 
 from .batch import Blocks
 from .errors import ScopeError
+from .functional.low_rank import form_all
 from .spec import Site
 
 __all__ = ["Gate", "Scope", "close", "current", "current_of", "enter", "keeping", "open_", "seen_by", "weights_for"]
 
 T = TypeVar("T")
 
-Weights = Mapping[str, Tensor]
+Weights = Mapping[str, Any]
+"""Tensors by name; each a :class:`~nni_dynconv.functional.LowRank` where whoever asks takes factors."""
 Key = tuple[str, tuple[bool, bool]]
 """A site, and whether its weights are made with gradient, and where activations are checkpointed."""
 
@@ -108,8 +110,8 @@ class Scope:
             self.gates[label] = self.gate(label)
         return self.gates[label]
 
-    def weights(self, site: str) -> Weights:
-        """Return the tensors of a site, made on its first use in this forward.
+    def weights(self, site: str, factors: bool = False) -> Weights:
+        """Return the tensors of a site, made on its first use in this forward; products as ``factors`` on request.
 
         With gradient they are kept, as autograd keeps them anyway. Without, they are let go once they are pulled; for
         an op that runs again they are made again, and then kept.
@@ -120,6 +122,8 @@ class Scope:
         if key not in self.made:
             for name, weights in self.make(site, again or mode[1]).items():
                 self.made[name, mode] = weights
+        if not factors:
+            self.made[key] = form_all(self.made[key])
         self.pulled.add(key)
         return self.made[key] if mode[0] or again else self.made.pop(key)
 
@@ -208,7 +212,9 @@ def keeping(run: Callable[..., T], module: nn.Module) -> Callable[..., T]:
     return inside
 
 
-def weights_for(op: nn.Module, site: str | None, name: str, x: Tensor) -> tuple[Weights, tuple[int, ...] | None]:
+def weights_for(
+    op: nn.Module, site: str | None, name: str, x: Tensor, factors: bool = False
+) -> tuple[Weights, tuple[int, ...] | None]:
     """Return the weights that an op uses now, and how many samples each set of them serves (:attr:`Scope.counts`).
 
     Parameters
@@ -221,6 +227,8 @@ def weights_for(op: nn.Module, site: str | None, name: str, x: Tensor) -> tuple[
         What to call it in an error.
     x
         Its input.
+    factors
+        Whether it takes :class:`~nni_dynconv.functional.LowRank` weights.
 
     Raises
     ------
@@ -238,7 +246,7 @@ def weights_for(op: nn.Module, site: str | None, name: str, x: Tensor) -> tuple[
             f"Layer `{name}` stands in a network that no controller knows. Make a mutator of the whole network: "
             f"`DynamicWeightMutator(space, ...)`."
         )
-    if opened.from_input is not None:
-        return opened.from_input(site, x), None
-    weights = opened.weights(site) if opened is _thread.scope else opened.make(site, True)[site]
-    return weights, opened.counts
+    if opened.from_input is None and opened is _thread.scope:
+        return opened.weights(site, factors), opened.counts
+    made = opened.make(site, True)[site] if opened.from_input is None else opened.from_input(site, x)
+    return made if factors else form_all(made), opened.counts

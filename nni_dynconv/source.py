@@ -20,6 +20,7 @@ from .codes import check_context, dim_of, encode, join, sets_of
 from .context import OwnInputContext
 from .controllers import Controller
 from .errors import ContextError, ScopeError, SpaceError
+from .functional import LowRank
 from .functional.modes import is_exporting
 from .making import WeightMaker
 from .ops import DynamicOp
@@ -174,16 +175,16 @@ class WeightSource(WeightMaker):
     ) -> Scope:
         runs: dict[str, list[Site]] = {}  # of the plan, by site
 
-        def make(name: str, alone: bool) -> dict[str, dict[str, Tensor]]:
+        def make(name: str, alone: bool) -> dict[str, dict[str, Tensor | LowRank]]:
             self._check_site(name)
             code = encoded()
             if not runs and not alone:
                 runs.update({site.name: run for run in self._runs(decision.sites, sets_of(code)) for site in run})
             own = [self.sites[name]]
             sites = own if alone else runs.get(name, own)
-            return {site.name: made for site, made in zip(sites, self.make(sites, code), strict=True)}
+            return {site.name: made for site, made in zip(sites, self.make_factored(sites, code), strict=True)}
 
-        def from_input(name: str, x: Tensor) -> dict[str, Tensor]:
+        def from_input(name: str, x: Tensor) -> dict[str, Tensor | LowRank]:
             self._check_site(name)
             return self._make_from(name, x, encoded())
 
@@ -191,13 +192,13 @@ class WeightSource(WeightMaker):
         own_input = None if self.own_input is None else from_input
         return Scope(self, make, gate, sample, sites, context, blocks, shares, own_input)
 
-    def _make_from(self, name: str, x: Tensor, architecture: Tensor | None) -> dict[str, Tensor]:
+    def _make_from(self, name: str, x: Tensor, architecture: Tensor | None) -> dict[str, Tensor | LowRank]:
         """Make the tensors of a site from the input of its op."""
         code = None
         if self.own_input is not None and self.asked[name].specs:
             own = self.own_input(name, x)
             code = join(own[0] if own.shape[0] == 1 else own, architecture)
-        return self.make([self.sites[name]], code)[0]
+        return self.make_factored([self.sites[name]], code)[0]
 
     def _check_site(self, name: str) -> None:
         if name not in self.sites:

@@ -78,9 +78,13 @@ class LowRankController(Controller):
         self.core.bind(self._factored(sites), context_dim)
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
+        made = zip(sites, self.factors(sites, context), strict=True)
+        return [multiplied(flat, site, own) for site, (own, flat) in made]
+
+    def factors(self, sites: Sequence[Site], context: Tensor | None) -> list[tuple[Site, Tensor]]:
+        """Make what :meth:`generate` multiplies: for each site its factors, as one, and their values."""
         asked = [self.asked[site.name] for site in sites]
-        made = self.core.generate(asked, context)
-        return [multiplied(flat, site, own) for flat, site, own in zip(made, sites, asked, strict=True)]
+        return list(zip(asked, self.core.generate(asked, context), strict=True))
 
     def select(self, sites: Sequence[Site]) -> None:
         self.core.select(self._factored(sites))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .. import scope
 from ..errors import ParamsError, SpaceError, did_you_mean
+from ..functional.low_rank import form_all
 from ..recipe import Recipe, check_recipe
 from ..spec import WeightSpec, split
 
@@ -65,6 +66,9 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
     """
 
     _takes_counts = False
+    takes_factors = False
+    """Whether :meth:`compute`, with an argument ``counts``, takes :class:`~nni_dynconv.functional.LowRank` weights; a
+    subclass with a ``compute`` of its own says so itself."""
     recipe: Mapping[str, Any] = MappingProxyType({})
     """What it says of its own about base, delta and rank."""
     site: str | None = None
@@ -72,6 +76,8 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if "compute" in vars(cls) and "takes_factors" not in vars(cls):
+            cls.takes_factors = False
         cls._takes_counts = "counts" in inspect.signature(cls.compute).parameters
 
     @abstractmethod
@@ -115,11 +121,12 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
             ``params`` are not what :meth:`weight_specs` asks for.
         """
         if params is None:
-            weights, counts = scope.weights_for(self, self.site, type(self).__name__, x)
+            weights, counts = scope.weights_for(self, self.site, type(self).__name__, x, self._wants_factors())
         elif isinstance(params, Tensor):
             weights = split(params, self.weight_specs(), self._where())
         else:
             weights = self._checked(params)
+            weights = weights if self._wants_factors() else form_all(weights)
         if counts is None and not self._takes_counts:
             counts = self._equal_blocks(x.shape[0], weights)
         if counts is None:
@@ -127,6 +134,11 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         if self._takes_counts:
             return self.compute(x, weights, counts)  # type: ignore[call-arg]
         return self._by_blocks(x, weights, counts)
+
+    def _wants_factors(self) -> bool:
+        if torch.compiler.is_compiling() or not (self.takes_factors and self._takes_counts):
+            return False
+        return "compute" not in vars(self)  # whoever replaced it, such as a diagnosis, reads tensors
 
     def _equal_blocks(self, B: int, weights: Mapping[str, Tensor]) -> list[int] | None:
         for spec in self.weight_specs():

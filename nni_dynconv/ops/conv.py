@@ -83,6 +83,8 @@ class _Convolution(DynamicOp):
 class _Conv(_Convolution):
     """Convolution over ``rank`` axes of space, with torch's arguments."""
 
+    takes_factors = True
+
     def __init__(
         self,
         in_channels: int,
