@@ -60,11 +60,12 @@ format: $(STAMP)  ## format the code and mend what the linter can mend
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP)  ## measure operators, search steps, growth and memory against their peers (about an hour)
+bench: $(STAMP)  ## measure operators, search steps, growth, memory and factors against their peers (about an hour)
 	@$(BIN)/python benchmarks/ops.py --output benchmarks/results.json
 	@$(BIN)/python benchmarks/steps.py --output benchmarks/results.json
 	@$(BIN)/python benchmarks/growth.py --output benchmarks/results.json
 	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/low_rank.py
 	@$(BIN)/python benchmarks/report.py
 
 quality: $(STAMP)  ## measure what searched networks reach; what is finished already is not measured again
