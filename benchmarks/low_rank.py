@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from statistics import geometric_mean
 from typing import Any
@@ -107,15 +106,11 @@ def _applied(x: Tensor, weight: LowRank) -> Tensor:
 def _held(way: Callable[..., Tensor], base: bool) -> int:
     """Return the bytes that a forward keeps for its backward, x and the factors left out."""
     x, weight = _problem(base=base, **CASE)
-    given, kept = {one.data_ptr() for one in _given(x, weight)}, {}
-
-    def keep(one: Tensor) -> Tensor:
-        kept[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
-        return one
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
-        y = way(x, weight)
-    return sum(size for start, size in kept.items() if start not in given) if y.requires_grad else math.nan
+    given, kept = {one.data_ptr() for one in _given(x, weight)}, []
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
+        way(x, weight)
+    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in kept}
+    return sum(size for start, size in storages.items() if start not in given)
 
 
 def _given(x: Tensor, weight: LowRank) -> Iterator[Tensor]:

@@ -19,9 +19,10 @@ TINY_DENSE = 4096  # elements of x up to which one matrix product beats oneDNN's
 TINY_COLUMNS = 1 << 15  # if its columns, the patches of x, have no more values than this
 FEW = 4  # outputs up to which oneDNN's vectors, of eight and more, stay empty,
 SHARES = 4  # if the shares of all taps, before they are added up, have no more values than so many x
-# Factors applied against kernels formed, by benchmarks/low_rank.py: 1x1 to 5x5, 16 to 128 channels, 8 to 128 samples.
+# Factors applied against kernels formed, by the contenders of benchmarks/low_rank.py. In CPU time (3x3, 8 and 32
+# samples) forming took 1.6 to 6 times as long where they are applied without a base, with one 0.9 to 2.9 times.
 NARROW = 4  # channels, in and out, for each of the rank from which applying without a base is faster,
-WIDE = 32  # if there are so many of them; with 16 and rank 4 it took between half and twice the time
+WIDE = 32  # if there are so many of them; with 16 and rank 4 both take about as long
 CROWDED = 16  # with a base: pairs of channels, in and out, for each place of the output from which it is no slower
 LARGE = 6 << 20  # bytes of x from which chunks of samples, which fit in the cache, are faster
 
