@@ -6,7 +6,7 @@ from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.n
 import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
-from nni_dynconv.smoothness import smoothness
+from nni_dynconv.smoothing import smoothness
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
