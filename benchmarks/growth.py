@@ -50,7 +50,7 @@ def _parse() -> argparse.Namespace:
 
 def _rows(seconds: float) -> Iterator[dict[str, Any]]:
     for context in ("shared", "per_sample"):
-        for sampler, (kind, make) in itertools.product(PATH_SAMPLERS, KINDS.items()):
+        for sampler, (kind, make) in itertools.product(PATH_SAMPLERS, (KINDS | AFFINE).items()):
             candidates = {count: Problem(partial(_alike, count, 3, make), **SIZE) for count in CANDIDATES}
             yield _measure(f"candidates, {kind}", candidates, sampler, context, seconds)
         for kind, make in KINDS.items():
@@ -65,12 +65,13 @@ def _dense(C: int, K: int) -> nn.Module:
     return DynamicConv2d(C, C, K, padding=K // 2, bias=False)
 
 
-def _separable(C: int, K: int) -> nn.Module:
-    """A candidate with a BatchNorm, whose parameters the optimizer walks over, whatever runs."""
-    return DynamicSepConv(C, C, K)
+def _separable(C: int, K: int, affine: bool = False) -> nn.Module:
+    """A candidate with a BatchNorm, which has no parameters of its own, as in DARTS while it searches."""
+    return DynamicSepConv(C, C, K, norm=partial(nn.BatchNorm2d, affine=affine))
 
 
 KINDS: dict[str, Callable[[int, int], nn.Module]] = {"dense": _dense, "separable": _separable}
+AFFINE = {"separable with affine norms": partial(_separable, affine=True)}  # parameters that the optimizer goes through
 
 
 def _alike(count: int, K: int, make: Callable[[int, int], nn.Module], C: int, dynamic: bool) -> Candidates:
