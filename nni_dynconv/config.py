@@ -6,7 +6,6 @@ process can check its settings before it has connected to NNI.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import subprocess
@@ -209,8 +208,6 @@ def _check_sections(settings: RunSettings, where: str) -> None:
 
 def _check_smoothness(settings: RunSettings, where: str) -> None:
     weight, place = settings.strategy.get("smoothness", 0.0), inside(where, "strategy")
-    if not 0 <= weight < math.inf:
-        raise ConfigError(f"`smoothness` in {place} is {weight}, but must be 0 (off) or a positive number.")
     if weight and (settings.context is None or settings.context.name == "own_input"):
         name = "null" if settings.context is None else settings.context.name
         raise ConfigError(

@@ -217,8 +217,8 @@ class StrategySettings:
     log_every: Count = 10
     contenders: CountOrNone = 32
     contender_batches: Annotated[int, Range(least=1, way_out="To compare none in the end, set `contenders` to 0.")] = 8
-    rerank: CountOrNone = 3
-    rerank_steps: Annotated[int, Range(least=1, way_out="To train none in the end, set `rerank` to 0.")] = 50
+    rerank: CountOrNone = 5
+    rerank_steps: Annotated[int, Range(least=1, way_out="To train none in the end, set `rerank` to 0.")] = 100
     calibration_batches: CountOrNone = 4
     norm_affine: bool = True
     smoothness: Annotated[float, Range(least=0)] = 0.0

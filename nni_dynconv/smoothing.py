@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +27,8 @@ def smoothness(mutator: DynamicWeightMutator, context: Any, sample: Mapping[str,
 
     Parameters
     ----------
+    mutator
+        Whose controller makes the weights.
     context
         Of ``T`` moments of one sequence, in order, as the encoder takes a batch of them.
     sample
@@ -65,15 +66,13 @@ def smoothness(mutator: DynamicWeightMutator, context: Any, sample: Mapping[str,
 
 
 def check_smoothness(mutator: DynamicWeightMutator, weight: float) -> None:
-    """Refuse a weight of the penalty that cannot be, or one where weights cannot change over time.
+    """Refuse the penalty where weights cannot change over time.
 
     Raises
     ------
     ConfigError
-        It is negative or not finite; or it is positive where no context is given, or no weight depends on it.
+        The weight is positive where no context is given, or no weight depends on it.
     """
-    if not (math.isfinite(weight) and weight >= 0):
-        raise ConfigError(f"`smoothness` is {weight}, but must be 0 (off) or a positive number: the penalty's weight.")
     if weight == 0:
         return
     way_out = "Give the mutator one, such as `context=VectorContext(D, dim)`, or leave `smoothness` out."

@@ -6,7 +6,6 @@ from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.n
 import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
-from nni_dynconv.smoothing import smoothness
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -25,6 +24,7 @@ from nni_dynconv import (
 )
 from nni_dynconv.functional import LowRank, conv, conv2d
 from nni_dynconv.ops import DynamicSepConv
+from nni_dynconv.smoothing import smoothness
 
 WIDE, SAMPLE = 32, {"body": "wide"}
 

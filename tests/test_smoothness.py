@@ -146,7 +146,9 @@ def test_a_batch_without_a_context_is_refused(mutator, batch, form):
 
 @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
 def test_a_weight_that_cannot_be_is_refused(mutator, weight):
-    with pytest.raises(ConfigError, match=f"`smoothness` is {weight}, but must be 0"):
+    with pytest.raises(
+        ConfigError, match=f"`smoothness` in `DynamicStrategy` is {weight}, but must be (0 or more|a finite number)"
+    ):
         mutator.strategy(smoothness=weight)
 
 

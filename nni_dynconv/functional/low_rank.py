@@ -17,12 +17,13 @@ KERNEL = {0: "", 1: "K", 2: "Kh Kw", 3: "Kt Kh Kw"}
 
 
 class LowRank(NamedTuple):
-    r"""The weight of a convolution, or of a linear map, as a product of two factors, on top of a shared base.
+    r"""The weight of a convolution as a product of two factors, on top of a shared base.
 
     .. math:: W_d = W_0 + A_d B_d
 
-    The ops of :mod:`nni_dynconv.functional` take it in the place of a weight. Where it pays they apply the factors to
-    the activations, a convolution to ``r`` channels and a 1x1 convolution behind it, and never hold :math:`W_d`.
+    The convolutions of :mod:`nni_dynconv.functional` take it in the place of a weight. Where it pays they apply the
+    factors to the activations, a convolution to ``r`` channels and a 1x1 convolution behind it, and never hold
+    :math:`W_d`.
 
     Parameters
     ----------
@@ -31,6 +32,11 @@ class LowRank(NamedTuple):
         With as many sets as A: shared, per sample or per block.
     base : Tensor, shape (Cout, Cin, \*K), optional
         Shared by all samples.
+
+    Raises
+    ------
+    ShapeError
+        When it is used: the factors, or the base, do not fit.
 
     References
     ----------
