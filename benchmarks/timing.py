@@ -57,9 +57,11 @@ def interleave(
     end, rounds = time.perf_counter() + seconds, 0
     while rounds < least_rounds or (min(first.values()) < patience and time.perf_counter() < end):
         for name, one in contenders.items():
-            if first[name] < patience:
-                one()
-            times[name].append(_turn(one, calls[name]) if first[name] < patience else first[name])
+            if first[name] >= patience:
+                times[name].append(first[name])
+                continue
+            one()
+            times[name].append(_turn(one, calls[name]))
         rounds += 1
     return times
 

@@ -125,20 +125,25 @@ def generated(data: Data, seed: int) -> Scores:
     best = sorted(range(len(scores)), key=lambda place: -scores[place])
     ahead = max(scores) + 10  # whoever was trained is above all that were not
     by_default, reranked = list(scores), list(scores)
-    for place, loss in zip(best[:DEFAULT_FINALISTS], finals_by_default(mutator, best, data, task), strict=True):
+    few = best[:DEFAULT_FINALISTS]
+    for place, loss in zip(few, finals_by_default(mutator, few, data, task), strict=True):
         by_default[place] = ahead - loss
     for place in best[:FINALISTS]:
         finalist = mutator.freeze(ARCHITECTURES[place])
         train(finalist, data["train"], FINAL_STEPS, seed, FINAL_RATE)
         reranked[place] = ahead - held_out_loss(finalist, task)
-    plain_rows = {"generated": scores, "generated_uncalibrated": plain}
-    return {**plain_rows, "reranked": reranked, "reranked_by_default": by_default}
+    return {
+        "generated": scores,
+        "generated_uncalibrated": plain,
+        "reranked": reranked,
+        "reranked_by_default": by_default,
+    }
 
 
-def finals_by_default(mutator: DynamicWeightMutator, best: list[int], data: Data, task: Task) -> list[float]:
+def finals_by_default(mutator: DynamicWeightMutator, places: list[int], data: Data, task: Task) -> list[float]:
     """Return the held-out losses after what a search does at its end unless it is told otherwise."""
     batches = [Split(*rows) for rows in zip(*(one.split(BATCH) for one in data["train"]), strict=True)]
-    samples = [ARCHITECTURES[place] for place in best[:DEFAULT_FINALISTS]]
+    samples = [ARCHITECTURES[place] for place in places]
     found = finals(mutator, samples, task, batches, lambda network: [optimizer_of(network, MADE_RATE)], DEFAULT_STEPS)
     return found.after
 
