@@ -35,11 +35,6 @@ class ArchitectureEncoder(nn.Module):
     Raises
     ------
     ConfigError
-        It is less.
-
-    Raises
-    ------
-    ConfigError
         ``dim`` is no whole number of 2 or more.
 
     References

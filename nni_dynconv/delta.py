@@ -93,18 +93,19 @@ def combine_factored(
     std, base, factor
         As of :func:`combine`.
     """
-    parts, bases = split(made, own.specs), {} if base is None or factor is None else split(base, site.specs)
-    scales = split(std if factor is None else std * factor, site.specs)
-    return {spec.name: _factored(spec, parts, scales[spec.name], bases.get(spec.name)) for spec in site.specs}
+    parts, stds = split(made, own.specs), split(std, site.specs)
+    bases = {} if base is None else split(base, site.specs)
+    return {spec.name: _factored(spec, parts, stds[spec.name], bases.get(spec.name), factor) for spec in site.specs}
 
 
-def _factored(spec: WeightSpec, parts: Mapping[str, Tensor], scale: Tensor, base: Tensor | None) -> Tensor | LowRank:
+def _factored(
+    spec: WeightSpec, parts: Mapping[str, Tensor], std: Tensor, base: Tensor | None, factor: Tensor | None
+) -> Tensor | LowRank:
     if spec.name in parts:
-        made = parts[spec.name]
-        return scale * made if base is None else torch.addcmul(base, scale, made)
+        return _add(base, std, factor, parts[spec.name])
     A, B = parts[f"{spec.name}.A"], parts[f"{spec.name}.B"]
-    scale = scale.flatten()[0] * A.shape[-1] ** -0.5  # it is the same for all values of a tensor
-    weight = LowRank(A * scale, B, base)
+    scale = std.flatten()[0] * A.shape[-1] ** -0.5  # it is the same for all values of a tensor
+    weight = LowRank(A * (scale if factor is None else scale * factor), B, None if factor is None else base)
     return weight if spec.groups == 1 and not spec.transposed else weight.whole()
 
 

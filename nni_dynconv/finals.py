@@ -143,7 +143,7 @@ def end_search(search: SearchModule) -> None:
 
 def _rerank(search: SearchModule, samples: list[Sample], task: Task) -> None:
     options = search.strategy
-    training = first_batches(options.training_batches(), options.rerank_steps, _to_device(search))
+    training = first_batches(options.training_batches(), options.rerank_steps, search.to_device)
     optimizers = network_optimizers(search.training_module)
     found = finals(search.mutator, samples, task, training, optimizers, options.rerank_steps, options.gradient_clip_val)
     search.sampler.settle(found.winner)
@@ -152,13 +152,9 @@ def _rerank(search: SearchModule, samples: list[Sample], task: Task) -> None:
 
 
 def _task(search: SearchModule) -> Task:
-    options, to_device = search.strategy, _to_device(search)
+    options, to_device = search.strategy, search.to_device
     return Task(
         network_loss(search.training_module),
         first_batches(options.validation_batches(), options.contender_batches, to_device),
         first_batches(options.training_batches(), options.calibration_batches, to_device),
     )
-
-
-def _to_device(search: SearchModule) -> Callable[[Any], Any]:
-    return lambda batch: search.trainer.strategy.batch_to_device(batch, search.device)

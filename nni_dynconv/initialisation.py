@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import ConfigError
 from .parts import ScaleRule
 from .spec import Site, WeightSpec
 
-__all__ = ["base_of", "scale_of"]
+__all__ = ["Scales", "base_of", "scale_of"]
 
 
 def scale_of(site: Site, rule: ScaleRule = "hyperfan_in") -> Tensor:
@@ -94,6 +96,22 @@ def _ghn(spec: WeightSpec, site: Site) -> float:
 
 def _torch(spec: WeightSpec, site: Site) -> float:
     return 1 / (3 * spec.fan_in) if spec.kind == "weight" else _hyperfan_in(spec, site)
+
+
+class Scales(nn.Module):
+    """What :func:`scale_of` gives for several sites, by row; it moves with its module and is no part of its state."""
+
+    def __init__(self, scales: Sequence[Tensor]):
+        super().__init__()
+        for row, scale in enumerate(scales):
+            self.register_buffer(str(row), scale, persistent=False)
+
+    def __getitem__(self, row: int) -> Tensor:
+        scale: Tensor = getattr(self, str(row))
+        return scale
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.buffers()
 
 
 def base_of(site: Site, rule: ScaleRule = "hyperfan_in") -> Tensor:

@@ -12,7 +12,7 @@ from .delta import asked_of, combine, combine_factored
 from .errors import ConfigError
 from .factoring import multiplied
 from .functional import LowRank
-from .initialisation import base_of, scale_of
+from .initialisation import Scales, base_of, scale_of
 from .recipe import Recipe
 from .spec import Site
 
@@ -69,8 +69,7 @@ class WeightMaker(nn.Module):
         self._rows = {name: row for row, name in enumerate(self.sites)}
         self._base_rows = _rows(name for name, recipe in self.recipes.items() if recipe.has_base)
         self._factor_rows = _rows(name for name, recipe in self.recipes.items() if recipe.has_factor)
-        for row, scale in enumerate(scales):
-            self.register_buffer(f"scale_{row}", scale, persistent=False)
+        self.scales = Scales(scales)
 
     def base_of(self, name: str) -> nn.Parameter | None:
         """Return the base of a site, flat; ``None`` where it has none."""
@@ -114,7 +113,8 @@ class WeightMaker(nn.Module):
         if self.controller is None or code is None or code.dim() == 1 or torch.compiler.is_compiling():
             return [dict(one) for one in self.make(sites, code)]
         names = [site.name for site in sites]
-        made = dict(zip((site.name for site in self._told(names)), self._parts(self._told(names), code), strict=True))
+        told = self._told(names)
+        made = dict(zip((site.name for site in told), self._parts(told, code), strict=True))
         factors = self._factors_of(names)
         return [self._combine_factored(name, made.get(name), factors.get(name)) for name in names]
 
@@ -140,8 +140,7 @@ class WeightMaker(nn.Module):
         return combine_factored(site, own, made, self._scale_of(name), self.base_of(name), factor)
 
     def _scale_of(self, name: str) -> Tensor:
-        scale: Tensor = getattr(self, f"scale_{self._rows[name]}")
-        return scale
+        return self.scales[self._rows[name]]
 
     def _combine(self, name: str, made: Tensor | None, factor: Tensor | None) -> dict[str, Tensor]:
         scale = self._scale_of(name)
@@ -160,15 +159,13 @@ class WeightMaker(nn.Module):
 
     def _keep(self, names: Sequence[str]) -> None:
         """Forget all other sites."""
-        scales = [getattr(self, f"scale_{self._rows[name]}") for name in names]
+        scales = [self._scale_of(name) for name in names]
         bases = [self.bases[self._base_rows[name]] for name in names if name in self._base_rows]
         factors, told = self._factors_of(names), self._told(names)
         if self.controller is not None and told:
             self.controller.select(told)
         else:
             self.controller = None
-        for row in range(len(self.sites)):
-            delattr(self, f"scale_{row}")
         self._set_sites([self.sites[name] for name in names], [self.recipes[name] for name in names], scales)
         self.bases = nn.ParameterList(bases)
         learned = self.factors is not None and self.factors.requires_grad

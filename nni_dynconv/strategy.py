@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -274,8 +274,9 @@ class SearchModule(BaseOneShotLightningModule):
 
     # Validation: the architecture that would be exported now
 
-    @contextmanager
-    def own_statistics(self, sample: Mapping[str, Any], batches: Iterable[Any] | None = None) -> Iterator[None]:
+    def own_statistics(
+        self, sample: Mapping[str, Any], batches: Iterable[Any] | None = None
+    ) -> AbstractContextManager[None]:
         """For a block, evaluate the supernet with the BatchNorm statistics of one architecture's own.
 
         A copy that ``mutator.freeze(sample)`` makes in the block keeps them.
@@ -290,18 +291,17 @@ class SearchModule(BaseOneShotLightningModule):
             with self.mutator.using(sample), silent(self.training_module):
                 self.training_module.training_step(batch, 0)
 
-        with recalibrated(self.mutator.space, run, self._first_batches() if batches is None else batches):
-            yield
+        return recalibrated(self.mutator.space, run, self._first_batches() if batches is None else batches)
 
     @property
     def _wanted(self) -> int:
         """Training batches that statistics are gathered on; none where there are no statistics."""
-        return max(self.strategy.calibration_batches, 0) if tracking_norms(self.mutator.space) else 0
+        return self.strategy.calibration_batches if tracking_norms(self.mutator.space) else 0
 
     def _first_batches(self) -> list[Any]:
         if not self._wanted:
             return []
-        found = first_batches(self.strategy.training_batches(), self._wanted, self._to_device)
+        found = first_batches(self.strategy.training_batches(), self._wanted, self.to_device)
         if not found:
             warnings.warn(
                 f"There is no training batch at hand, where `calibration_batches` wants {self._wanted}: BatchNorm "
@@ -311,7 +311,8 @@ class SearchModule(BaseOneShotLightningModule):
             )
         return found
 
-    def _to_device(self, batch: Any) -> Any:
+    def to_device(self, batch: Any) -> Any:
+        """Move a batch to where the supernet is."""
         if self._trainer is None:  # what was trained was trained in processes that this one forked
             return move_data_to_device(batch, self.device)
         return self.trainer.strategy.batch_to_device(batch, self.device)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..initialisation import scale_of
+from ..initialisation import Scales, scale_of
 from ..parts import Encoding, ExpertsSettings, Routing, ScaleRule, check_arguments
 from ..spec import Site
 from .base import Controller
@@ -81,8 +81,8 @@ class ExpertsController(Controller):
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
         self.rows = {site.name: row for row, site in enumerate(sites)}
-        self._set_scales([scale_of(site) for site in sites])
-        self.stored = nn.ParameterList(torch.randn(self.experts, len(scale)) * scale for scale in self._scales())
+        self.scales = Scales([scale_of(site) for site in sites])
+        self.stored = nn.ParameterList(torch.randn(self.experts, len(scale)) * scale for scale in self.scales)
         self.logits = nn.Parameter(torch.zeros(len(sites), self.experts))
         self.router = None
         if context_dim is not None:
@@ -100,8 +100,7 @@ class ExpertsController(Controller):
             seen = self.code(context) @ router.flatten(0, 1).t()  # of all sites at once
             logits = logits + seen.unflatten(-1, logits.shape)  # ... site expert
         shares = self._route(logits).unbind(-2)
-        scales = self._scales()
-        return [share @ self.stored[row] / scales[row] for share, row in zip(shares, rows, strict=True)]
+        return [share @ self.stored[row] / self.scales[row] for share, row in zip(shares, rows, strict=True)]
 
     def _route(self, logits: Tensor) -> Tensor:
         shares = logits.sigmoid() if self.routing == "sigmoid" else logits.softmax(-1)
@@ -110,25 +109,16 @@ class ExpertsController(Controller):
     def experts_of(self, site: Site) -> Tensor:  # expert N
         """Return the sets of weights that a site mixes, flat, of unit variance."""
         row = self.rows[site.name]
-        return self.stored[row] / self._scales()[row]
+        return self.stored[row] / self.scales[row]
 
     def select(self, sites: Sequence[Site]) -> None:
         rows = [self.rows[site.name] for site in sites]
-        scales = self._scales()
         self.stored = nn.ParameterList(self.stored[row] for row in rows)
-        self._set_scales([scales[row] for row in rows])
+        self.scales = Scales([self.scales[row] for row in rows])
         self.logits = rows_of(self.logits, rows)
         if self.router is not None:
             self.router = rows_of(self.router, rows)
         self.rows = {site.name: row for row, site in enumerate(sites)}
-
-    def _set_scales(self, scales: Sequence[Tensor]) -> None:
-        """Keep the standard deviation that each value has at the start, by row."""
-        for row in range(len(self.rows)):
-            self.register_buffer(f"scale_{row}", scales[row] if row < len(scales) else None, persistent=False)
-
-    def _scales(self) -> list[Tensor]:
-        return [getattr(self, f"scale_{row}") for row in range(len(self.rows))]
 
     def extra_repr(self) -> str:
         return f"experts={self.experts}, routing={self.routing!r}, sites={len(self.rows)}"

@@ -182,9 +182,7 @@ def _by_factors(rank: int, x: Tensor, weight: LowRank, bias: Tensor | None, *opt
 def _applies(rank: int, x: Tensor, weight: LowRank, bias: Tensor | None, options: tuple[Any, ...]) -> bool:
     if torch.compiler.is_compiling():  # one graph, whatever the sizes
         return False
-    training = (x.requires_grad or weight.requires_grad) and torch.is_grad_enabled()
-    modes = is_portable(), is_transformed(), is_deterministic()
-    setting = Setting("cpu" if x.is_cpu else x.device.type, x.dtype, training, False, *modes)
+    setting = setting_of(x, weight)
     shapes = (x.shape, weight.shape, None if bias is None else bias.shape)
     factors = weight.rank, weight.base is not None
     try:
@@ -233,7 +231,7 @@ def run_nd(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd,
     return FORMS[path](convolve, x, weight, bias, geometry.bias_counts or geometry.counts or (), geometry.G)
 
 
-def setting_of(x: Tensor, weight: Tensor) -> Setting:
+def setting_of(x: Tensor, weight: Tensor | LowRank) -> Setting:
     """Return what, beside the shapes, decides on the path; every call pays for it: the cheap questions come first."""
     on_cpu, dtype = x.is_cpu, x.dtype
     training = (x.requires_grad or weight.requires_grad) and torch.is_grad_enabled()
@@ -243,9 +241,9 @@ def setting_of(x: Tensor, weight: Tensor) -> Setting:
         and dtype is torch.float32
         and not transformed
         and type(x) in PLAIN
-        and type(weight) in PLAIN
-        and weight.dtype is torch.float32
-        and weight.is_cpu
+        and type(weight) in PLAIN  # no LowRank
+        and weight.dtype is torch.float32  # type: ignore[union-attr]
+        and weight.is_cpu  # type: ignore[union-attr]
         and kernels.loaded()
         and wants_kernels()
         and not torch.is_autocast_enabled("cpu")

@@ -180,10 +180,8 @@ def measure_transposed(
         axes.derive("Cout", weight[1 + lead] * groups, f"`weight` with `groups={groups}`")
     sets = bind_sets(axes, weight, bias, f"Cin Cout/G {KERNEL[rank]}", counts)
     steps, pads = sizes_of(axes, "stride", stride, 1, rank), sizes_of(axes, "padding", padding, 0, rank)
-    more, spacing = (
-        sizes_of(axes, "output_padding", output_padding, 0, rank),
-        sizes_of(axes, "dilation", dilation, 1, rank),
-    )
+    more = sizes_of(axes, "output_padding", output_padding, 0, rank)
+    spacing = sizes_of(axes, "dilation", dilation, 1, rank)
     check_output_padding(axes, more, steps, spacing)
     size, kernel = tuple(axes[one] for one in space), tuple(axes[one] for one in kernels)
     options = zip(size, steps, pads, spacing, kernel, more, strict=True)

@@ -57,11 +57,10 @@ class _Convolution(DynamicOp):
             if count % groups:
                 axes.fail(f"`{name}` is {count}, which `groups={groups}` does not divide.")
         self.in_channels, self.out_channels = channels
-        self.kernel_size, self.stride = (
-            sizes(axes, "kernel_size", kernel_size, rank),
-            sizes(axes, "stride", stride, rank),
-        )
-        self.dilation, self.groups, self.bias = sizes(axes, "dilation", dilation, rank), groups, bias
+        self.kernel_size = sizes(axes, "kernel_size", kernel_size, rank)
+        self.stride = sizes(axes, "stride", stride, rank)
+        self.dilation = sizes(axes, "dilation", dilation, rank)
+        self.groups, self.bias = groups, bias
 
     def _axes(self) -> Axes:
         """Return what tells of wrong arguments in the name of this op."""
