@@ -107,6 +107,19 @@ static INLINE void transpose(vec (&m)[LANES]) {
 #endif
 }
 
+// A vector whose lane l is the sum of all lanes of vector l.
+static INLINE vec sum_lanes(vec (&m)[LANES]) {
+  UNROLL for (int i = 0; i < LANES; i += 2) m[i] = LOW1(m[i], m[i + 1]) + HIGH1(m[i], m[i + 1]);
+  UNROLL for (int i = 0; i < LANES; i += 4) m[i] = LOW2(m[i], m[i + 2]) + HIGH2(m[i], m[i + 2]);
+#if LANES > 4
+  UNROLL for (int i = 0; i < LANES; i += 8) m[i] = LOW4(m[i], m[i + 4]) + HIGH4(m[i], m[i + 4]);
+#endif
+#if LANES > 8
+  m[0] = LOW8(m[0], m[8]) + HIGH8(m[0], m[8]);
+#endif
+  return m[0];
+}
+
 #undef PICK4
 #undef PICK8
 #undef PICK16
@@ -120,7 +133,8 @@ static INLINE void transpose(vec (&m)[LANES]) {
 #undef HIGH8
 
 // `count` elements of each plane; planes are `apart` floats from each other, of which the first `live` exist. Element i
-// of all planes goes to `to + place[i]`, or to `to + i * LANES` without `place`.
+// of all planes goes to `to + place[i]`, or to `to + i * LANES` without `place`. The planes behind them, which come next,
+// are fetched.
 static void gather(const float* from, int64_t apart, int live, int64_t count, float* to, const int64_t* place) {
   for (int64_t i = 0; i < count; i += LANES) {
     if (count < LANES) {
@@ -130,6 +144,7 @@ static void gather(const float* from, int64_t apart, int live, int64_t count, fl
     }
     const int64_t begin = i + LANES <= count ? i : count - LANES;
     vec m[LANES];
+    UNROLL for (int l = 0; l < LANES; ++l) __builtin_prefetch(from + (l + LANES) * apart + begin, 0, 3);
     UNROLL for (int l = 0; l < LANES; ++l) m[l] = load(from + (l < live ? l : live - 1) * apart + begin);
     transpose(m);
     if (place) {

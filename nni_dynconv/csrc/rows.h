@@ -28,28 +28,24 @@ struct Sheet {
   float* const plane_;
 };
 
-// Where outputs look: the first tap of the first output, and the steps to the next row of taps and to the next tap.
+// Where outputs look: the first tap of the first output, and the steps to the next row of taps and to the next tap. Handed
+// on by reference: a copy on the stack is written in parts and read as a whole, which the processor has to wait for.
 struct View {
   const float* first;
   int64_t down, right;
 };
 
-// A kernel whose every value fills a vector, column by column; turned by half a circle for the gradient of the input.
-template <int K>
-static void spread(const float* weight, bool turned, float* to) {
-  for (int x = 0; x < K; ++x) {
-    for (int y = 0; y < K; ++y, to += LANES) {
-      const int tap = y * K + x;
-      store(to, vec{} + weight[turned ? K * K - 1 - tap : tap]);
-    }
-  }
+// Column `k` of a kernel, each value in every lane; turned by half a circle it is what the gradient of the input wants.
+template <int K, bool Turned>
+static INLINE void spread(const float* kernel, int k, vec* taps) {
+  UNROLL for (int t = 0; t < K; ++t) taps[t] = vec{} + (Turned ? kernel[(K - t) * K - 1 - k] : kernel[t * K + k]);
 }
 
 // Where planes of output go. What is larger than the cache is written past it: it would only push out what is about to
 // be read, and each of its lines would be read before it is written. Such a plane is made in the cache first, for lines
 // go past it fast when they are whole and in their order.
 struct Target {
-  static constexpr int64_t LARGE = 16 << 20;  // bytes
+  static constexpr int64_t LARGE = 12 << 20;  // bytes
   const int64_t size;
   float* const planes;
   const bool streams;
@@ -76,15 +72,15 @@ struct Target {
 static INLINE void fetch(const float* p) { __builtin_prefetch(p, 0, 2); }
 
 // Y rows of outputs, `down` apart; `soon` is the same place in the next input.
-template <int K, int Y>
-ALONE static void convolve_rows(View in, const float* kernel, int64_t W, float* out, int64_t down, const float* soon) {
+template <int K, int Y, bool Turned>
+ALONE static void convolve_rows(const View& in, const float* kernel, int64_t W, float* out, int64_t down, const float* soon) {
   for (int64_t i = 0; i < W; i += LANES) {
     const int64_t x = least(i, W - LANES);  // the last vector overlaps the one before
     vec total[Y] = {}, taps[K];
     UNROLL for (int y = 0; y < Y; ++y) fetch(soon + y * down + x);
-    const float *seen = in.first + x, *weights = kernel;
-    for (int k = 0; k < K; ++k, seen += in.right, weights += K * LANES) {
-      UNROLL for (int t = 0; t < K; ++t) taps[t] = load(weights + t * LANES);
+    const float* seen = in.first + x;
+    for (int k = 0; k < K; ++k, seen += in.right) {
+      spread<K, Turned>(kernel, k, taps);
       const float* row = seen;
       UNROLL for (int r = 0; r < Y + K - 1; ++r, row += in.down) {
         vec one = load(row);
@@ -99,14 +95,14 @@ ALONE static void convolve_rows(View in, const float* kernel, int64_t W, float* 
 }
 
 // A plane of H x W.
-template <int K>
+template <int K, bool Turned>
 static void convolve(const Sheet& in, const float* kernel, int64_t dh, int64_t dw, int64_t H, int64_t W, float* out,
                      const float* soon) {
   for (int64_t phase = 0; phase < least(dh, H); ++phase) {
     for (int64_t y = phase, rows; y < H; y += rows * dh) {
       rows = y + 7 * dh < H ? 8 : y + 3 * dh < H ? 4 : y + dh < H ? 2 : 1;
-      const auto some = rows == 8 ? convolve_rows<K, 8> : rows == 4 ? convolve_rows<K, 4>
-                      : rows == 2 ? convolve_rows<K, 2> : convolve_rows<K, 1>;
+      const auto some = rows == 8 ? convolve_rows<K, 8, Turned> : rows == 4 ? convolve_rows<K, 4, Turned>
+                      : rows == 2 ? convolve_rows<K, 2, Turned> : convolve_rows<K, 1, Turned>;
       some({in.corner + y * in.pitch, dh * in.pitch, dw}, kernel, W, out + y * W, dh * W, soon + y * W);
     }
   }
@@ -121,8 +117,8 @@ struct Soon {
 // each tap, in the order of the turned kernel. Without `Both` only that of the weight is wanted. `soon` are the same
 // places in the next gradient and input.
 template <int K, int Y, bool Both>
-ALONE static void differentiate_rows(View grad, const float* kernel, int64_t W, const float* x, float* dx, int64_t down,
-                                     float* sums, Soon soon) {
+ALONE static void differentiate_rows(const View& grad, const float* kernel, int64_t W, const float* x, float* dx, int64_t down,
+                                     float* sums, const Soon& soon) {
   constexpr int X = K == 3 && LANES == 16 ? 3 : 1;  // columns of taps at a time: as registers allow
   constexpr bool all = X == K;                      // then their sums stay there
   vec sum[X * K], taps[X * K];
@@ -133,7 +129,7 @@ ALONE static void differentiate_rows(View grad, const float* kernel, int64_t W, 
     UNROLL for (int y = 0; y < Y; ++y) fetch(soon.grad + y * down + at), fetch(soon.x + y * down + at);
     UNROLL for (int y = 0; y < Y; ++y) own[y] = from_lane(load(x + y * down + at), i - at);  // none counts twice
     for (int k = 0; k < K; k += X) {
-      if constexpr (Both) UNROLL for (int t = 0; t < X * K; ++t) taps[t] = load(kernel + (k * K + t) * LANES);
+      if constexpr (Both) UNROLL for (int c = 0; c < X; ++c) spread<K, true>(kernel, k + c, taps + c * K);
       if constexpr (!all) UNROLL for (int t = 0; t < X * K; ++t) sum[t] = load(sums + (k * K + t) * LANES);
       const float* row = grad.first + at + k * grad.right;
       UNROLL for (int r = 0; r < Y + K - 1; ++r, row += grad.down) {
@@ -157,7 +153,7 @@ ALONE static void differentiate_rows(View grad, const float* kernel, int64_t W, 
 
 template <int K, bool Both>
 static void differentiate(const Sheet& grad, const float* kernel, const Geometry& g, const float* x, float* dx,
-                          float* sums, Soon soon) {
+                          float* sums, const Soon& soon) {
   constexpr int MOST = K > 3 && LANES == 16 ? 8 : 4;  // rows at a time: as registers allow
   for (int64_t phase = 0; phase < least(g.dh, g.H); ++phase) {
     for (int64_t y = phase, rows; y < g.H; y += rows * g.dh) {
@@ -173,14 +169,13 @@ static void differentiate(const Sheet& grad, const float* kernel, const Geometry
 // The sums over lanes; those of a turned kernel, column by column.
 template <int K>
 static void total(const float* sums, float* weight) {
-  for (int first = 0; first < K * K; first += LANES) {
-    vec m[LANES], all = {};
+  UNROLL for (int first = 0; first < K * K; first += LANES) {
+    vec m[LANES];
     UNROLL for (int l = 0; l < LANES; ++l) {
       const int turned = K * K - 1 - first - l;
       m[l] = turned < 0 ? vec{} : load(sums + (turned % K * K + turned / K) * LANES);
     }
-    transpose(m);
-    UNROLL for (int l = 0; l < LANES; ++l) all += m[l];
+    const vec all = sum_lanes(m);
     __builtin_memcpy(weight + first, &all, sizeof(float) * (K * K - first < LANES ? K * K - first : LANES));
   }
 }
@@ -201,13 +196,11 @@ static Sheet gradient_sheet(const Geometry& g) {
 template <int K>
 static void forward_rows(const Geometry& g, const float* x, const float* weight, float* y, int64_t first, int64_t last) {
   const Sheet input(input_sheet(g));
-  const Floats kernel(K * K * LANES);
   const Target output(g.B * g.C, g.Ho * g.Wo, y);
   for (int64_t plane = first; plane < last; ++plane) {
     const float* soon = x + least(plane + 1, last - 1) * g.H * g.W;
     input.draw(x + plane * g.H * g.W);
-    spread<K>(weight + plane % g.C * K * K, false, kernel.data);
-    convolve<K>(input, kernel.data, g.dh, g.dw, g.Ho, g.Wo, output.begin(plane), soon);
+    convolve<K, false>(input, weight + plane % g.C * K * K, g.dh, g.dw, g.Ho, g.Wo, output.begin(plane), soon);
     output.end(plane);
   }
 }
@@ -217,10 +210,10 @@ template <int K>
 static void backward_rows(const Geometry& g, const float* x, const float* weight, const float* dy, float* dx, float* dw,
                           int64_t first, int64_t last) {
   const Sheet grad(gradient_sheet(g));
-  const Floats kernel(K * K * LANES), sums(whole(K * K) * LANES);
+  const Floats sums(K * K * LANES);
   const Target output(g.B * g.C, g.H * g.W, dx);
   for (int64_t c = first; c < last; ++c) {
-    if (dx) spread<K>(weight + c * K * K, true, kernel.data);
+    const float* kernel = weight + c * K * K;
     for (int i = 0; i < K * K; ++i) store(sums.data + i * LANES, vec{});
     for (int64_t b = 0; b < g.B; ++b) {
       const int64_t plane = b * g.C + c, next = b + 1 < g.B ? plane + g.C : least(c + 1, last - 1);
@@ -228,9 +221,9 @@ static void backward_rows(const Geometry& g, const float* x, const float* weight
       const Soon soon{dy + next * g.Ho * g.Wo, x + next * g.H * g.W};
       grad.draw(dy + plane * g.Ho * g.Wo);
       float* to = dx ? output.begin(plane) : nullptr;
-      if (!dx) differentiate<K, false>(grad, kernel.data, g, own, to, sums.data, soon);
-      else if (dw) differentiate<K, true>(grad, kernel.data, g, own, to, sums.data, soon);
-      else convolve<K>(grad, kernel.data, g.dh, g.dw, g.H, g.W, to, soon.grad);
+      if (!dx) differentiate<K, false>(grad, kernel, g, own, to, sums.data, soon);
+      else if (dw) differentiate<K, true>(grad, kernel, g, own, to, sums.data, soon);
+      else convolve<K, true>(grad, kernel, g.dh, g.dw, g.H, g.W, to, soon.grad);
       if (dx) output.end(plane);
     }
     if (dw) total<K>(sums.data, dw + c * K * K);
