@@ -28,27 +28,6 @@ static INLINE vec from_lane(vec v, int64_t first) {
   return reinterpret_cast<vec>(reinterpret_cast<mask>(v) & (number >= static_cast<int32_t>(first)));
 }
 
-// Past the cache, to an address that is a multiple of the vector's size; `arrive` after the last.
-static INLINE void stream(float* p, vec v) {
-#if defined(__clang__)
-  __builtin_nontemporal_store(v, reinterpret_cast<vec*>(p));
-#elif defined(__x86_64__) && LANES == 4
-  __builtin_ia32_movntps(p, v);
-#elif defined(__x86_64__) && LANES == 8
-  __builtin_ia32_movntps256(p, v);
-#elif defined(__x86_64__)
-  __builtin_ia32_movntps512(p, v);
-#else
-  store(p, v);
-#endif
-}
-
-static INLINE void arrive() {
-#if defined(__x86_64__)
-  __builtin_ia32_sfence();
-#endif
-}
-
 // Two vectors into one: elements of `a` are 0 to LANES - 1, those of `b` follow.
 #if defined(__clang__)
 #define PICK4(a, b, w, x, y, z) __builtin_shufflevector(a, b, w, x, y, z)

@@ -41,43 +41,24 @@ static INLINE void spread(const float* kernel, int k, vec* taps) {
   UNROLL for (int t = 0; t < K; ++t) taps[t] = vec{} + (Turned ? kernel[(K - t) * K - 1 - k] : kernel[t * K + k]);
 }
 
-// Where planes of output go. What is larger than the cache is written past it: it would only push out what is about to
-// be read, and each of its lines would be read before it is written. Such a plane is made in the cache first, for lines
-// go past it fast when they are whole and in their order.
-struct Target {
-  static constexpr int64_t LARGE = 12 << 20;  // bytes
-  const int64_t size;
-  float* const planes;
-  const bool streams;
-  const Floats made;
-
-  Target(int64_t count, int64_t size, float* planes)
-      : size(size), planes(planes), streams(planes && count * size * 4 > LARGE && size % LANES == 0 &&
-                                            reinterpret_cast<uintptr_t>(planes) % (LANES * 4) == 0),
-        made(streams ? size : 0) {}
-  ~Target() {
-    if (streams) arrive();
-  }
-
-  float* begin(int64_t plane) const { return streams ? made.data : planes + plane * size; }
-
-  void end(int64_t plane) const {
-    if (!streams) return;
-    float* to = planes + plane * size;
-    for (int64_t i = 0; i < size; i += LANES) stream(to + i, load(made.data + i));
-  }
-};
-
-// Planes that come next: while one is computed they are fetched, a line for each vector of output.
+// Planes that come next, those that will be written among them: while one is computed they are fetched, a line for each
+// vector of output.
 static INLINE void fetch(const float* p) { __builtin_prefetch(p, 0, 2); }
 
-// Y rows of outputs, `down` apart; `soon` is the same place in the next input.
+struct Next {
+  const float *in, *out;
+
+  Next at(int64_t i) const { return {in + i, out + i}; }
+};
+
+// Y rows of outputs, `down` apart; `next` are the same places in the next planes.
 template <int K, int Y, bool Turned>
-ALONE static void convolve_rows(const View& in, const float* kernel, int64_t W, float* out, int64_t down, const float* soon) {
+ALONE static void convolve_rows(const View& in, const float* kernel, int64_t W, float* out, int64_t down,
+                                const Next& next) {
   for (int64_t i = 0; i < W; i += LANES) {
     const int64_t x = least(i, W - LANES);  // the last vector overlaps the one before
     vec total[Y] = {}, taps[K];
-    UNROLL for (int y = 0; y < Y; ++y) fetch(soon + y * down + x);
+    UNROLL for (int y = 0; y < Y; ++y) fetch(next.in + y * down + x), fetch(next.out + y * down + x);
     const float* seen = in.first + x;
     for (int k = 0; k < K; ++k, seen += in.right) {
       spread<K, Turned>(kernel, k, taps);
@@ -97,28 +78,30 @@ ALONE static void convolve_rows(const View& in, const float* kernel, int64_t W, 
 // A plane of H x W.
 template <int K, bool Turned>
 static void convolve(const Sheet& in, const float* kernel, int64_t dh, int64_t dw, int64_t H, int64_t W, float* out,
-                     const float* soon) {
+                     const Next& next) {
   for (int64_t phase = 0; phase < least(dh, H); ++phase) {
     for (int64_t y = phase, rows; y < H; y += rows * dh) {
       rows = y + 7 * dh < H ? 8 : y + 3 * dh < H ? 4 : y + dh < H ? 2 : 1;
       const auto some = rows == 8 ? convolve_rows<K, 8, Turned> : rows == 4 ? convolve_rows<K, 4, Turned>
                       : rows == 2 ? convolve_rows<K, 2, Turned> : convolve_rows<K, 1, Turned>;
-      some({in.corner + y * in.pitch, dh * in.pitch, dw}, kernel, W, out + y * W, dh * W, soon + y * W);
+      some({in.corner + y * in.pitch, dh * in.pitch, dw}, kernel, W, out + y * W, dh * W, next.at(y * W));
     }
   }
 }
 
-struct Soon {
-  const float *grad, *x;
+struct NextGradients {
+  const float *grad, *x, *dx;
+
+  NextGradients at(int64_t i) const { return {grad + i, x + i, dx + i}; }
 };
 
 // Both gradients are sums over the same neighbours in `grad`: that of the input weighs them with the turned kernel, that
 // of the weight with the input, whose Y rows (`down` apart) need no zeros around them. `sums` has LANES partial sums for
-// each tap, in the order of the turned kernel. Without `Both` only that of the weight is wanted. `soon` are the same
-// places in the next gradient and input.
+// each tap, in the order of the turned kernel. Without `Both` only that of the weight is wanted. `next` are the same
+// places in the next planes.
 template <int K, int Y, bool Both>
 ALONE static void differentiate_rows(const View& grad, const float* kernel, int64_t W, const float* x, float* dx, int64_t down,
-                                     float* sums, const Soon& soon) {
+                                     float* sums, const NextGradients& next) {
   constexpr int X = K == 3 && LANES == 16 ? 3 : 1;  // columns of taps at a time: as registers allow
   constexpr bool all = X == K;                      // then their sums stay there
   vec sum[X * K], taps[X * K];
@@ -126,7 +109,10 @@ ALONE static void differentiate_rows(const View& grad, const float* kernel, int6
   for (int64_t i = 0; i < W; i += LANES) {
     const int64_t at = least(i, W - LANES);
     vec own[Y], total[Y] = {};
-    UNROLL for (int y = 0; y < Y; ++y) fetch(soon.grad + y * down + at), fetch(soon.x + y * down + at);
+    UNROLL for (int y = 0; y < Y; ++y) {
+      fetch(next.grad + y * down + at), fetch(next.x + y * down + at);
+      if constexpr (Both) fetch(next.dx + y * down + at);
+    }
     UNROLL for (int y = 0; y < Y; ++y) own[y] = from_lane(load(x + y * down + at), i - at);  // none counts twice
     for (int k = 0; k < K; k += X) {
       if constexpr (Both) UNROLL for (int c = 0; c < X; ++c) spread<K, true>(kernel, k + c, taps + c * K);
@@ -153,7 +139,7 @@ ALONE static void differentiate_rows(const View& grad, const float* kernel, int6
 
 template <int K, bool Both>
 static void differentiate(const Sheet& grad, const float* kernel, const Geometry& g, const float* x, float* dx,
-                          float* sums, const Soon& soon) {
+                          float* sums, const NextGradients& next) {
   constexpr int MOST = K > 3 && LANES == 16 ? 8 : 4;  // rows at a time: as registers allow
   for (int64_t phase = 0; phase < least(g.dh, g.H); ++phase) {
     for (int64_t y = phase, rows; y < g.H; y += rows * g.dh) {
@@ -161,7 +147,7 @@ static void differentiate(const Sheet& grad, const float* kernel, const Geometry
       const auto some = rows == MOST ? differentiate_rows<K, MOST, Both>
                       : rows == 4    ? differentiate_rows<K, 4, Both> : differentiate_rows<K, 1, Both>;
       const View seen{grad.corner + y * grad.pitch, g.dh * grad.pitch, g.dw};
-      some(seen, kernel, g.W, x + y * g.W, dx + y * g.W, g.dh * g.W, sums, {soon.grad + y * g.W, soon.x + y * g.W});
+      some(seen, kernel, g.W, x + y * g.W, dx + y * g.W, g.dh * g.W, sums, next.at(y * g.W));
     }
   }
 }
@@ -196,12 +182,11 @@ static Sheet gradient_sheet(const Geometry& g) {
 template <int K>
 static void forward_rows(const Geometry& g, const float* x, const float* weight, float* y, int64_t first, int64_t last) {
   const Sheet input(input_sheet(g));
-  const Target output(g.B * g.C, g.Ho * g.Wo, y);
   for (int64_t plane = first; plane < last; ++plane) {
-    const float* soon = x + least(plane + 1, last - 1) * g.H * g.W;
+    const int64_t next = least(plane + 1, last - 1);
     input.draw(x + plane * g.H * g.W);
-    convolve<K, false>(input, weight + plane % g.C * K * K, g.dh, g.dw, g.Ho, g.Wo, output.begin(plane), soon);
-    output.end(plane);
+    convolve<K, false>(input, weight + plane % g.C * K * K, g.dh, g.dw, g.Ho, g.Wo, y + plane * g.Ho * g.Wo,
+                       {x + next * g.H * g.W, y + next * g.Ho * g.Wo});
   }
 }
 
@@ -211,20 +196,20 @@ static void backward_rows(const Geometry& g, const float* x, const float* weight
                           int64_t first, int64_t last) {
   const Sheet grad(gradient_sheet(g));
   const Floats sums(K * K * LANES);
-  const Target output(g.B * g.C, g.H * g.W, dx);
   for (int64_t c = first; c < last; ++c) {
     const float* kernel = weight + c * K * K;
     for (int i = 0; i < K * K; ++i) store(sums.data + i * LANES, vec{});
     for (int64_t b = 0; b < g.B; ++b) {
       const int64_t plane = b * g.C + c, next = b + 1 < g.B ? plane + g.C : least(c + 1, last - 1);
-      const float* own = x + plane * g.H * g.W;
-      const Soon soon{dy + next * g.Ho * g.Wo, x + next * g.H * g.W};
+      const float *own = x + plane * g.H * g.W, *own_next = x + next * g.H * g.W, *grad_next = dy + next * g.Ho * g.Wo;
       grad.draw(dy + plane * g.Ho * g.Wo);
-      float* to = dx ? output.begin(plane) : nullptr;
-      if (!dx) differentiate<K, false>(grad, kernel, g, own, to, sums.data, soon);
-      else if (dw) differentiate<K, true>(grad, kernel, g, own, to, sums.data, soon);
-      else convolve<K, true>(grad, kernel, g.dh, g.dw, g.H, g.W, to, soon.grad);
-      if (dx) output.end(plane);
+      if (!dx) {
+        differentiate<K, false>(grad, kernel, g, own, nullptr, sums.data, {grad_next, own_next, own_next});
+        continue;
+      }
+      float *to = dx + plane * g.H * g.W, *to_next = dx + next * g.H * g.W;
+      if (dw) differentiate<K, true>(grad, kernel, g, own, to, sums.data, {grad_next, own_next, to_next});
+      else convolve<K, true>(grad, kernel, g.dh, g.dw, g.H, g.W, to, {grad_next, to_next});
     }
     if (dw) total<K>(sums.data, dw + c * K * K);
   }
