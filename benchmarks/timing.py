@@ -35,6 +35,7 @@ def interleave(
     least_rounds: int = 3,
     turn: float = 2e-3,
     patience: float = 0.25,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Times:
     """Run the contenders in turns and return the seconds per call of each in each round.
 
@@ -48,29 +49,31 @@ def interleave(
         it brings back to the caches what the others drove out of them.
     patience : float
         Who needs more seconds than this for a call makes two calls and no more: the second counts in every round.
+    clock : callable
+        Gives seconds; :func:`time.process_time` leaves out what other processes take, where one thread computes.
     """
     for one in contenders.values():
         one()  # what happens only the first time
-    first = {name: _turn(one, 1) for name, one in contenders.items()}
+    first = {name: _turn(one, 1, clock) for name, one in contenders.items()}
     calls = {name: max(1, round(turn / max(once, 1e-7))) for name, once in first.items()}
     times: Times = {name: [] for name in contenders}
-    end, rounds = time.perf_counter() + seconds, 0
-    while rounds < least_rounds or (min(first.values()) < patience and time.perf_counter() < end):
+    end, rounds = clock() + seconds, 0
+    while rounds < least_rounds or (min(first.values()) < patience and clock() < end):
         for name, one in contenders.items():
             if first[name] >= patience:
                 times[name].append(first[name])
                 continue
             one()
-            times[name].append(_turn(one, calls[name]))
+            times[name].append(_turn(one, calls[name], clock))
         rounds += 1
     return times
 
 
-def _turn(one: Callable[[], Any], calls: int) -> float:
-    begin = time.perf_counter()
+def _turn(one: Callable[[], Any], calls: int, clock: Callable[[], float]) -> float:
+    begin = clock()
     for _ in range(calls):
         one()
-    return (time.perf_counter() - begin) / calls
+    return (clock() - begin) / calls
 
 
 def ratio(times: Times, of: str, over: str) -> Spread:

@@ -13,6 +13,7 @@ from nni_dynconv import (
     ChunkedController,
     DartsSampler,
     DynamicConv2d,
+    DynamicLinear,
     DynamicWeightMutator,
     LowRankController,
     OwnInputContext,
@@ -22,11 +23,11 @@ from nni_dynconv import (
     lift,
     scope,
 )
-from nni_dynconv.functional import LowRank, conv, conv2d
+from nni_dynconv.functional import LowRank, conv2d, deterministic, factored, portable
 from nni_dynconv.ops import DynamicSepConv
 from nni_dynconv.smoothing import smoothness
 
-WIDE, SAMPLE = 32, {"body": "wide"}
+WIDE, MANY, SAMPLE = 32, 128, {"body": "wide"}
 
 
 class Space(ModelSpace):
@@ -48,6 +49,17 @@ class Space(ModelSpace):
 
     def forward(self, x):
         return self.last(self.body(self.stem(x).relu()).relu())
+
+
+class Maps(ModelSpace):
+    """Linear maps: of tokens, and of one vector a sample; the last is too small."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.vector, self.last = (DynamicLinear(MANY, out) for out in (MANY, MANY, 3))
+
+    def forward(self, x):
+        return self.last(self.vector(self.tokens(x).relu().mean(1)).relu())
 
 
 class Plain(ModelSpace):
@@ -91,8 +103,8 @@ def uses(monkeypatch):
         found.append(arguments)
         return plain(*arguments)
 
-    plain = conv.apply_factors
-    monkeypatch.setattr(conv, "apply_factors", apply_factors)
+    plain = factored.WAYS["applied"]
+    monkeypatch.setitem(factored.WAYS, "applied", apply_factors)
     return found
 
 
@@ -107,7 +119,8 @@ def check_step(mutator, run, uses, monkeypatch):
     """A step that applies factors is the step that forms every kernel."""
     found, applied = step(mutator, run), len(uses)
     with monkeypatch.context() as patch:
-        patch.setattr(DynamicConv2d, "takes_factors", False)
+        for op in (DynamicConv2d, DynamicLinear):
+            patch.setattr(op, "takes_factors", False)
         expected = step(mutator, run)
     assert len(uses) == applied
     scale = {name: max(1.0, one.abs().max().item()) for name, one in expected.items()}
@@ -130,6 +143,39 @@ def test_a_step_that_applies_factors_is_the_step_that_forms_kernels(kind, body, 
             return mutator(x, context=context)
 
     assert check_step(mutator, run, uses, monkeypatch) == (2 if body == "wide" else 1)
+
+
+@kinds
+@pytest.mark.parametrize("index", [None, [0, 1, 0, 1, 0, 1, 0, 1], [0, 1, 1, 1, 0, 1, 0, 1]])
+def test_linear_maps_apply_factors_too(kind, index, uses, monkeypatch):
+    mutator, (_, context) = make(kind, space=Maps), given(8)
+    mutator.reset()
+    x = torch.randn(8, 5, MANY, generator=torch.Generator().manual_seed(4))
+    options = {"context": context}
+    if index is not None:
+        options = {"context": context[:2], "index": torch.tensor(index)}
+    applied = check_step(mutator, lambda: mutator(x, **options), uses, monkeypatch)
+    blocks_are_equal = index is None or index.count(0) == 4
+    assert applied == 2 * blocks_are_equal
+
+
+@pytest.mark.parametrize("mode", [portable, deterministic])
+def test_modes_form_the_weights_of_a_network(mode, uses):
+    mutator, (_, context) = make(KINDS["delta, learned base"], space=Maps), given()
+    mutator.reset()
+    x = torch.randn(4, 5, MANY)
+    expected, applied = mutator(x, context=context), len(uses)
+    with mode():
+        torch.testing.assert_close(mutator(x, context=context), expected, rtol=1e-4, atol=1e-5)
+    assert len(uses) == applied == 2
+
+
+def test_an_export_of_linear_maps_takes_any_batch():
+    mutator, (_, context) = make(KINDS["delta, learned base"], space=Maps), given(7)
+    mutator.reset()
+    network, x, batch = mutator.freeze({}), torch.randn(7, 5, MANY), torch.export.Dim("batch", min=2)
+    program = torch.export.export(network, (x[:3], context[:3]), dynamic_shapes=({0: batch}, {0: batch}))
+    torch.testing.assert_close(program.module()(x, context), network(x, context), rtol=1e-4, atol=1e-5)
 
 
 def test_given_bases_too(uses, monkeypatch):

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from . import depthwise, kernels, nd, paths
+from .factored import call_factored
 from .forms import FORMS, alternatives, decide
 from .geometry import Geometry, GeometryNd, Sizes, measure_nd, measure_transposed
-from .low_rank import LowRank, apply_factors
+from .low_rank import LowRank
 from .modes import is_deterministic, is_portable, is_transformed, wants_kernels
-from .planner import APPLIED, Setting, choose_factors
+from .planner import Setting
 from .tuning import fastest, is_tuning, state
 
 __all__ = ["conv1d", "conv2d", "conv3d"]
@@ -85,7 +86,8 @@ def conv2d(
     [9.0, 9.0, 18.0]
     """
     if isinstance(weight, LowRank):
-        return _by_factors(2, x, weight, bias, stride, padding, dilation, groups, counts)
+        options = stride, padding, dilation, groups
+        return call_factored(conv2d, 2, setting_of(x, weight), x, weight, bias, options, counts)
     geometry, path = find_plan(setting_of(x, weight), 2, x, weight, bias, stride, padding, dilation, groups, counts)
     return _run(x, weight, bias, geometry, path)
 
@@ -125,7 +127,8 @@ def conv1d(
     [[[2.0, 2.0]], [[4.0, 4.0]]]
     """
     if isinstance(weight, LowRank):
-        return _by_factors(1, x, weight, bias, stride, padding, dilation, groups, counts)
+        options = stride, padding, dilation, groups
+        return call_factored(conv1d, 1, setting_of(x, weight), x, weight, bias, options, counts)
     geometry, path = find_plan(setting_of(x, weight), 1, x, weight, bias, stride, padding, dilation, groups, counts)
     return _run(x.unsqueeze(2), weight.unsqueeze(-2), bias, geometry, path).squeeze(2)
 
@@ -166,36 +169,10 @@ def conv3d(
     [8.0, 16.0]
     """
     if isinstance(weight, LowRank):
-        return _by_factors(3, x, weight, bias, stride, padding, dilation, groups, counts)
+        options = stride, padding, dilation, groups
+        return call_factored(conv3d, 3, setting_of(x, weight), x, weight, bias, options, counts)
     geometry, path = find_plan(setting_of(x, weight), 3, x, weight, bias, stride, padding, dilation, groups, counts)
     return run_nd(x, weight, bias, geometry, path)
-
-
-def _by_factors(rank: int, x: Tensor, weight: LowRank, bias: Tensor | None, *options: Any) -> Tensor:
-    """Convolve with a weight that is given by factors, formed or applied."""
-    convolve = {1: conv1d, 2: conv2d, 3: conv3d}[rank]
-    if _applies(rank, x, weight, bias, options):
-        return apply_factors(convolve, x, weight, bias, options[:3], options[-1])
-    return convolve(x, weight.whole(), bias, *options[:-1], counts=options[-1])
-
-
-def _applies(rank: int, x: Tensor, weight: LowRank, bias: Tensor | None, options: tuple[Any, ...]) -> bool:
-    if torch.compiler.is_compiling():  # one graph, whatever the sizes
-        return False
-    setting = setting_of(x, weight)
-    shapes = (x.shape, weight.shape, None if bias is None else bias.shape)
-    factors = weight.rank, weight.base is not None
-    try:
-        return _applies_once(setting, rank, factors, *shapes, *options)
-    except TypeError:  # as in `find_plan`
-        return _applies_anew(setting, rank, factors, *shapes, *options)
-
-
-def _applies_anew(setting: Setting, rank: int, factors: tuple[int, bool], *problem: Any) -> bool:
-    return choose_factors(measure_nd(rank, *problem), *factors, setting).path == APPLIED
-
-
-_applies_once = lru_cache(maxsize=4096)(_applies_anew)
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, path: str) -> Tensor:

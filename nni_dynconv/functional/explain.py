@@ -1,8 +1,9 @@
-"""``explain``: which path a convolution would take, and why, without running it."""
+"""``explain``: which path a convolution or linear map would take, and why, without running it."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,13 +13,15 @@ from ..errors import ConfigError, did_you_mean
 from . import conv, kernels, transposed
 from .conv import measure_planned
 from .forms import decide
-from .geometry import GeometryNd
+from .geometry import GeometryLinear, GeometryNd, measure_linear
+from .linear import linear
 from .modes import is_deterministic, is_portable, wants_kernels
-from .planner import APPLIED, Choice, Setting, choose_factors
+from .planner import APPLIED, Choice, Factors, Setting, choose_factors, choose_linear
 
 __all__ = ["chosen", "explain"]
 
-CONVOLUTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
+OPS: dict[str, tuple[int, Callable[..., Any]]] = {  # with its axes of space
+    "linear": (0, linear),
     "conv1d": (1, conv.conv1d),
     "conv2d": (2, conv.conv2d),
     "conv3d": (3, conv.conv3d),
@@ -40,16 +43,17 @@ def explain(
     base: bool = False,
     **named: Any,
 ) -> None:
-    """Print the path that a convolution takes for these shapes, and the reason.
+    """Print the path that a convolution or linear map takes for these shapes, and the reason.
 
     Parameters
     ----------
     x_shape, weight_shape : sequence of int
-        As the op takes them: ``B Cin H W``; ``Cout Cin/G Kh Kw``, with a leading ``B`` or ``D`` for several sets.
+        As the op takes them: ``B Cin H W`` and ``Cout Cin/G Kh Kw``, or ``B ... Cin`` and ``Cout Cin``; weights with a
+        leading ``B`` or ``D`` for several sets.
     *options, **named
         The op's own, behind the bias, in its order or by name: for ``conv2d`` stride, padding, dilation, groups.
     op : str
-        A convolution of :mod:`nni_dynconv.functional`, such as ``conv3d`` or ``conv_transpose2d``.
+        A convolution of :mod:`nni_dynconv.functional`, such as ``conv3d`` or ``conv_transpose2d``, or ``linear``.
     dtype, device
         Of the tensors.
     training : bool
@@ -76,16 +80,18 @@ def explain(
     settings: dict[str, Any] = {"op": op, "dtype": dtype, "device": device, "training": training}
     factored: dict[str, Any] = {"rank": rank, "base": base}
     geometry, (path, why) = chosen(x_shape, weight_shape, *options, **settings, **factored, **named)
+    multiply_adds = geometry.multiply_adds
     print(
         f"{op}, x: {_words(x_shape)}, weight: {_words(weight_shape)} ({_sets(geometry, weight_shape)}), "
         f"{str(dtype).removeprefix('torch.')} on {device}, {'with gradients' if training else 'forward only'}"
     )
-    if rank is not None and path != APPLIED:
-        print(f"  the factors are formed: {why}")
+    if rank is not None and path == APPLIED:
+        multiply_adds = _applied(geometry, rank, base)
+    elif rank is not None:
+        print(f"  the weight is formed, {rank * geometry.sets * geometry.values:,} multiply-adds: {why}")
         geometry, (path, why) = chosen(x_shape, weight_shape, *options, **settings, **named)
     print(f"  path `{path}`: {why}")
-    output = (geometry.B, geometry.Cout, *geometry.out)
-    print(f"  output: {_words(output)}; {geometry.multiply_adds:,} multiply-adds")
+    print(f"  output: {_words(geometry.output)}; {multiply_adds:,} multiply-adds")
 
 
 def chosen(
@@ -99,27 +105,35 @@ def chosen(
     rank: int | None = None,
     base: bool = False,
     **named: Any,
-) -> tuple[GeometryNd, Choice]:
+) -> tuple[GeometryNd | GeometryLinear, Choice]:
     """What :func:`explain` prints, as data; of factors, whether they are applied."""
-    if op not in CONVOLUTIONS:
-        raise ConfigError(f"`explain` knows no op `{op}`.{did_you_mean(op, CONVOLUTIONS)}")
-    axes, function = CONVOLUTIONS[op]
+    if op not in OPS:
+        raise ConfigError(f"`explain` knows no op `{op}`.{did_you_mean(op, OPS)}")
+    axes, function = OPS[op]
     given = inspect.signature(function).bind(tuple(x_shape), tuple(weight_shape), None, *options, **named)
     given.apply_defaults()
     kind = torch.device(device).type
     suits = kernels.loaded() and wants_kernels() and dtype == torch.float32 and kind == "cpu"
     setting = Setting(kind, dtype, training, suits, is_portable(), deterministic=is_deterministic())
-    geometry, planned = measure_planned(axes, *given.arguments.values())
-    if rank is not None:
-        return geometry, choose_factors(geometry, rank, base, setting)
-    return geometry, decide(planned, setting)
+    problem, factors = given.arguments.values(), None if rank is None else Factors(rank, base)
+    if axes:
+        geometry, planned = measure_planned(axes, *problem)
+        return geometry, decide(planned, setting) if factors is None else choose_factors(geometry, *factors, setting)
+    rows = measure_linear(*problem)
+    return rows, choose_linear(rows) if factors is None else choose_factors(rows, *factors, setting)
+
+
+def _applied(geometry: GeometryNd | GeometryLinear, rank: int, base: bool) -> int:
+    """Return the multiplications of applying factors: by B, by A, and with the base."""
+    thin = geometry._replace(Cout=rank).multiply_adds
+    return thin + rank * math.prod(geometry.output) + base * geometry.multiply_adds
 
 
 def _words(shape: Sequence[int]) -> str:
     return " ".join(map(str, shape))
 
 
-def _sets(geometry: GeometryNd, weight: Sequence[int]) -> str:
+def _sets(geometry: GeometryNd | GeometryLinear, weight: Sequence[int]) -> str:
     if not geometry.per_sample:
         return "shared"
     return "one set per sample" if geometry.counts is None else f"{weight[0]} sets for blocks of samples"

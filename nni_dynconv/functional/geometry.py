@@ -1,4 +1,4 @@
-"""What one convolution is asked to do, checked once per combination of shapes; no tensor is touched here."""
+"""What one convolution, or linear map, is asked to do, checked once for given shapes; no tensor is touched here."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from .sets import Counts, bind_sets
 
 __all__ = [
     "Geometry",
+    "GeometryLinear",
     "GeometryNd",
     "Pair",
     "Sizes",
     "check_output_padding",
     "check_padding",
     "measure",
+    "measure_linear",
     "measure_nd",
     "measure_transposed",
     "sizes_of",
@@ -91,6 +93,21 @@ class GeometryNd(NamedTuple):
         return mixes and not (self.transposed and (any(self.extra) or set(self.stride) != {1}))
 
     @property
+    def output(self) -> Sizes:
+        """Shape of the output."""
+        return self.B, self.Cout, *self.out
+
+    @property
+    def sets(self) -> int:
+        """How many sets of weights there are."""
+        return _sets(self)
+
+    @property
+    def values(self) -> int:
+        """How many values one set of weights has."""
+        return self.Cin * self.Cout // self.G * math.prod(self.kernel)
+
+    @property
     def multiply_adds(self) -> int:
         """Multiplications of the whole batch."""
         applied, channels = (self.size, self.Cin) if self.transposed else (self.out, self.Cout)
@@ -108,6 +125,49 @@ class GeometryNd(NamedTuple):
         """The same convolution of an input to which ``extra`` has been added."""
         size = tuple(one + more for one, more in zip(self.size, self.extra, strict=True))
         return self._replace(size=size, extra=(0,) * len(size))
+
+
+class GeometryLinear(NamedTuple):
+    """Sizes of one linear map."""
+
+    B: int
+    between: Sizes  # axes of x between the batch and the channels
+    Cin: int
+    Cout: int
+    per_sample: bool
+    counts: Counts | None = None
+    bias_counts: Counts | None = None
+
+    @property
+    def output(self) -> Sizes:
+        """Shape of the output."""
+        return self.B, *self.between, self.Cout
+
+    @property
+    def sets(self) -> int:
+        """How many sets of weights there are."""
+        return _sets(self)
+
+    @property
+    def values(self) -> int:
+        """How many values one set of weights has."""
+        return self.Cin * self.Cout
+
+    @property
+    def rows(self) -> int:
+        """How many rows of x all sets map together."""
+        return self.B * math.prod(self.between)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiplications of the whole batch."""
+        return self.rows * self.values
+
+
+def _sets(geometry: GeometryNd | GeometryLinear) -> int:
+    if not geometry.per_sample:
+        return 1
+    return geometry.B if geometry.counts is None else len(geometry.counts)
 
 
 def measure(
@@ -190,6 +250,18 @@ def measure_transposed(
         axes.fail(f"the output would have the size {out}. Take less `padding`, or a larger `x` or kernel.")
     head = axes["B"], axes["Cin"], size, axes["Cout"], kernel, groups, out
     return GeometryNd(*head, steps, pads, more, spacing, *sets, transposed=True)
+
+
+def measure_linear(
+    x: Sequence[int], weight: Sequence[int], bias: Sequence[int] | None, counts: Sequence[int] | None = None
+) -> GeometryLinear:
+    """Check the shapes of a linear map; as :func:`measure`."""
+    axes = Axes("linear")
+    if len(x) < 2:
+        axes.fail(f"`x` has {len(x)} axes, {tuple(x)}, but needs 2 or more: B ... Cin. For one sample, pass `x[None]`.")
+    axes.bind("x", x, " ".join(["B", *[f"N{i}" for i in range(1, len(x) - 1)], "Cin"]))
+    sets = bind_sets(axes, weight, bias, "Cout Cin", counts)
+    return GeometryLinear(axes["B"], tuple(x[1:-1]), axes["Cin"], axes["Cout"], *sets)
 
 
 def _divide(axes: Axes, axis: str, tensor: str, groups: int) -> None:

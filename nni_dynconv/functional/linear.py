@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import Axes
-from .sets import Counts, bind_sets, spread
+from .conv import setting_of
+from .factored import call_factored
+from .geometry import GeometryLinear, measure_linear
+from .low_rank import LowRank
+from .planner import choose_linear
+from .sets import Counts, spread
 
 __all__ = ["linear"]
 
 
-class Sets(NamedTuple):
-    """Samples that each set serves; ``None``: the weights are shared, or each sample has its own."""
-
-    weight: Counts | None
-    bias: Counts | None  # only where its sets are not those of the weight
-
-
 def linear(
     x: Tensor,  # B ... Cin
-    weight: Tensor,  # Cout Cin, or B Cout Cin, or D Cout Cin
+    weight: Tensor | LowRank,  # Cout Cin, or B Cout Cin, or D Cout Cin
     bias: Tensor | None = None,  # Cout, or B Cout, or D Cout
     *,
     counts: Sequence[int] | None = None,
@@ -39,7 +36,7 @@ def linear(
     x : Tensor, shape (B, ..., Cin)
     weight : Tensor, shape (Cout, Cin), (B, Cout, Cin) or (D, Cout, Cin)
         Two axes: shared by all samples. Three: one set per sample, or one for each of D blocks of consecutive samples:
-        of B/D samples, or of ``counts``.
+        of B/D samples, or of ``counts``. Or a :class:`LowRank`: the planner forms these, or applies the factors.
     bias : Tensor, shape (Cout,), (B, Cout) or (D, Cout), optional
         Shared, per sample or per block, whatever the weight is.
     counts : sequence of int, optional
@@ -62,29 +59,46 @@ def linear(
     >>> linear(torch.ones(4, 3), weight).flatten().tolist()
     [3.0, 3.0, 6.0, 6.0]
     """
-    sets = _find_sets(x, weight, bias, None if counts is None else tuple(counts))
-    if sets.bias is not None and bias is not None:
-        return _add_bias(_map(x, weight, None, sets.weight), spread(bias, sets.bias))
-    return _map(x, weight, bias, sets.weight)
+    counts = None if counts is None else tuple(counts)
+    if isinstance(weight, LowRank):
+        return call_factored(linear, 0, setting_of(x, weight), x, weight, bias, counts=counts)
+    geometry, path = _find_plan(x, weight, bias, counts)
+    return PATHS[path](x, weight, bias, geometry)
 
 
-def _map(x: Tensor, weight: Tensor, bias: Tensor | None, counts: Counts | None) -> Tensor:
-    if weight.dim() == 2:
-        shared = bias is None or bias.dim() == 1
-        return F.linear(x, weight, bias) if shared else _add_bias(F.linear(x, weight), bias)
-    if counts is None:
-        return _add_bias(_multiply(x, weight), bias)
-    if len(set(counts)) == 1 and x.shape[0]:  # the samples of a block are more rows of one matrix
-        y = _add_bias(_multiply(x.unflatten(0, (len(counts), -1)), weight), bias)
-        return y.flatten(0, 1)
-    biases = [None] * len(counts) if bias is None else bias.expand(len(counts), bias.shape[-1]).unbind()
+def _plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryLinear) -> Tensor:
+    shared = bias is None or bias.dim() == 1
+    return F.linear(x, weight, bias) if shared else _add_bias(F.linear(x, weight), bias)
+
+
+def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryLinear) -> Tensor:
+    if x.dim() == 2:
+        return _add_bias(torch.bmm(x.unsqueeze(1), weight.mT).squeeze(1), bias)
+    return _add_bias(torch.bmm(x.flatten(1, -2), weight.mT).unflatten(1, x.shape[1:-1]), bias)
+
+
+def _stacked(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryLinear) -> Tensor:
+    return _matmul(x.unflatten(0, (geometry.sets, -1)), weight, bias, geometry).flatten(0, 1)
+
+
+def _split(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryLinear) -> Tensor:
+    D, counts = geometry.sets, geometry.counts or ()
+    biases = [None] * D if bias is None else bias.expand(D, bias.shape[-1]).unbind()
     return torch.cat([F.linear(*one) for one in zip(x.split(counts), weight.unbind(), biases, strict=True)])
 
 
-def _multiply(x: Tensor, weight: Tensor) -> Tensor:  # B ... Cin, B Cout Cin -> B ... Cout
-    if x.dim() == 2:
-        return torch.bmm(x.unsqueeze(1), weight.mT).squeeze(1)
-    return torch.bmm(x.flatten(1, -2), weight.mT).unflatten(1, x.shape[1:-1])
+def _bias_apart(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryLinear) -> Tensor:
+    y = linear(x, weight, counts=geometry.counts)
+    return y if bias is None else _add_bias(y, spread(bias, geometry.bias_counts or ()))
+
+
+PATHS: dict[str, Callable[[Tensor, Tensor, Tensor | None, GeometryLinear], Tensor]] = {
+    "plain": _plain,
+    "matmul": _matmul,
+    "stacked": _stacked,
+    "split": _split,
+    "bias_apart": _bias_apart,
+}
 
 
 def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:  # B ... Cout, [B] Cout -> B ... Cout
@@ -95,25 +109,19 @@ def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:  # B ... Cout, [B] Cout
     return y + bias
 
 
-def _find_sets(x: Tensor, weight: Tensor, bias: Tensor | None, counts: Counts | None) -> Sets:
-    shapes = (x.shape, weight.shape, None if bias is None else bias.shape)
+def _find_plan(x: Tensor, weight: Tensor, bias: Tensor | None, counts: Counts | None) -> tuple[GeometryLinear, str]:
+    problem = x.shape, weight.shape, None if bias is None else bias.shape, counts
     if torch.compiler.is_compiling():
-        return _check(*shapes, counts)
+        return _plan_anew(*problem)
     try:
-        return _check_once(*shapes, counts)
+        return _plan_once(*problem)
     except TypeError:  # a symbolic size: nothing to remember it by
-        return _check(*shapes, counts)
+        return _plan_anew(*problem)
 
 
-def _check(
-    x: Sequence[int], weight: Sequence[int], bias: Sequence[int] | None, counts: Sequence[int] | None = None
-) -> Sets:
-    axes = Axes("linear")
-    if len(x) < 2:
-        axes.fail(f"`x` has {len(x)} axes, {tuple(x)}, but needs 2 or more: B ... Cin. For one sample, pass `x[None]`.")
-    axes.bind("x", x, " ".join(["B", *[f"N{i}" for i in range(1, len(x) - 1)], "Cin"]))
-    _, own, apart = bind_sets(axes, weight, bias, "Cout Cin", counts)
-    return Sets(own, apart)
+def _plan_anew(*problem: Any) -> tuple[GeometryLinear, str]:
+    geometry = measure_linear(*problem)
+    return geometry, choose_linear(geometry).path
 
 
-_check_once = lru_cache(maxsize=4096)(_check)
+_plan_once = lru_cache(maxsize=4096)(_plan_anew)

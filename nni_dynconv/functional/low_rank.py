@@ -1,4 +1,4 @@
-"""A weight given by two thin factors, and a convolution by them that never forms the kernel."""
+"""A weight given by two thin factors, and how they are applied without forming it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ KERNEL = {0: "", 1: "K", 2: "Kh Kw", 3: "Kt Kh Kw"}
 
 
 class LowRank(NamedTuple):
-    r"""The weight of a convolution as a product of two factors, on top of a shared base.
+    r"""The weight of a convolution, or of a linear map, as a product of two factors, on top of a shared base.
 
     .. math:: W_d = W_0 + A_d B_d
 
-    The convolutions of :mod:`nni_dynconv.functional` take it in the place of a weight. Where it pays they apply the
-    factors to the activations, a convolution to ``r`` channels and a 1x1 convolution behind it, and never hold
-    :math:`W_d`.
+    The convolutions of :mod:`nni_dynconv.functional` and its ``linear`` take it in the place of a weight. Where it pays
+    they apply the factors to the activations, a map to ``r`` channels and a 1x1 convolution, or a linear map, behind
+    it, and never hold :math:`W_d`.
 
     Parameters
     ----------
@@ -101,26 +101,26 @@ def form_all(weights: Mapping[str, Tensor | LowRank]) -> Mapping[str, Tensor]:
 
 
 def apply_factors(
-    convolve: Callable[..., Tensor],
+    op: Callable[..., Tensor],
     x: Tensor,
     weight: LowRank,
     bias: Tensor | None,
     options: Sequence[object],
     counts: Sequence[int] | None,
 ) -> Tensor:
-    """Convolve with B, then mix the channels by A; add the convolution with the base.
+    """Map by B, then mix the channels by A; add what the base gives.
 
     Parameters
     ----------
-    convolve
-        The convolution that takes whole weights.
+    op
+        The convolution, without groups, or ``linear``, as it takes whole weights.
     options
-        Stride, padding, dilation.
+        Of a convolution, behind the bias and in its order.
     """
     A, B, base = weight
-    thin = convolve(x, B, None, *options, counts=counts)  # B r ...
-    mixed = convolve(thin, A.reshape(*A.shape, *[1] * (x.dim() - 2)), bias, counts=counts)
-    return mixed if base is None else mixed + convolve(x, base, None, *options)
+    thin = op(x, B, None, *options, counts=counts)  # B r ..., or B ... r
+    mixed = op(thin, A.reshape(*A.shape, *[1] * (B.dim() - A.dim())), bias, counts=counts)
+    return mixed if base is None else mixed + op(x, base, None, *options)
 
 
 def _product(A: tuple[int, ...], B: tuple[int, ...], base: tuple[int, ...] | None) -> tuple[int, ...]:

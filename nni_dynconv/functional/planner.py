@@ -11,9 +11,21 @@ from typing import NamedTuple
 
 import torch
 
-from .geometry import Geometry, GeometryNd
+from .geometry import Geometry, GeometryLinear, GeometryNd
 
-__all__ = ["APPLIED", "GROUPED", "Choice", "Setting", "choose", "choose_anywhere", "choose_factors", "possible"]
+__all__ = [
+    "APPLIED",
+    "FORMED",
+    "GROUPED",
+    "Choice",
+    "Factors",
+    "Setting",
+    "choose",
+    "choose_anywhere",
+    "choose_factors",
+    "choose_linear",
+    "possible",
+]
 
 TINY_DENSE = 4096  # elements of x up to which one matrix product beats oneDNN's set-up,
 TINY_COLUMNS = 1 << 15  # if its columns, the patches of x, have no more values than this
@@ -24,6 +36,12 @@ SHARES = 4  # if the shares of all taps, before they are added up, have no more 
 NARROW = 4  # channels, in and out, for each of the rank from which applying without a base is faster,
 WIDE = 32  # if there are so many of them; with 16 and rank 4 both take about as long
 CROWDED = 16  # with a base: pairs of channels, in and out, for each place of the output from which it is no slower
+# The same of linear maps: without a base forming took 0.8 to 132 times as long where each sample has its own, 0.9 to 9
+# times where all share them, and with a base 0.9 to 162 times.
+THIN = 12  # values of the weight for each channel, in and out together, from which applying without a base is faster
+ALONE = 24  # the same of a weight that all samples share: it is formed once
+ROWS = 2  # with a base: so many of them for each row that the weight maps,
+MANY = 1 << 15  # and so many values in all weights, so that the calls themselves cost little
 LARGE = 6 << 20  # bytes of x from which chunks of samples, which fit in the cache, are faster
 
 
@@ -39,6 +57,13 @@ class Setting(NamedTuple):
     deterministic: bool = False  # what was measured on this machine must not count
 
 
+class Factors(NamedTuple):
+    """What of a weight that is given by factors its shape does not tell."""
+
+    rank: int
+    base: bool
+
+
 class Choice(NamedTuple):
     """The name of a path (``conv.PATHS``) and the reason for it."""
 
@@ -46,7 +71,7 @@ class Choice(NamedTuple):
     why: str
 
 
-APPLIED = "applied"
+APPLIED, FORMED = "applied", "formed"
 GROUPED = Choice("grouped", "the batch fits into the groups of one convolution")
 
 
@@ -91,13 +116,33 @@ def choose_anywhere(geometry: Geometry | GeometryNd, setting: Setting, columns: 
     return None
 
 
-def choose_factors(geometry: GeometryNd, rank: int, base: bool, setting: Setting) -> Choice:
-    """Decide whether a convolution with a :class:`LowRank` weight applies its factors or forms the kernel.
+def choose_linear(geometry: GeometryLinear) -> Choice:
+    """Pick the path of one linear map.
+
+    Examples
+    --------
+    >>> choose_linear(GeometryLinear(8, (), 16, 4, per_sample=True)).path
+    'matmul'
+    """
+    counts = geometry.counts
+    if geometry.bias_counts is not None:
+        return Choice("bias_apart", "the bias has other sets than the weight: it is added afterwards")
+    if not geometry.per_sample:
+        return Choice("plain", "all samples share the weights")
+    if counts is None:
+        return Choice("matmul", "one matrix product for each sample")
+    if len(set(counts)) == 1 and geometry.B:
+        return Choice("stacked", "the samples of a block are more rows of one matrix")
+    return Choice("split", "one shared map for each block of samples")
+
+
+def choose_factors(geometry: GeometryNd | GeometryLinear, rank: int, base: bool, setting: Setting) -> Choice:
+    """Decide whether a call with a :class:`LowRank` weight applies its factors or forms the weight.
 
     Parameters
     ----------
     geometry
-        Of the formed kernel.
+        Of the formed weight.
     rank
         Channels between the factors.
     base
@@ -110,15 +155,22 @@ def choose_factors(geometry: GeometryNd, rank: int, base: bool, setting: Setting
     >>> choose_factors(geometry, 4, False, Setting("cpu", torch.float32, True)).path
     'applied'
     """
-    why = _why_formed(geometry, rank, base, setting)
-    return Choice(APPLIED, "few channels stand between the factors") if why is None else Choice("formed", why)
+    why = _why_whole(geometry, setting)
+    if why is None:
+        rule = _why_formed if isinstance(geometry, GeometryNd) else _why_formed_linear
+        why = rule(geometry, rank, base, setting)  # type: ignore[arg-type]
+    return Choice(APPLIED, "few channels stand between the factors") if why is None else Choice(FORMED, why)
+
+
+def _why_whole(geometry: GeometryNd | GeometryLinear, setting: Setting) -> str | None:
+    if setting.portable or setting.transformed or setting.deterministic:
+        return "this mode knows whole weights only"
+    if isinstance(geometry, GeometryNd) and (geometry.G > 1 or geometry.transposed):
+        return "the factors would mix the wrong channels"
+    return None
 
 
 def _why_formed(geometry: GeometryNd, rank: int, base: bool, setting: Setting) -> str | None:
-    if setting.portable or setting.transformed or setting.deterministic:
-        return "this mode knows whole kernels only"
-    if geometry.G > 1 or geometry.transposed:
-        return "the factors would mix the wrong channels"
     if not geometry.per_sample or geometry.counts is not None or geometry.B < 2:
         return "one kernel serves the whole batch, or each a block of samples"
     if setting.device != "cpu" or len(geometry.size) == 3:
@@ -130,6 +182,21 @@ def _why_formed(geometry: GeometryNd, rank: int, base: bool, setting: Setting) -
         return "the kernel is narrow, or the rank large"
     if base and (geometry.pointwise or geometry.Cin * geometry.Cout < CROWDED * math.prod(geometry.out)):
         return "beside the convolution with the base, forming the kernel costs little"
+    return None
+
+
+def _why_formed_linear(geometry: GeometryLinear, rank: int, base: bool, setting: Setting) -> str | None:
+    if setting.device != "cpu":
+        return "applying was never measured here"
+    if geometry.B == 0 or choose_linear(geometry).path == "split":
+        return "the batch is empty, or its blocks are unequal"
+    channels = geometry.Cin + geometry.Cout
+    if geometry.values < channels * max(THIN if geometry.per_sample else ALONE, rank + 1):
+        return "channels are few, or the rank is large"
+    if base and geometry.values * geometry.sets < channels * ROWS * geometry.rows:
+        return "beside the map with the base, forming the weight costs little"
+    if base and geometry.values * geometry.sets < MANY:
+        return "all weights together are small"
     return None
 
 

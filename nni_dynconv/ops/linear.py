@@ -35,6 +35,8 @@ class DynamicLinear(DynamicOp):
     tensor([[11.5000]])
     """
 
+    takes_factors = True
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__()
         axes = Axes(type(self).__name__)

@@ -1,16 +1,19 @@
-"""Weights given by factors: applied or formed, they are the formed kernel's convolution, values and gradients."""
+"""Weights given by factors: applied or formed, they give what the formed weight does, values and gradients."""
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
-from functional.loops import TOLERANCES, assert_like_loop, loop_conv2d, tensors
+from functional.loops import TOLERANCES, assert_like_loop, loop_conv2d, loop_linear, tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from nni_dynconv import functional
 from nni_dynconv.errors import ShapeError
-from nni_dynconv.functional import LowRank, conv2d, conv_transpose2d, deterministic, explain, portable
+from nni_dynconv.functional import LowRank, conv2d, conv_transpose2d, deterministic, explain, linear, portable
 from nni_dynconv.functional.explain import chosen
 from nni_dynconv.functional.low_rank import apply_factors
 
@@ -155,7 +158,7 @@ def test_the_rule(differs, why):
 @pytest.mark.parametrize("mode", [portable, deterministic])
 def test_modes_form_the_kernel(mode):
     with mode():
-        assert chosen(X, WEIGHT, padding=1, rank=2)[1] == ("formed", "this mode knows whole kernels only")
+        assert chosen(X, WEIGHT, padding=1, rank=2)[1] == ("formed", "this mode knows whole weights only")
         assert_like_loop(
             lambda x, A, B: conv2d(x, LowRank(A, B), padding=1),
             formed(2, padding=1),
@@ -193,9 +196,9 @@ def test_explain_says_that_factors_are_applied_or_formed_and_why(capsys):
     assert capsys.readouterr().out.splitlines() == [
         "conv2d, x: 4 32 8 8, weight: 4 32 32 3 3 (one set per sample), float32 on cpu, with gradients",
         "  path `applied`: few channels stand between the factors",
-        "  output: 4 32 8 8; 2,359,296 multiply-adds",
+        "  output: 4 32 8 8; 163,840 multiply-adds",
         "conv2d, x: 4 32 8 8, weight: 4 32 32 3 3 (one set per sample), float32 on cpu, with gradients",
-        "  the factors are formed: the kernel is narrow, or the rank large",
+        "  the weight is formed, 589,824 multiply-adds: the kernel is narrow, or the rank large",
         "  path `grouped`: the batch fits into the groups of one convolution",
         "  output: 4 32 8 8; 2,359,296 multiply-adds",
     ]
@@ -215,6 +218,204 @@ def test_wrong_shapes_are_refused_in_words(A, B, base, text):
     weight = LowRank(torch.zeros(A), torch.zeros(B), None if base is None else torch.zeros(base))
     with pytest.raises(ShapeError, match=text):
         conv2d(torch.zeros(2, 5, 8, 8), weight)
+
+
+# A linear map
+
+
+def map_applied(counts=None):
+    def run(x, A, B, base=None, bias=None):
+        return apply_factors(linear, x, LowRank(A, B, base), bias, (), counts)
+
+    return run
+
+
+def map_planned(counts=None):
+    def run(x, A, B, base=None, bias=None):
+        return linear(x, LowRank(A, B, base), bias, counts=counts)
+
+    return run
+
+
+def map_loop(counts=None):
+    def run(x, A, B, base=None, bias=None):
+        return loop_linear(x, A @ B if base is None else A @ B + base, bias, counts=counts)
+
+    return run
+
+
+@st.composite
+def maps(draw):
+    """Shapes of a linear map, and how its weights are shared."""
+    Cin, Cout, r, B = (draw(st.integers(1, top)) for top in (40, 40, 3, 6))
+    between = tuple(draw(st.lists(st.integers(0, 3), max_size=2)))
+    sets = draw(st.sampled_from(["shared", "own", "equal", "blocks"]))
+    counts = None
+    if sets == "blocks":
+        first = draw(st.integers(0, B))
+        counts = (first, B - first)
+    B = 2 * B if sets == "equal" else B
+    lead = {"shared": None, "own": B, "equal": 2, "blocks": 2}[sets]
+    bias = draw(st.sampled_from([None, (Cout,), (B, Cout), None if lead is None else (lead, Cout)]))
+    return parts((B, *between, Cin), (Cout, Cin), r, lead, draw(st.booleans()), bias), counts
+
+
+@given(maps())
+@settings(max_examples=150, deadline=None)
+def test_applied_factors_of_a_linear_map_equal_the_loop(problem):
+    inputs, counts = problem
+    assert_like_loop(map_applied(counts), map_loop(counts), inputs)
+
+
+@given(maps())
+@settings(max_examples=150, deadline=None)
+def test_whatever_the_planner_picks_for_a_linear_map_equals_the_loop(problem):
+    inputs, counts = problem
+    assert_like_loop(map_planned(counts), map_loop(counts), inputs)
+
+
+@pytest.mark.parametrize("run", [map_applied(), map_planned()])
+@pytest.mark.parametrize("sets", [None, 0])
+@pytest.mark.parametrize("base", [False, True])
+def test_an_empty_batch_of_a_linear_map_gives_an_empty_output_and_zero_gradients(run, sets, base):
+    inputs = parts((0, 3, 32), (32, 32), 2, sets, base)
+    y = run(*inputs)
+    assert y.shape == (0, 3, 32)
+    assert not any(one.any() for one in torch.autograd.grad(y.sum(), [one for one in inputs if one is not None]))
+
+
+def strided(one):
+    """The same values, laid out by columns with a gap between all of them."""
+    moved = torch.stack([one.detach().mT, torch.zeros_like(one.mT)], -1)[..., 0].mT
+    return moved.requires_grad_()
+
+
+@pytest.mark.parametrize("sets", [None, 8])
+@pytest.mark.parametrize("base", [False, True])
+def test_tensors_of_any_layout(sets, base):
+    inputs = [None if one is None else strided(one) for one in parts((8, 2, 64), (64, 64), 4, sets, base)]
+    assert not any(one.is_contiguous() for one in inputs if one is not None)
+    for run in (map_applied(), map_planned()):
+        assert_like_loop(run, map_loop(), inputs)
+
+
+def test_gradients_of_the_applied_factors_of_a_linear_map_pass_gradcheck():
+    inputs = parts((2, 3, 4), (5, 4), 2, 2, True, (2, 5))
+    assert torch.autograd.gradcheck(map_applied(), inputs, fast_mode=True)
+
+
+MAPS = {  # what differs from a map of 8 samples, with rank 4, and why it is formed
+    "applied": ({}, None),
+    "shared": ({"weight": (64, 64)}, None),
+    "blocks": ({"weight": (2, 64, 64)}, None),
+    "one sample": ({"x": (1, 64), "weight": (1, 64, 64)}, None),
+    "rows": ({"x": (8, 100, 64)}, None),
+    "unequal blocks": ({"weight": (2, 64, 64), "counts": (3, 5)}, "blocks are unequal"),
+    "empty": ({"x": (0, 64), "weight": (0, 64, 64)}, "the batch is empty"),
+    "small": ({"x": (8, 16), "weight": (8, 16, 16)}, "channels are few"),
+    "large rank": ({"rank": 32}, "the rank is large"),
+    "narrow": ({"weight": (8, 32, 32), "x": (8, 32)}, None),
+    "narrow, shared": ({"weight": (32, 32), "x": (8, 32)}, "channels are few"),
+    "base": ({"base": True}, None),
+    "base, rows": ({"base": True, "x": (8, 100, 64)}, "beside the map with the base"),
+    "base, blocks": ({"base": True, "x": (160, 64)}, "beside the map with the base"),
+    "base, shared": ({"base": True, "weight": (64, 64)}, "all weights together are small"),
+    "another device": ({"device": "cuda"}, "never measured"),
+}
+
+
+@pytest.mark.parametrize(("differs", "why"), MAPS.values(), ids=MAPS)
+def test_the_rule_of_linear_maps(differs, why):
+    given = {"x": (8, 64), "weight": (8, 64, 64), "rank": 4} | differs
+    choice = chosen(given.pop("x"), given.pop("weight"), op="linear", **given)[1]
+    assert choice.path == ("applied" if why is None else "formed")
+    assert why is None or why in choice.why
+
+
+@pytest.mark.parametrize("mode", [portable, deterministic])
+def test_modes_form_the_weight_of_a_linear_map(mode):
+    with mode():
+        assert chosen((8, 64), (8, 64, 64), op="linear", rank=4)[1].why == "this mode knows whole weights only"
+        assert_like_loop(map_planned(), map_loop(), parts((8, 64), (64, 64), 4, 8, True))
+
+
+def test_transforms_of_torch_func_form_the_weight_of_a_linear_map():
+    x, A, B, base, _ = (None if one is None else one.detach() for one in parts((8, 64), (64, 64), 4, 8, True))
+    right = linear(x, LowRank(A, B, base))
+    _, tangent = torch.func.jvp(lambda base: linear(x, LowRank(A, B, base)), (base,), (base,))
+    torch.testing.assert_close(tangent, linear(x, base))
+    each = torch.func.vmap(lambda x, A, B: linear(x[None], LowRank(A, B, base))[0])(x, A, B)
+    torch.testing.assert_close(each, right)
+    gradient = torch.func.grad(lambda A: linear(x, LowRank(A, B, base)).sum())(A)
+    torch.testing.assert_close(gradient, x.unsqueeze(1) @ B.mT * torch.ones_like(A))
+
+
+class Mapped(torch.nn.Module):
+    def forward(self, x, A, B, base):
+        return linear(x, LowRank(A, B, base))
+
+
+def test_an_export_takes_the_factors_of_a_linear_map_with_a_dynamic_batch():
+    batch = torch.export.Dim("batch", min=2)
+    x, A, B, base, _ = (None if one is None else one.detach() for one in parts((8, 64), (64, 64), 4, 8, True))
+    shapes = ({0: batch}, {0: batch}, {0: batch}, None)
+    program = torch.export.export(Mapped(), (x[:3], A[:3], B[:3], base), dynamic_shapes=shapes)
+    torch.testing.assert_close(program.module()(x, A, B, base), linear(x, LowRank(A, B, base)))
+
+
+def test_a_linear_map_by_factors_compiles_into_one_graph():
+    tensors_of = [one.detach() for one in parts((8, 64), (64, 64), 4, 8, True)[:4]]
+    compiled = torch.compile(Mapped(), fullgraph=True, backend="aot_eager", dynamic=True)
+    torch.testing.assert_close(compiled(*tensors_of), Mapped()(*tensors_of))
+    torch._dynamo.reset()
+
+
+def test_explain_tells_of_linear_maps(capsys):
+    explain((8, 64), (8, 64, 64), op="linear", rank=4)
+    explain((8, 100, 64), (2, 64, 64), op="linear", rank=4, base=True)
+    explain((8, 100, 64), (64, 64), op="linear")
+    assert capsys.readouterr().out.splitlines() == [
+        "linear, x: 8 64, weight: 8 64 64 (one set per sample), float32 on cpu, with gradients",
+        "  path `applied`: few channels stand between the factors",
+        "  output: 8 64; 4,096 multiply-adds",
+        "linear, x: 8 100 64, weight: 2 64 64 (2 sets for blocks of samples), float32 on cpu, with gradients",
+        "  the weight is formed, 32,768 multiply-adds: beside the map with the base, forming the weight costs little",
+        "  path `stacked`: the samples of a block are more rows of one matrix",
+        "  output: 8 100 64; 3,276,800 multiply-adds",
+        "linear, x: 8 100 64, weight: 64 64 (shared), float32 on cpu, with gradients",
+        "  path `plain`: all samples share the weights",
+        "  output: 8 100 64; 3,276,800 multiply-adds",
+    ]
+
+
+COUNTED = {  # the op, x, a set of weights, rank, base, options
+    "linear": (linear, (8, 64), (64, 64), 4, False, {}),
+    "linear, base": (linear, (8, 64), (64, 64), 4, True, {}),
+    "linear, formed": (linear, (8, 100, 64), (64, 64), 4, True, {}),
+    "1x1": (conv2d, (4, 64, 8, 8), (64, 64, 1, 1), 8, False, {}),
+    "3x3": (conv2d, (4, 64, 8, 8), (64, 64, 3, 3), 8, False, {}),
+    "3x3, base": (conv2d, (4, 64, 8, 8), (64, 64, 3, 3), 8, True, {}),
+    "3x3, formed": (conv2d, (4, 16, 8, 8), (16, 16, 3, 3), 4, True, {}),
+    "sequences": (functional.conv1d, (4, 64, 8), (64, 64, 3), 8, True, {}),
+}
+
+
+@pytest.mark.parametrize(("op", "x", "weight", "rank", "base", "options"), COUNTED.values(), ids=COUNTED)
+def test_explain_counts_what_torch_counts(op, x, weight, rank, base, options, capsys):
+    x_of, A, B, base_of, _ = parts(x, weight, rank, x[0], base, dtype=torch.float32)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        op(x_of, LowRank(A, B, base_of), **options)
+    explain(x, (x[0], *weight), op=op.__name__, rank=rank, base=base, training=False, **options)
+    counts = re.findall(r"([\d,]+) multiply-adds", capsys.readouterr().out)
+    assert sum(int(one.replace(",", "")) for one in counts) == counter.get_total_flops() // 2
+
+
+def test_wrong_shapes_of_a_linear_map_are_refused_in_words():
+    weight = LowRank(torch.zeros(2, 4, 2), torch.zeros(2, 2, 5))
+    with pytest.raises(ShapeError, match=r"`linear`: axis `Cin` is 6 in `x` but 5 in `weight`"):
+        linear(torch.zeros(2, 6), weight)
+    with pytest.raises(ShapeError, match=r"`LowRank`: axis `r` is 2 in `A` but 3 in `B`"):
+        linear(torch.zeros(2, 5), LowRank(torch.zeros(2, 4, 2), torch.zeros(2, 3, 5)))
 
 
 # A convolution to few channels, which applied factors begin with
