@@ -18,7 +18,7 @@ from .geometry import Geometry, GeometryNd, Sizes, measure_nd, measure_transpose
 from .low_rank import LowRank
 from .modes import is_deterministic, is_portable, is_transformed, wants_kernels
 from .planner import Setting
-from .tuning import fastest, is_tuning, state
+from .tuning import fastest, is_tuning, state, trial
 
 __all__ = ["conv1d", "conv2d", "conv3d"]
 
@@ -270,18 +270,10 @@ def _plan_measured(
         x, weight, bias = inputs
         if rank == 1:
             x, weight = x.unsqueeze(2), weight.unsqueeze(-2)
-        tensors = [None if one is None else one.detach().requires_grad_(one.requires_grad) for one in (x, weight, bias)]
-        run = _run if isinstance(geometry, Geometry) else run_nd
-        names = [fastest((geometry, setting), {name: _trial(run, tensors, geometry, name) for name in names})]
+        convolve: Callable[..., Tensor] = _run if isinstance(geometry, Geometry) else run_nd
+
+        def run(path: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return convolve(x, weight, bias, geometry, path)
+
+        names = [fastest((geometry, setting), {name: trial(run, name, x, weight, bias) for name in names})]
     return geometry, names[0]
-
-
-def _trial(run: Callable[..., Tensor], tensors: Sequence[Any], geometry: Any, path: str) -> Callable[[], object]:
-    """One convolution by a path, with its gradients where they are wanted."""
-
-    def compute() -> object:
-        y = run(*tensors, geometry, path)
-        leaves = [one for one in tensors if one is not None and one.requires_grad]
-        return torch.autograd.grad(y, leaves, torch.ones_like(y)) if y.requires_grad else y
-
-    return compute

@@ -12,11 +12,12 @@ import torch
 from ..errors import ConfigError, did_you_mean
 from . import conv, kernels, transposed
 from .conv import measure_planned
+from .factored import decide_factors
 from .forms import decide
 from .geometry import GeometryLinear, GeometryNd, measure_linear
 from .linear import linear
 from .modes import is_deterministic, is_portable, wants_kernels
-from .planner import APPLIED, Choice, Factors, Setting, choose_factors, choose_linear
+from .planner import APPLIED, Choice, Factors, Setting, choose_linear
 
 __all__ = ["chosen", "explain"]
 
@@ -118,9 +119,9 @@ def chosen(
     problem, factors = given.arguments.values(), None if rank is None else Factors(rank, base)
     if axes:
         geometry, planned = measure_planned(axes, *problem)
-        return geometry, decide(planned, setting) if factors is None else choose_factors(geometry, *factors, setting)
+        return geometry, decide(planned, setting) if factors is None else decide_factors(geometry, factors, setting)
     rows = measure_linear(*problem)
-    return rows, choose_linear(rows) if factors is None else choose_factors(rows, *factors, setting)
+    return rows, choose_linear(rows) if factors is None else decide_factors(rows, factors, setting)
 
 
 def _applied(geometry: GeometryNd | GeometryLinear, rank: int, base: bool) -> int:

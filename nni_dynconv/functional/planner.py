@@ -20,6 +20,7 @@ __all__ = [
     "Choice",
     "Factors",
     "Setting",
+    "can_apply",
     "choose",
     "choose_anywhere",
     "choose_factors",
@@ -160,6 +161,11 @@ def choose_factors(geometry: GeometryNd | GeometryLinear, rank: int, base: bool,
         rule = _why_formed if isinstance(geometry, GeometryNd) else _why_formed_linear
         why = rule(geometry, rank, base, setting)  # type: ignore[arg-type]
     return Choice(APPLIED, "few channels stand between the factors") if why is None else Choice(FORMED, why)
+
+
+def can_apply(geometry: GeometryNd | GeometryLinear, setting: Setting) -> bool:
+    """Whether factors can be applied, so that measuring it makes sense."""
+    return _why_whole(geometry, setting) is None and geometry.B > 0
 
 
 def _why_whole(geometry: GeometryNd | GeometryLinear, setting: Setting) -> str | None:

@@ -1,4 +1,4 @@
-"""``tune``: measure the paths of each convolution on this machine, and remember the fastest."""
+"""``tune``: measure the paths of each call on this machine, and remember the fastest."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from .. import __version__
 from ..files import write_atomically
 from . import kernels
 from .planner import Choice
 
-__all__ = ["Paths", "fastest", "is_tuning", "recall", "state", "tune"]
+__all__ = ["Paths", "fastest", "is_tuning", "recall", "state", "trial", "tune"]
 
 Paths = dict[str, Callable[[], object]]  # a name, and what computes the convolution that way
 
@@ -41,6 +42,9 @@ _file: ContextVar[_File | None] = ContextVar("nni_dynconv.functional.tuning", de
 @contextmanager
 def tune(file: str | Path | None = None) -> Iterator[None]:
     """Measure every convolution that runs in this block for the first time, by each path that can compute it.
+
+    So is every convolution or linear map whose weight is given by factors (:class:`~nni_dynconv.functional.LowRank`),
+    with the weight formed and with the factors applied.
 
     The fastest path is used from then on, in the block and behind it, and is kept in a file for the next process that
     tunes. What this process has measured before is kept in the file too, once it runs in the block. What the planner's
@@ -96,6 +100,18 @@ def fastest(problem: object, paths: Paths) -> str:
     return best
 
 
+def trial(run: Callable[..., Tensor], path: str, *tensors: Tensor | None) -> Callable[[], object]:
+    """Return what computes ``run(path, *tensors)``, with the gradients of those tensors that want them."""
+    own = [None if one is None else one.detach().requires_grad_(one.requires_grad) for one in tensors]
+    leaves = [one for one in own if one is not None and one.requires_grad]
+
+    def compute() -> object:
+        y = run(path, *own)
+        return torch.autograd.grad(y, leaves, torch.ones_like(y)) if y.requires_grad else y
+
+    return compute
+
+
 def state() -> tuple[int, int] | None:
     """Return what changes whenever :func:`recall` may say something else, so that older plans no longer count."""
     return (_threads(), _last_change) if _known else None
@@ -112,14 +128,25 @@ _threads._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _measure(paths: Paths) -> str:
     times = {name: float("inf") for name in paths}
     for compute in paths.values():
-        compute()  # what happens only the first time
+        compute()  # what happens only the first time, such as measuring the convolutions that it is made of
     end = time.perf_counter() + SECONDS * len(paths)
-    while len(paths) > 1 and time.perf_counter() < end:
-        for name, compute in paths.items():
-            begin = time.perf_counter()
-            compute()
-            times[name] = min(times[name], time.perf_counter() - begin)
+    with _paused():
+        while len(paths) > 1 and time.perf_counter() < end:
+            for name, compute in paths.items():
+                begin = time.perf_counter()
+                compute()
+                times[name] = min(times[name], time.perf_counter() - begin)
     return min(times, key=lambda name: times[name])
+
+
+@contextmanager
+def _paused() -> Iterator[None]:
+    """Let the calls of a block take what is known, as they will outside of ``tune``, which looks it up at a cost."""
+    token = _file.set(None)
+    try:
+        yield
+    finally:
+        _file.reset(token)
 
 
 def _learn(threads: int, fastest: Mapping[str, str]) -> None:

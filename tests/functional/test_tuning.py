@@ -9,7 +9,7 @@ import pytest
 import torch
 from functional.loops import tensors
 
-from nni_dynconv.functional import conv1d, conv2d, conv3d, deterministic, kernels, portable, tune
+from nni_dynconv.functional import LowRank, conv, conv1d, conv2d, conv3d, deterministic, kernels, linear, portable, tune
 from nni_dynconv.functional.conv import find_plan, setting_of
 from nni_dynconv.functional.explain import chosen
 from nni_dynconv.functional.tuning import fastest
@@ -240,3 +240,101 @@ def test_without_gradients_another_path_may_be_the_fastest(tmp_path):
             conv2d(*inputs, **OPTIONS)
     (table,) = json.loads((tmp_path / "paths.json").read_text()).values()
     assert len(table) == 2
+
+
+# Weights given by factors
+
+FACTORED = {"linear": (linear, (4, 3, 16), (16,)), "conv2d": (conv2d, (4, 16, 6, 6), (16, 3, 3))}
+factored = pytest.mark.parametrize(("op", "x", "rest"), FACTORED.values(), ids=FACTORED)
+
+
+def given_factors(x, rest, rank=2, base=False):
+    """x and a weight of 16 outputs for each of its samples."""
+    shapes = x, (x[0], 16, rank), (x[0], rank, *rest), (16, *rest) if base else None
+    made, *parts = tensors(*shapes, dtype=torch.float32)
+    return made, LowRank(*parts)
+
+
+def way(op, x, rest, rank=2, base=False, **more):
+    return chosen(x, (x[0], 16, *rest), op=op.__name__, rank=rank, base=base, **more)[1].path
+
+
+def prefer_way(monkeypatch, name):
+    """Make forming, or applying, the faster, as a machine may."""
+    monkeypatch.setattr(
+        "nni_dynconv.functional.factored.fastest", lambda problem, ways: fastest(problem, {name: ways[name]})
+    )
+
+
+@pytest.mark.parametrize("name", ["applied", "formed"])
+@pytest.mark.parametrize("base", [False, True])
+@factored
+def test_the_faster_of_applying_and_forming_is_used_and_gives_the_same(op, x, rest, base, name, tmp_path, monkeypatch):
+    made, weight = given_factors(x, rest, base=base)
+    leaves = [made, *(one for one in weight if one is not None)]
+
+    def step():
+        y = op(made, weight)
+        return [y, *torch.autograd.grad(y.square().sum(), leaves)]
+
+    right = step()
+    prefer_way(monkeypatch, name)
+    with tune(tmp_path / "paths.json"):
+        step()
+    assert way(op, x, rest, base=base) == name
+    for mine, other in zip(step(), right, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-3, rtol=1e-4)
+
+
+@factored
+def test_rank_base_and_gradients_make_other_problems(op, x, rest, tmp_path, monkeypatch):
+    prefer_way(monkeypatch, "applied")
+    with tune(tmp_path / "paths.json"):
+        op(*given_factors(x, rest))
+    assert way(op, x, rest) == "applied"
+    for other in ({"rank": 3}, {"base": True}, {"training": False}):
+        assert way(op, x, rest, **other) == "formed"
+
+
+@factored
+def test_both_ways_are_measured_and_kept_for_another_process(op, x, rest, tmp_path, monkeypatch):
+    with tune(tmp_path / "paths.json"):
+        op(*given_factors(x, rest))
+    (table,) = json.loads((tmp_path / "paths.json").read_text()).values()
+    (key,) = [problem for problem in table if "Factors(rank=2, base=False)" in problem]
+    rewrite(tmp_path / "paths.json", lambda own: {**own, key: "applied"})
+    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    with tune(tmp_path / "paths.json"):
+        assert way(op, x, rest) == "applied"
+    rewrite(tmp_path / "paths.json", lambda own: {**own, key: "grouped"})
+    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    with tune(tmp_path / "paths.json"):
+        assert way(op, x, rest) == "formed"
+
+
+@factored
+def test_modes_set_what_was_measured_of_factors_aside(op, x, rest, tmp_path, monkeypatch):
+    prefer_way(monkeypatch, "applied")
+    with tune(tmp_path / "paths.json"):
+        op(*given_factors(x, rest))
+        with portable():
+            op(*given_factors(x, rest, rank=3))
+    for mode in (portable, deterministic):
+        with mode():
+            assert way(op, x, rest) == "formed"
+    assert way(op, x, rest, rank=3) == "formed"
+
+
+def test_convolutions_inside_of_one_that_is_timed_are_not_looked_up_anew(tmp_path, monkeypatch):
+    """The look-up used to count as time of whatever is made of several convolutions."""
+    looked_up = []
+
+    def measured(*arguments):
+        looked_up.append(arguments)
+        return plain(*arguments)
+
+    plain = conv._plan_measured
+    monkeypatch.setattr(conv, "_plan_measured", measured)
+    with tune(tmp_path / "paths.json"):
+        conv2d(*given_factors(*FACTORED["conv2d"][1:]))
+    assert len(looked_up) < 10
