@@ -18,8 +18,17 @@ from nni.nas.profiler.pytorch.utils.shape_formula import find_shape_inference_fo
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nni_dynconv import ChunkedController, DynamicOp, DynamicWeightMutator, RandomSampler, VectorContext, ops
+from nni_dynconv import (
+    ChunkedController,
+    DynamicOp,
+    DynamicWeightMutator,
+    LowRankController,
+    RandomSampler,
+    VectorContext,
+    ops,
+)
 from nni_dynconv.errors import ConfigError, SpaceError
+from nni_dynconv.functional import portable
 from nni_dynconv.profiler import FORMULAS, DynamicFlopsProfiler, DynamicNumParamsProfiler
 
 LINEAR_ONLY = {"count_bias": False, "count_normalization": False, "count_activation": False}
@@ -243,3 +252,25 @@ def test_what_cannot_be_profiled_is_refused_in_words():
     DynamicWeightMutator(space, sampler=RandomSampler())
     with pytest.raises(SpaceError, match="is a supernet already. Make the profiler of the space first"):
         DynamicNumParamsProfiler(space, torch.zeros(1, 1, 6, 6))
+
+
+LOW_RANK = {
+    "delta": lambda: {"delta": "low_rank", "rank": 2, "base": "learned"},
+    "controller": lambda: {"controller": LowRankController(rank=2), "base": "none"},
+}
+
+
+@pytest.mark.parametrize("options", LOW_RANK.values(), ids=LOW_RANK)
+def test_low_rank_weights_are_counted_as_formed_which_one_sample_runs(options):
+    x, example = torch.zeros(1, 32, 6, 6), torch.zeros(1, 3)
+    space = Alone(ops.DynamicConv2d(32, 32, 3, bias=False))
+    own = {"context": VectorContext(3, 4), "example": example}
+    counted = DynamicFlopsProfiler(space, x, **own, **options()).profile({})
+    mutator = DynamicWeightMutator(space, sampler=RandomSampler(), context=VectorContext(3, 4), **options())
+    mutator.reset()
+    network, values = mutator.freeze({}), 32 * 32 * 9  # each is scaled, and its base added, by one more
+    assert counted == macs(lambda: network(x, example)) + values
+    eight = x.expand(8, -1, -1, -1), example.expand(8, -1)
+    with portable():
+        formed = macs(lambda: network(*eight))
+    assert macs(lambda: network(*eight)) != formed <= 8 * (counted - values)

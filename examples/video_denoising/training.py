@@ -65,7 +65,10 @@ def mean_psnr(net: nn.Module | None, split: str, samples: int = 512) -> float:
 
 
 def multiply_adds(net: nn.Module, frames: int, tile: int = TILE) -> int:
-    """Count the multiply-adds of one tile, all that ``net(frames, context)`` runs: encoder and controller too."""
+    """Count the multiply-adds of one tile, all that ``net(frames, context)`` runs: encoder and controller too.
+
+    One tile forms its low-rank weights; a batch of them may apply the factors.
+    """
     return _counted(net, torch.zeros(1, frames, tile, tile))
 
 
