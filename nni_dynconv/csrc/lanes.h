@@ -144,6 +144,7 @@ static void scatter(const float* from, float* to, int64_t apart, int live, int64
   for (int64_t i = 0; i < count; i += LANES) {
     const int64_t begin = i + LANES <= count ? i : count - LANES;
     vec m[LANES];
+    UNROLL for (int l = 0; l < LANES; ++l) __builtin_prefetch(to + (l + LANES) * apart + begin, 0, 2);
     UNROLL for (int k = 0; k < LANES; ++k) m[k] = load(from + (begin + k) * LANES);
     transpose(m);
     if (live == LANES) {
