@@ -21,7 +21,7 @@ from .paths import add_bias, grouped, plain
 
 __all__ = ["compiled", "depthwise", "depthwise_in_chunks"]
 
-CHUNK = 2 << 20  # bytes of x in a chunk of samples: it, its output and their copies fit in the cache
+CHUNK = 4 << 20  # bytes of x in a chunk of samples: its output and copies find room in what the one before has freed
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -30,7 +30,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
 
 
 def depthwise_in_chunks(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """The same for a few samples at a time, when all together would leave the cache."""
+    """The same for a few samples at a time, where whole tensors would be paid for page by page."""
     some = max(1, CHUNK * geometry.B // (x.numel() * x.element_size()))
     parts = []
     for one, own in zip(x.split(some), weight.split(some), strict=True):

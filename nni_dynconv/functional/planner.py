@@ -43,7 +43,7 @@ THIN = 12  # values of the weight for each channel, in and out together, from wh
 ALONE = 24  # the same of a weight that all samples share: it is formed once
 ROWS = 2  # with a base: so many of them for each row that the weight maps,
 MANY = 1 << 15  # and so many values in all weights, so that the calls themselves cost little
-LARGE = 6 << 20  # bytes of x from which chunks of samples, which fit in the cache, are faster
+LARGE = 8 << 20  # bytes of x above which chunks of samples are faster, as long as freed memory goes back to the system
 
 
 class Setting(NamedTuple):
@@ -234,7 +234,7 @@ def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
         return Choice("folded", "dense with few outputs: channels are mixed tap by tap")
     if geometry.depthwise and setting.training and _own_backward(geometry):
         if elements * setting.dtype.itemsize > LARGE:
-            return Choice("depthwise_in_chunks", "torch's depthwise backward is slow, and x is larger than the cache")
+            return Choice("depthwise_in_chunks", "torch's depthwise backward is slow, and x is large")
         return Choice("depthwise", "torch's depthwise backward is slow for this kernel")
     return GROUPED
 

@@ -84,21 +84,6 @@ def test_any_problem_that_goes_row_by_row_equals_the_loop(data):
 
 
 @built
-@pytest.mark.parametrize(("B", "C", "W"), [(10, 32, 128), (10, 32, 121)])  # the second fills no whole vectors
-@pytest.mark.usefixtures("instructions")
-def test_outputs_larger_than_the_cache_are_the_same(B, C, W):
-    x, weight = torch.randn(B, C, 120, W, requires_grad=True), torch.randn(B, C, 1, 3, 3, requires_grad=True)
-    assert x.numel() * 4 > 16 << 20
-    y = conv2d(x, weight, padding=1, groups=C)
-    pull = torch.randn_like(y)
-    found = (y, *torch.autograd.grad(y, (x, weight), pull))
-    with without_kernels():
-        y = conv2d(x, weight, padding=1, groups=C)
-    for mine, right in zip(found, (y, *torch.autograd.grad(y, (x, weight), pull)), strict=True):
-        torch.testing.assert_close(mine, right, atol=1e-3, rtol=1e-4)
-
-
-@built
 def test_it_is_really_the_kernel_that_runs():
     y = conv2d(*make(2, 4, 8, 8, 3), padding=1, groups=4)
     assert y.grad_fn.name() == f"{CompiledDepthwise.__name__}Backward"
