@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from devices import META, OneDevice
 
 from nni_dynconv.errors import SampleError, SpaceError
 from nni_dynconv.samplers import Choice, DartsSampler, EnasSampler, GdasSampler, RandomSampler, check_sample, choices_of
@@ -211,3 +212,16 @@ class TestUse:
         sampler.bind({"op": Choice("op", (1, 2))})
         with pytest.raises(SampleError, match="The sampler has no label `x`"):
             sampler.probabilities("x")
+
+
+@pytest.mark.parametrize("make", [EnasSampler, DartsSampler, GdasSampler, RandomSampler])
+def test_probabilities_are_computed_where_the_parameters_are(make):
+    """Each sum used to start on the CPU, so that no sampler could learn on a GPU."""
+    sampler = make(0)
+    choices = [Choice("first", ("a", "b", "c")), Choice("second", (1, 2))]
+    sampler.bind({choice.label: choice for choice in choices})
+    sampler.to(META)
+    sample = {"first": "b", "second": 1}
+    with OneDevice():
+        log_prob, entropy = sampler.log_prob(sample), sampler.entropy(sample)
+    assert log_prob.device == entropy.device == (torch.device("cpu") if make is RandomSampler else META)

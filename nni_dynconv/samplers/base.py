@@ -180,7 +180,8 @@ class Sampler(nn.Module, MutationSampler, ABC):
         return self._evaluate(sample)[1]
 
     def _evaluate(self, sample: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        log_probs, entropies = [torch.zeros(())], [torch.zeros(())]
+        log_probs: list[Tensor] = []
+        entropies: list[Tensor] = []
 
         def pick(label: str, logits: Tensor) -> int:
             index = self.choices[label].index(sample[label])
@@ -190,6 +191,8 @@ class Sampler(nn.Module, MutationSampler, ABC):
             return index
 
         self._follow(pick)
+        if not log_probs:  # a space without choices
+            return torch.zeros(()), torch.zeros(())
         return torch.stack(log_probs).sum(), torch.stack(entropies).sum()
 
     def _follow(self, pick: Callable[[str, Tensor], int]) -> dict[str, Any]:
