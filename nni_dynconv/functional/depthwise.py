@@ -26,11 +26,12 @@ CHUNK = 4 << 20  # bytes of x in a chunk of samples: its output and copies find 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """Stride 1, per-sample weights, by torch's operators."""
-    return add_bias(TorchDepthwise.apply(x, weight, geometry), bias)
+    return add_bias(TorchDepthwise.apply(*_as_autocast(x, weight), geometry), bias)
 
 
 def depthwise_in_chunks(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """The same for a few samples at a time, where whole tensors would be paid for page by page."""
+    x, weight = _as_autocast(x, weight)
     some = max(1, CHUNK * geometry.B // (x.numel() * x.element_size()))
     parts = []
     for one, own in zip(x.split(some), weight.split(some), strict=True):
@@ -45,6 +46,15 @@ def compiled(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return add_bias(CompiledDepthwise.apply(x, weight, geometry), bias)
     return add_bias(kernels.forward(x.contiguous(), weight.contiguous(), geometry), bias)
+
+
+def _as_autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Cast as autocast would: it does not reach into a backward, where both must have the type of ``dy``."""
+    device = x.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return x, weight
+    dtype = torch.get_autocast_dtype(device)
+    return x.to(dtype), weight.to(dtype)
 
 
 class TorchDepthwise(torch.autograd.Function):

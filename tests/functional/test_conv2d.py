@@ -173,6 +173,20 @@ def test_autocast_gives_what_torch_gives():
     torch.testing.assert_close(ours, theirs, atol=6e-2, rtol=6e-2)
 
 
+@pytest.mark.parametrize("batch", [3, 400])  # the larger one goes through in chunks
+def test_autocast_reaches_the_gradients_of_a_depthwise_convolution(batch):
+    """Without the compiled kernels the backward used to mix float32 and bfloat16, which torch refuses."""
+    inputs = tensors((batch, 16, 20, 20), (batch, 16, 1, 5, 5), dtype=torch.float32)
+    found = []
+    for convolve in (conv2d, loop_conv2d):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = convolve(*inputs, padding=2, groups=16)
+        found.append(torch.autograd.grad(y.float().square().mean(), inputs))
+    for mine, other in zip(*found, strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine, other, atol=2e-2 * float(other.abs().max()), rtol=0)
+
+
 @pytest.mark.parametrize("form", [portable, torch.no_grad])
 def test_export_takes_a_dynamic_batch(form):
     class Layer(torch.nn.Module):
