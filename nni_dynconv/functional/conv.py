@@ -275,5 +275,6 @@ def _plan_measured(
         def run(path: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             return convolve(x, weight, bias, geometry, path)
 
-        names = [fastest((geometry, setting), {name: trial(run, name, x, weight, bias) for name in names})]
+        trials = {name: trial(run, name, x, weight, bias) for name in names}
+        names = [fastest((geometry, setting), trials, x.device)]
     return geometry, names[0]

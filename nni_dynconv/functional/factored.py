@@ -103,7 +103,8 @@ def _way_measured(
     def run(way: str, x: Tensor, A: Tensor, B: Tensor, base: Tensor | None, bias: Tensor | None) -> Tensor:
         return WAYS[way](op, x, LowRank(A, B, base), bias, options, problem[-1])
 
-    return fastest(_problem(geometry, factors, setting), {way: trial(run, way, x, *weight, bias) for way in WAYS})
+    trials = {way: trial(run, way, x, *weight, bias) for way in WAYS}
+    return fastest(_problem(geometry, factors, setting), trials, x.device)
 
 
 def _problem(geometry: GeometryNd | GeometryLinear, factors: Factors, setting: Setting) -> object:

@@ -1,5 +1,7 @@
 """The compiled kernels as an operator that ``torch.compile`` and ``torch.export`` know; eager calls go past it.
 
+They are kernels of the CPU, and the dispatcher refuses tensors of another device.
+
 The dispatcher costs more than a small convolution does, so :mod:`nni_dynconv.functional.depthwise` uses this only
 while something traces.
 """
@@ -25,7 +27,7 @@ def _geometry(x: Tensor, weight: Tensor, options: Sequence[Sequence[int]]) -> Ge
     return measure(x.shape, weight.shape, None, (sh, sw), (ph, pw), (dh, dw), x.shape[1])
 
 
-@torch.library.custom_op("nni_dynconv::depthwise", mutates_args=())
+@torch.library.custom_op("nni_dynconv::depthwise", mutates_args=(), device_types="cpu")
 def depthwise_operator(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:
     """Depthwise convolution of ``x: B C H W`` with ``weight: [B] C 1 Kh Kw``, float32."""
     geometry = _geometry(x, weight, (stride, padding, dilation))
@@ -38,7 +40,7 @@ def _(x: Tensor, weight: Tensor, *options: list[int]) -> Tensor:
     return x.new_empty((geometry.B, geometry.Cout, geometry.Ho, geometry.Wo))
 
 
-@torch.library.custom_op("nni_dynconv::depthwise_backward", mutates_args=())
+@torch.library.custom_op("nni_dynconv::depthwise_backward", mutates_args=(), device_types="cpu")
 def backward_operator(
     x: Tensor, weight: Tensor, dy: Tensor, stride: list[int], padding: list[int], dilation: list[int]
 ) -> tuple[Tensor, Tensor]:

@@ -21,11 +21,12 @@ from ..files import write_atomically
 from . import kernels
 from .planner import Choice
 
-__all__ = ["Paths", "fastest", "is_tuning", "recall", "state", "trial", "tune"]
+__all__ = ["Paths", "fastest", "is_tuning", "recall", "state", "trial", "tune", "wait_for"]
 
 Paths = dict[str, Callable[[], object]]  # a name, and what computes the convolution that way
 
 SECONDS = 0.03  # for the measurement of one path
+QUEUED = 10  # calls handed at once to a device other than the CPU: in a network too, launching hides behind computing
 _known: dict[int, dict[str, str]] = {}  # by number of threads: the fastest path of each problem
 _changes = itertools.count(1)
 _last_change = 0
@@ -85,14 +86,14 @@ def recall(problem: object) -> Choice | None:
     return None if path is None else Choice(path, "the fastest of those that `tune` measured on this machine")
 
 
-def fastest(problem: object, paths: Paths) -> str:
-    """Return the fastest path; measure them first if need be, in turns, so that what disturbs one disturbs all."""
+def fastest(problem: object, paths: Paths, device: torch.device) -> str:
+    """Return the fastest path on a device; measure them first if need be, in turns: what disturbs one disturbs all."""
     threads, name, opened = _threads(), repr(problem), _file.get()
     if opened is not None and threads not in opened.kept:
         _read_known(opened, threads)
     best = _known.get(threads, {}).get(name)
     if best is None or best not in paths:
-        best = _measure(paths)
+        best = _measure(paths, device)
         _learn(threads, {name: best})
     if opened is not None and opened.kept[threads].get(name) != best:
         opened.kept[threads][name] = best
@@ -125,17 +126,24 @@ def _threads() -> int:
 _threads._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _measure(paths: Paths) -> str:
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was told to; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type not in ("cpu", "meta"):
+        getattr(torch, device.type).synchronize()
+
+
+def _measure(paths: Paths, device: torch.device) -> str:
     times = {name: float("inf") for name in paths}
+    calls = 1 if device.type == "cpu" else QUEUED
     for compute in paths.values():
         compute()  # what happens only the first time, such as measuring the convolutions that it is made of
     end = time.perf_counter() + SECONDS * len(paths)
     with _paused():
         while len(paths) > 1 and time.perf_counter() < end:
             for name, compute in paths.items():
-                begin = time.perf_counter()
-                compute()
-                times[name] = min(times[name], time.perf_counter() - begin)
+                times[name] = min(times[name], _time(compute, calls, device))
     return min(times, key=lambda name: times[name])
 
 
@@ -147,6 +155,15 @@ def _paused() -> Iterator[None]:
         yield
     finally:
         _file.reset(token)
+
+
+def _time(compute: Callable[[], object], calls: int, device: torch.device) -> float:
+    wait_for(device)
+    begin = time.perf_counter()
+    for _ in range(calls):
+        compute()
+    wait_for(device)
+    return time.perf_counter() - begin
 
 
 def _learn(threads: int, fastest: Mapping[str, str]) -> None:

@@ -26,8 +26,8 @@ def nothing_known(monkeypatch):
 def prefer(monkeypatch, path):
     """Make a path the fastest, as a machine may."""
 
-    def measure(problem, paths):
-        return fastest(problem, {path: paths[path]})
+    def measure(problem, paths, device):
+        return fastest(problem, {path: paths[path]}, device)
 
     monkeypatch.setattr("nni_dynconv.functional.conv.fastest", measure)
 
@@ -261,9 +261,11 @@ def way(op, x, rest, rank=2, base=False, **more):
 
 def prefer_way(monkeypatch, name):
     """Make forming, or applying, the faster, as a machine may."""
-    monkeypatch.setattr(
-        "nni_dynconv.functional.factored.fastest", lambda problem, ways: fastest(problem, {name: ways[name]})
-    )
+
+    def measure(problem, ways, device):
+        return fastest(problem, {name: ways[name]}, device)
+
+    monkeypatch.setattr("nni_dynconv.functional.factored.fastest", measure)
 
 
 @pytest.mark.parametrize("name", ["applied", "formed"])
@@ -338,3 +340,32 @@ def test_convolutions_inside_of_one_that_is_timed_are_not_looked_up_anew(tmp_pat
     with tune(tmp_path / "paths.json"):
         conv2d(*given_factors(*FACTORED["conv2d"][1:]))
     assert len(looked_up) < 10
+
+
+# Another device
+
+
+class LateDevice:
+    """A device that computes when it is waited for, and its clock."""
+
+    def __init__(self):
+        self.clock, self.queue = 0.0, 0.0
+
+    def call(self, seconds):
+        self.queue += seconds
+
+    def wait(self, device):
+        self.clock, self.queue = self.clock + self.queue + 1e-6, 0.0
+
+    def perf_counter(self):
+        return self.clock
+
+
+def test_another_device_is_waited_for(monkeypatch):
+    """Calls used to be timed that had only been handed over."""
+    device = LateDevice()
+    monkeypatch.setattr("nni_dynconv.functional.tuning.time", device)
+    monkeypatch.setattr("nni_dynconv.functional.tuning.wait_for", device.wait)
+    paths = {"slow": lambda: device.call(2e-3), "fast": lambda: device.call(1e-3)}
+    assert fastest("a problem", paths, torch.device("cuda")) == "fast"
+    assert device.queue == 0
