@@ -16,7 +16,7 @@ SETUP_FILES := setup.cfg setup.py pyproject.toml constraints.txt $(wildcard nni_
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup search test test-slow test-nni check format bench quality clean
+.PHONY: help setup search test test-slow test-nni check format bench bench-gpu quality clean
 
 help:  ## show this
 	@echo "make TARGET, where TARGET is:"
@@ -66,6 +66,13 @@ bench: $(STAMP)  ## measure operators, search steps, growth, memory and factors 
 	@$(BIN)/python benchmarks/growth.py --output benchmarks/results.json
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/low_rank.py
+	@$(BIN)/python benchmarks/report.py
+
+# `make bench-gpu DEVICE=cuda:1` takes another card.
+DEVICE ?= cuda
+bench-gpu: $(STAMP)  ## measure operators and search steps on a GPU, into benchmarks/results_gpu.json (about an hour)
+	@$(BIN)/python benchmarks/ops.py --device $(DEVICE) --output benchmarks/results_gpu.json
+	@$(BIN)/python benchmarks/steps.py --device $(DEVICE) --output benchmarks/results_gpu.json
 	@$(BIN)/python benchmarks/report.py
 
 quality: $(STAMP)  ## measure what searched networks reach; what is finished already is not measured again

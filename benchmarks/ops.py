@@ -1,10 +1,13 @@
-"""Per-sample convolution against a loop, groups = batch, vmap and a static layer, over a grid of shapes, on one thread.
+"""Per-sample operators against a loop, groups = batch, vmap and a static layer, over a grid of shapes.
+
+On one thread of a CPU, or on another device, in float32 without TF32.
 
 Prints a line per operator and writes every shape to a JSON file::
 
     python benchmarks/ops.py                      # all of it, about half an hour
     python benchmarks/ops.py --quick              # a few shapes, about a minute
     python benchmarks/ops.py --ops depthwise      # the operators with this in their name
+    python benchmarks/ops.py --device cuda        # on a GPU, into another file
 
 Where a compiled kernel serves, what torch's own operators reach is measured beside it (``rows_torch`` in the file).
 """
@@ -15,42 +18,46 @@ import argparse
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
 import torch
-from contenders import OPS, WAYS, Convolve, Limits, measure_limits
+from accelerators import add_options, output_of, prepare
+from contenders import MORE, OPS, Convolve, Limits, measure_limits, ways
 from report import PEERS, Row, best_peers, rooflines
-from timing import Times, interleave, keep_freed_memory, machine, merge_results, ratio
+from timing import CPU, Times, interleave, machine, merge_results, ratio
 from torch import Tensor
 
-from nni_dynconv.functional import conv2d, kernels, without_kernels
+from nni_dynconv.functional import kernels, without_kernels
 
 GRID = {"B": (8, 32, 128), "C": (8, 16, 32, 64), "HW": (8, 16, 32, 56)}
+FEWER = {"B": (8, 32), "C": (16, 64), "HW": (8, 32)}
 QUICK = {"B": (8, 32), "C": (16,), "HW": (8, 32)}
+ALL = OPS | MORE
 MODES = ("fwd", "fwd+bwd")
 SMALL = 1 << 20  # bytes of input up to which calls are timed together
 
 
 def main() -> None:
     arguments = _parse()
-    keep_freed_memory()
-    torch.set_num_threads(1)
+    device, output = prepare(arguments.device), output_of(arguments)
     torch.manual_seed(0)
-    limits = measure_limits()
-    about = machine() | _describe(limits)
-    ops = [one for one in OPS if any(part in one for part in arguments.ops)]
-    results = {name: [row for row in rows if row["op"] not in ops] for name, rows in _earlier(arguments.output).items()}
+    limits = measure_limits(device=device)
+    about = machine(device) | _describe(limits, device)
+    ops = [one for one in ALL if any(part in one for part in arguments.ops)]
+    results = {name: [row for row in rows if row["op"] not in ops] for name, rows in _earlier(output).items()}
     for op in ops:
-        measured = [_measure(op, *shape, mode, limits, arguments.seconds) for shape, mode in _plan(arguments)]
+        plan, rest = _plan(op, arguments.quick), (limits, arguments.seconds, device)
+        measured = [_measure(op, *shape, mode, *rest) for shape, mode in plan]
         for name, mine in zip(results, map(list, zip(*measured, strict=True)), strict=True):
             found = [row for row in mine if row is not None]
             for line in _summary(op if name == "rows" else f"{op}, torch alone", found):
                 print(line, flush=True)
             results[name] += found
-        merge_results(arguments.output, machine=about, **results)
-    print(f"{len(results['rows'])} rows in {arguments.output}")
+        merge_results(output, machine=about, **results)
+    print(f"{len(results['rows'])} rows in {output}")
 
 
 def _earlier(path: str) -> dict[str, list[Row]]:
@@ -66,38 +73,35 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=0.35, help="time for each shape and mode; large ones take more"
     )
-    parser.add_argument("--output", default="benchmarks/results.json")
+    add_options(parser)
     return parser.parse_args()
 
 
-def _plan(arguments: argparse.Namespace) -> Iterator[tuple[tuple[int, ...], str]]:
-    grid = QUICK if arguments.quick else GRID
+def _plan(op: str, quick: bool) -> Iterator[tuple[tuple[int, ...], str]]:
+    grid = QUICK if quick else GRID if op in OPS else FEWER
     return itertools.product(itertools.product(*grid.values()), MODES)
 
 
-def _describe(limits: Limits) -> dict[str, Any]:
+def _describe(limits: Limits, device: torch.device) -> dict[str, Any]:
     copies = {f"copy {size >> 10} KiB, GB/s": round(speed / 1e9, 1) for size, speed in limits.copies.items()}
-    used = kernels.LEVELS[kernels.level()] if kernels.loaded() else None
+    used = kernels.LEVELS[kernels.level()] if kernels.loaded() and device.type == "cpu" else None
     return {"sgemm GFLOP/s": round(limits.flops / 1e9, 1), **copies, "kernels": used}
 
 
-def _torch_alone(*arguments: Any, **options: Any) -> Tensor:
-    with without_kernels():
-        return conv2d(*arguments, **options)
-
-
-def _measure(op: str, B: int, C: int, HW: int, mode: str, limits: Limits, seconds: float) -> tuple[Row, Row | None]:
+def _measure(
+    op: str, B: int, C: int, HW: int, mode: str, limits: Limits, seconds: float, device: torch.device = CPU
+) -> tuple[Row, Row | None]:
     """Measure one shape: ours, and ours by torch's operators alone where that is another path."""
     training = mode == "fwd+bwd"
-    path = _path(op, B, C, HW, training)
+    path = _path(op, B, C, HW, training, device)
     with without_kernels():
-        path_torch = _path(op, B, C, HW, training)
-    ways = WAYS | ({"torch alone": _torch_alone} if path_torch != path else {})
-    contenders = {name: _contender(op, B, C, HW, training, way, name == "static") for name, way in ways.items()}
+        path_torch = _path(op, B, C, HW, training, device)
+    names = ["ours", *PEERS, "static", *(["torch alone"] if path_torch != path else [])]
+    contenders = {name: _contender(op, B, C, HW, training, name, device) for name in names}
     contenders |= {f"{name} again": contenders[name] for name in ("ours", "torch alone") if name in contenders}
-    times = interleave(contenders, seconds)
-    about = {"op": op, "B": B, "C": C, "HW": HW, "K": OPS[op][0].K, "mode": mode}
-    roofline = limits.seconds(OPS[op], B, C, HW, training)
+    times = interleave(contenders, seconds, device=device)
+    about = {"op": op, "B": B, "C": C, "HW": HW, "K": ALL[op][0].K, "mode": mode}
+    roofline = limits.seconds(ALL[op], B, C, HW, training)
     calls = _calls(B, C, HW)
     row = about | {"path": path} | _compare(times, "ours", roofline, calls)
     if path_torch == path:
@@ -105,8 +109,8 @@ def _measure(op: str, B: int, C: int, HW: int, mode: str, limits: Limits, second
     return row, about | {"path": path_torch} | _compare(times, "torch alone", roofline, calls)
 
 
-def _path(op: str, B: int, C: int, HW: int, training: bool) -> str:
-    return " + ".join(layer.path(B, C, HW, training) for layer in OPS[op])
+def _path(op: str, B: int, C: int, HW: int, training: bool, device: torch.device) -> str:
+    return " + ".join(layer.path(B, C, HW, training, device) for layer in ALL[op])
 
 
 def _compare(times: Times, ours: str, roofline: float, calls: int) -> Row:
@@ -121,29 +125,36 @@ def _compare(times: Times, ours: str, roofline: float, calls: int) -> Row:
     }  # fmt: skip
 
 
-def _contender(op: str, B: int, C: int, HW: int, training: bool, way: Convolve, shared: bool) -> Callable[[], Any]:
+def _contender(
+    op: str, B: int, C: int, HW: int, training: bool, name: str, device: torch.device = CPU
+) -> Callable[[], Any]:
     """Several calls on different inputs: forwards without gradients, or forwards and one backward over them all.
 
     A backward starts the autograd engine, which takes longer than a small convolution. A network starts it once for
     many layers, and so does this.
     """
-    layers, lead = OPS[op], () if shared else (B,)
-    calls = _calls(B, C, HW)
-    xs = [torch.randn(B, C, HW, HW, requires_grad=training) for _ in range(calls)]
-    kernels = [[torch.randn(*lead, *layer.weight_shape(C), requires_grad=training) for layer in layers] for _ in xs]
-    pulls = [torch.randn(B, C, HW, HW) for _ in xs]
+    layers, lead = ALL[op], () if name == "static" else (B,)
+    make: Callable[..., Tensor] = partial(torch.randn, device=device)
+    xs = [make(layers[0].x_shape(B, C, HW), requires_grad=training) for _ in range(_calls(B, C, HW))]
+    kernels = [[make((*lead, *layer.weight_shape(C)), requires_grad=training) for layer in layers] for _ in xs]
+    pulls = [make(layers[-1].y_shape(B, C, HW)) for _ in xs]
+    steps = [(_way(name, layer.function), layer.options(C)) for layer in layers]
 
     def forward() -> list[Tensor]:
         ys = []
         for y, weights in zip(xs, kernels, strict=True):
-            for layer, weight in zip(layers, weights, strict=True):
-                y = way(y, weight, **layer.options(C))
+            for (way, options), weight in zip(steps, weights, strict=True):
+                y = way(y, weight, **options)
             ys.append(y)
         return ys
 
     if training:
         return lambda: torch.autograd.grad(forward(), [*xs, *itertools.chain(*kernels)], pulls)
     return torch.no_grad()(forward)
+
+
+def _way(name: str, function: str) -> Convolve:
+    return without_kernels()(ways(function)["ours"]) if name == "torch alone" else ways(function)[name]
 
 
 def _calls(B: int, C: int, HW: int) -> int:

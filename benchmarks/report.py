@@ -1,15 +1,16 @@
-"""Write ``docs/benchmarks.md`` from ``results.json``: what ``make bench`` measured, in a few tables."""
+"""Write ``docs/benchmarks.md``: what ``make bench`` measured, in a few tables, and ``make bench-gpu`` if it ran."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PEERS = ("loop", "grouped", "vmap")
+OP_NAMES = ("op", "mode", "best peer / ours", "worst shape", "static / ours", "ours / roofline")
 WORTH_A_ROOFLINE = 50.0  # microseconds of roofline from which the call itself no longer counts
 
 Row = dict[str, Any]
@@ -26,13 +27,15 @@ def rooflines(rows: Sequence[Row]) -> list[float]:
 
 
 def main() -> None:
-    results = json.loads((HERE / "results.json").read_text())
+    results, gpu = json.loads((HERE / "results.json").read_text()), HERE / "results_gpu.json"
     target = HERE.parent / "docs" / "benchmarks.md"
-    target.write_text("\n".join(report(results)) + "\n")
+    lines = report(results, json.loads(gpu.read_text()) if gpu.exists() else {})
+    target.write_text("\n".join(lines) + "\n")
     print(f"Wrote {target.relative_to(HERE.parent)}")
 
 
-def report(results: dict[str, Any]) -> Iterator[str]:
+def report(results: dict[str, Any], gpu: dict[str, Any]) -> Iterator[str]:
+    """Write the results of the CPU, and those of a GPU as far as there are any, line by line."""
     machine = results["machine"]  # of the operators; the other sections say their own
     yield "# Benchmarks"
     yield ""
@@ -43,26 +46,71 @@ def report(results: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "Time of the best of three others (a Python loop, one convolution with groups = batch, `torch.func.vmap`) over "
-        "ours, at each shape: geometric mean, and the worst shape. Shapes: B 8, 32, 128; C 8 to 64; H = W 8 to 56. "
-        "`static` is one `F.conv2d` whose weights all samples share. The roofline is what sgemm and copies of the same "
+        f"ours, at each shape: geometric mean, and the worst shape. Shapes: {_shapes(results['rows'])}. `static` is "
+        "torch's own operator, whose weights all samples share. The roofline is what sgemm and copies of the same "
         f"run allow; it is compared at shapes where it is {WORTH_A_ROOFLINE:.0f} µs or more."
     )
     yield ""
-    yield from _table(
-        ("op", "mode", "best peer / ours", "worst shape", "static / ours", "ours / roofline"), _ops(results["rows"])
-    )
+    yield from _table(OP_NAMES, _ops(results["rows"]))
     yield ""
     yield "By torch's operators alone, where a compiled kernel serves above:"
     yield ""
-    yield from _table(
-        ("op", "mode", "best peer / ours", "worst shape", "static / ours", "ours / roofline"),
-        _ops(results["rows_torch"]),
-    )
+    yield from _table(OP_NAMES, _ops(results["rows_torch"]))
     if "steps" in results:
         yield from _steps(results["steps"], results["machines"]["steps"])
     if "growth" in results:
         yield from _growth(results["growth"], results["machines"]["growth"])
     yield from _memory(json.loads((HERE / "memory.json").read_text()))
+    if gpu:
+        yield from _gpu(gpu)
+
+
+def _shapes(rows: Sequence[Row]) -> str:
+    """Write which shapes were measured; those of the first operator come first, and others name theirs."""
+    axes: dict[str, tuple[list[int], ...]] = {}
+    for op in dict.fromkeys(row["op"] for row in rows):
+        axes[op] = tuple(sorted({row[axis] for row in rows if row["op"] == op}) for axis in ("B", "C", "HW"))
+    groups = [[op for op in axes if axes[op] == sizes] for sizes in _distinct(list(axes.values()))]
+    parts = []
+    for ops in groups:
+        B, C, HW = (", ".join(map(str, sizes)) for sizes in axes[ops[0]])
+        named = "" if ops is groups[0] else f" for {', '.join(ops)}"
+        parts.append(f"B {B}, C {C}, H = W {HW}{named}")
+    other = {"conv1d": "L = H x W", "conv3d": "T H W = 4 x H/2 x W/2", "linear": "H x W rows a sample"}
+    sizes = [f"{name}: {size}" for name, size in other.items() if any(op.split()[0] == name for op in axes)]
+    return "; ".join(parts) + (f" ({', '.join(sizes)})" if sizes else "")
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    return [one for number, one in enumerate(values) if one not in values[:number]]
+
+
+def _gpu(results: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## On a GPU"
+    yield ""
+    yield (
+        "Made by `make bench-gpu`: the same, in float32; calls of a turn are queued, and the device is waited for "
+        "before and after."
+    )
+    if "rows" in results:
+        yield ""
+        yield f"Operators, on {_card(results['machine'])}. Shapes: {_shapes(results['rows'])}."
+        yield ""
+        yield from _table(OP_NAMES, _ops(results["rows"]))
+    if "steps" in results:
+        yield ""
+        yield f"Search steps, on {_card(results['machines']['steps'])}."
+        yield ""
+        yield from _step_table(results["steps"])
+
+
+def _card(machine: dict[str, Any]) -> str:
+    """Write what a device is, as ``timing.machine`` describes it."""
+    texts = {"capability": "capability {}", "memory, GiB": "{} GiB", "cuda": "CUDA {}", "cudnn": "cuDNN {}"}
+    of_cuda = [text.format(machine[key]) for key, text in texts.items() if key in machine]
+    tf32 = {True: ["TF32 allowed"], False: ["no TF32"]}.get(machine.get("tf32"), [])
+    return ", ".join([machine["card"], *of_cuda, *tf32, f"torch {machine['torch']}", f"with {machine['cpu']}"])
 
 
 def _ops(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
@@ -86,17 +134,23 @@ def _steps(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:
         "sum of all candidates' outputs over that of one convolution with the mixed kernel."
     )
     yield ""
-    names = ("space", "sampler", "nni", "context", "ours / NNI", "torch alone / NNI", "generation", "fused")
-    yield from _table(names, (_step(row) for row in rows))
+    yield from _step_table(rows)
 
 
-def _step(row: Row) -> Sequence[str]:
-    fused = row.get("sum_of_outputs_over_fused")
-    return (
-        row["space"], row["sampler"], row["nni"], row["context"].replace("_", " "), f"{row['over_nni_static']:.2f}",
-        f"{row['torch_alone_over_nni_static']:.2f}", f"{row['generation_share']:.0%}",
-        "" if fused is None else f"{fused:.2f}",
-    )  # fmt: skip
+def _step_table(rows: Sequence[Row]) -> Iterator[str]:
+    columns: dict[str, Callable[[Row], str]] = {
+        "space": lambda row: row["space"],
+        "sampler": lambda row: row["sampler"],
+        "nni": lambda row: row["nni"],
+        "context": lambda row: row["context"].replace("_", " "),
+        "ours / NNI": lambda row: f"{row['over_nni_static']:.2f}",
+        "torch alone / NNI": lambda row: f"{row['torch_alone_over_nni_static']:.2f}",
+        "generation": lambda row: f"{row['generation_share']:.0%}",
+        "fused": lambda row: f"{row['sum_of_outputs_over_fused']:.2f}" if "sum_of_outputs_over_fused" in row else "",
+    }
+    if not all("torch_alone_over_nni_static" in row for row in rows):  # where no compiled kernel serves
+        del columns["torch alone / NNI"]
+    yield from _table(tuple(columns), ([write(row) for write in columns.values()] for row in rows))
 
 
 def _growth(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:

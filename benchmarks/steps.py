@@ -1,4 +1,6 @@
-"""A whole search step of a dynamic supernet against NNI's own static supernet of the same space, on one thread.
+"""A whole search step of a dynamic supernet against NNI's own static supernet of the same space.
+
+On one thread of a CPU, or on another device, in float32 without TF32.
 
 A step is what a strategy does for a batch: draw, the architecture's step on a held-out batch (not for ``random``), and
 forward, backward and the optimizer's step on a training batch. Prints a line per space, sampler and context, and writes
@@ -7,6 +9,7 @@ them to a JSON file::
     python benchmarks/steps.py                    # all of it, about ten minutes
     python benchmarks/steps.py --quick            # smaller, about two minutes
     python benchmarks/steps.py --spaces dense --samplers gdas
+    python benchmarks/steps.py --device cuda      # on a GPU, into another file
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from statistics import median
 from typing import Any
 
 import torch
+from accelerators import add_options, output_of, prepare
 from supernets import SPACES, Problem, Step, nni_step, our_step
-from timing import Times, interleave, keep_freed_memory, machine, merge_results, ratio
+from timing import Times, interleave, machine, merge_results, ratio
 
 SAMPLERS = ("random", "gdas", "darts", "enas")
 CONTEXTS = ("shared", "per_sample")
@@ -30,15 +34,14 @@ PATHS = 4  # drawn paths in a turn: all contenders run the same ones, and a rati
 
 def main() -> None:
     arguments = _parse()
-    keep_freed_memory()
-    torch.set_num_threads(1)
+    device, output = prepare(arguments.device), output_of(arguments)
     size = QUICK if arguments.quick else dict(zip(SIZE, arguments.size, strict=True))
     rows: list[dict[str, Any]] = []
     for space, sampler, context in _plan(arguments):
-        rows.append(_measure(space, sampler, context, size, arguments.seconds))
+        rows.append(_measure(space, sampler, context, size, arguments.seconds, device))
         print(_summary(rows[-1]), flush=True)
-        merge_results(arguments.output, machines={"steps": machine()}, steps=rows)
-    print(f"{len(rows)} rows in {arguments.output}")
+        merge_results(output, machines={"steps": machine(device)}, steps=rows)
+    print(f"{len(rows)} rows in {output}")
 
 
 def _parse() -> argparse.Namespace:
@@ -49,7 +52,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--size", nargs=3, type=int, default=list(SIZE.values()), metavar=("B", "C", "HW"))
     parser.add_argument("--quick", action="store_true", help="a small batch of small images")
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each row; slow steps take more")
-    parser.add_argument("--output", default="benchmarks/results.json")
+    add_options(parser)
     return parser.parse_args()
 
 
@@ -59,24 +62,24 @@ def _plan(arguments: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
             yield space, sampler, context
 
 
-def _measure(space: str, sampler: str, context: str, size: dict[str, int], seconds: float) -> dict[str, Any]:
-    problem, per_sample = Problem(SPACES[space], **size), context == "per_sample"
+def _measure(
+    space: str, sampler: str, context: str, size: dict[str, int], seconds: float, device: torch.device
+) -> dict[str, Any]:
+    problem, per_sample = Problem(SPACES[space], **size, device=device), context == "per_sample"
     nni, name = nni_step(problem, sampler)
-    steps = {
-        "nni": nni,
-        "ours": our_step(problem, sampler, per_sample),
-        "torch alone": our_step(problem, sampler, per_sample, kernels=False),
-        "given": our_step(problem, sampler, per_sample, given=True),
-    }
+    steps = {"nni": nni, "ours": our_step(problem, sampler, per_sample)}
+    if device.type == "cpu":  # elsewhere no compiled kernel serves
+        steps["torch alone"] = our_step(problem, sampler, per_sample, kernels=False)
+    steps["given"] = our_step(problem, sampler, per_sample, given=True)
     if space == "convolutions":
         steps["sum"] = our_step(problem, sampler, per_sample, fusion=False)
     repeats = 1 if sampler == "darts" else PATHS
-    times = interleave(_repeated(steps, repeats), seconds, turn=0, patience=float("inf"))
+    times = interleave(_repeated(steps, repeats), seconds, turn=0, patience=float("inf"), device=device)
     return {
         "space": space, "sampler": sampler, "context": context, **size, "layers": problem.layers, "nni": name,
         "over_nni_static": _over(times, "ours", "nni"),
         "spread": [round(one, 3) for one in ratio(times, "ours", "nni")[1:]],
-        "torch_alone_over_nni_static": _over(times, "torch alone", "nni"),
+        **({"torch_alone_over_nni_static": _over(times, "torch alone", "nni")} if "torch alone" in times else {}),
         "generation_share": round(1 - _over(times, "given", "ours"), 3),
         "milliseconds": {one: round(1e3 * median(times[one]) / repeats, 2) for one in times},
         **({"sum_of_outputs_over_fused": _over(times, "sum", "ours")} if "sum" in times else {}),
@@ -92,13 +95,15 @@ def _over(times: Times, of: str, over: str) -> float:
 
 
 def _summary(row: dict[str, Any]) -> str:
-    fused = ""
+    more = ""
+    if "torch_alone_over_nni_static" in row:
+        more += f"; torch alone {row['torch_alone_over_nni_static']:5.2f}x"
+    more += f"; generation {row['generation_share']:4.0%} of the step"
     if "sum_of_outputs_over_fused" in row:
-        fused = f"; the sum of outputs takes {row['sum_of_outputs_over_fused']:.2f}x as long"
+        more += f"; the sum of outputs takes {row['sum_of_outputs_over_fused']:.2f}x as long"
     return (
         f"{row['space']:12} {row['sampler']:6} {row['context']:10} {row['over_nni_static']:5.2f}x of NNI's static "
-        f"{row['nni']} ({row['milliseconds']['nni']:.0f} ms); torch alone {row['torch_alone_over_nni_static']:5.2f}x; "
-        f"generation {row['generation_share']:4.0%} of the step{fused}"
+        f"{row['nni']} ({row['milliseconds']['nni']:.0f} ms){more}"
     )
 
 

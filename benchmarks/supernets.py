@@ -95,6 +95,7 @@ class Problem(NamedTuple):
     C: int
     HW: int
     layers: int = 4
+    device: torch.device = torch.device("cpu")
 
     def network(self, dynamic: bool) -> Network:
         torch.manual_seed(0)
@@ -103,8 +104,11 @@ class Problem(NamedTuple):
     def batches(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """A training and a held-out batch: input, context, target."""
         torch.manual_seed(1)
-        shape = (self.B, 3, self.HW, self.HW)
-        return [(torch.randn(shape), torch.randn(self.B, CONTEXT), torch.randint(0, 10, (self.B,))) for _ in range(2)]
+        return [self._batch(), self._batch()]
+
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        x, context = torch.randn(self.B, 3, self.HW, self.HW), torch.randn(self.B, CONTEXT)
+        return x.to(self.device), context.to(self.device), torch.randint(0, 10, (self.B,)).to(self.device)
 
 
 # A search step
@@ -143,8 +147,9 @@ def our_step(
     """
     context = VectorContext(CONTEXT, dim=16) if per_sample else None
     mutator = DynamicWeightMutator(problem.network(True), sampler=_sampler(sampler), context=context)
+    mutator.to(problem.device)
     if given:
-        _give(mutator, problem.B if per_sample else None)
+        _give(mutator, problem.B if per_sample else None, problem.device)
     roles = mutator.parameters_by_role()
     optimizer = _weights_optimizer(roles["weights"] + roles["controller"])
     architecture = mutator.sampler.optimizer()
@@ -172,10 +177,11 @@ def our_step(
     return step if fusion else without_fusion()(step)
 
 
-def _give(mutator: DynamicWeightMutator, batch: int | None) -> None:
+def _give(mutator: DynamicWeightMutator, batch: int | None, device: torch.device) -> None:
     lead = () if batch is None else (batch,)
     made = {
-        name: torch.randn(*lead, site.num_generated).requires_grad_() for name, site in mutator.source.sites.items()
+        name: torch.randn(*lead, site.num_generated, device=device, requires_grad=True)
+        for name, site in mutator.source.sites.items()
     }
     mutator.controller.generate = lambda sites, context: [made[site.name] for site in sites]  # type: ignore[method-assign]
 
@@ -190,6 +196,7 @@ def nni_step(problem: Problem, sampler: str) -> tuple[Step, str]:
     space = problem.network(False)
     choices = choices_of(space)
     strategy.mutate_model(space)
+    space.to(problem.device)
     supers = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
     alphas = [one._arch_alpha for one in supers if hasattr(one, "_arch_alpha")]
     known = set(map(id, alphas))

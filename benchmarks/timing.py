@@ -14,9 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Spread", "interleave", "keep_freed_memory", "machine", "merge_results", "ratio"]
+from nni_dynconv.functional.tuning import wait_for
+
+__all__ = ["CPU", "Spread", "interleave", "keep_freed_memory", "machine", "merge_results", "ratio", "timed"]
 
 Times = dict[str, list[float]]
+CPU = torch.device("cpu")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -36,6 +39,7 @@ def interleave(
     turn: float = 2e-3,
     patience: float = 0.25,
     clock: Callable[[], float] = time.perf_counter,
+    device: torch.device = CPU,
 ) -> Times:
     """Run the contenders in turns and return the seconds per call of each in each round.
 
@@ -51,10 +55,12 @@ def interleave(
         Who needs more seconds than this for a call makes two calls and no more: the second counts in every round.
     clock : callable
         Gives seconds; :func:`time.process_time` leaves out what other processes take, where one thread computes.
+    device : torch.device
+        Where they compute: it is waited for before and after each turn, not between the calls of a turn.
     """
     for one in contenders.values():
         one()  # what happens only the first time
-    first = {name: _turn(one, 1, clock) for name, one in contenders.items()}
+    first = {name: timed(one, 1, device, clock) for name, one in contenders.items()}
     calls = {name: max(1, round(turn / max(once, 1e-7))) for name, once in first.items()}
     times: Times = {name: [] for name in contenders}
     end, rounds = clock() + seconds, 0
@@ -64,15 +70,20 @@ def interleave(
                 times[name].append(first[name])
                 continue
             one()
-            times[name].append(_turn(one, calls[name], clock))
+            times[name].append(timed(one, calls[name], device, clock))
         rounds += 1
     return times
 
 
-def _turn(one: Callable[[], Any], calls: int, clock: Callable[[], float]) -> float:
+def timed(
+    one: Callable[[], Any], calls: int, device: torch.device = CPU, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the seconds that a call takes, by so many calls in a row."""
+    wait_for(device)
     begin = clock()
     for _ in range(calls):
         one()
+    wait_for(device)
     return (clock() - begin) / calls
 
 
@@ -104,14 +115,30 @@ def merge_results(path: str | Path, **sections: Any) -> None:
     path.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def machine() -> dict[str, Any]:
+def machine(device: torch.device = CPU) -> dict[str, Any]:
     """Describe what the numbers were measured on."""
-    return {
+    about = {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+    }
+    return about if device.type == "cpu" else {"device": str(device)} | _card(device) | about
+
+
+def _card(device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda":
+        return {"card": device.type}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "card": torch.cuda.get_device_name(device),
+        "capability": ".".join(map(str, torch.cuda.get_device_capability(device))),
+        "memory, GiB": round(properties.total_memory / 2**30, 1),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+        "cudnn.benchmark": torch.backends.cudnn.benchmark,
     }
 
 
