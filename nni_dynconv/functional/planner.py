@@ -31,7 +31,8 @@ __all__ = [
 TINY_DENSE = 4096  # elements of x up to which one matrix product beats oneDNN's set-up,
 TINY_COLUMNS = 1 << 15  # if its columns, the patches of x, have no more values than this
 FEW = 4  # outputs up to which oneDNN's vectors, of eight and more, stay empty,
-SHARES = 4  # if the shares of all taps, before they are added up, have no more values than so many x
+SHARES = 6  # if the shares of all taps, before they are added up, have no more values than so many x;
+SHARES_OF_FEW = 4  # of so many x with as many outputs as FEW, which fill half a vector, and without gradients of one x
 # Factors applied against kernels formed, by the contenders of benchmarks/low_rank.py. In CPU time (3x3, 8 and 32
 # samples) forming took 1.6 to 6 times as long where they are applied without a base, with one 0.9 to 2.9 times.
 NARROW = 4  # channels, in and out, for each of the rank from which applying without a base is faster,
@@ -230,7 +231,7 @@ def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
     columns = geometry.B * geometry.Cin * geometry.Kh * geometry.Kw * geometry.Ho * geometry.Wo
     if geometry.G == 1 and elements <= TINY_DENSE and columns <= TINY_COLUMNS:
         return Choice("unfold", f"dense and tiny: the patches of x have at most {TINY_COLUMNS} values")
-    if geometry.Cout <= FEW and _folds(geometry):
+    if _folds(geometry) and _has_few_outputs(geometry, setting.training):
         return Choice("folded", "dense with few outputs: channels are mixed tap by tap")
     if geometry.depthwise and setting.training and _own_backward(geometry):
         if elements * setting.dtype.itemsize > LARGE:
@@ -248,6 +249,13 @@ def _folds(geometry: Geometry) -> bool:
     """Whether the taps can be mixed first and added up afterwards, in little memory."""
     small = geometry.Cout * geometry.Kh * geometry.Kw <= SHARES * geometry.Cin
     return geometry.G == 1 and small and _convolves_backward(geometry)
+
+
+def _has_few_outputs(geometry: Geometry, training: bool) -> bool:
+    """Whether mixing the taps first is faster than a convolution, of which most of each vector is empty."""
+    if geometry.Cout != FEW:
+        return geometry.Cout < FEW
+    return FEW * geometry.Kh * geometry.Kw <= (SHARES_OF_FEW if training else 1) * geometry.Cin
 
 
 def _convolves_backward(geometry: Geometry) -> bool:
