@@ -5,6 +5,7 @@ Two axes without transposition, and one, go another way: through ``conv2d`` and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,18 +21,42 @@ __all__ = ["PATHS", "choose_nd", "possible_nd"]
 
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {3: F.conv3d}
 TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+# Transposed convolutions of images with a stride: all samples as one call with groups take longer than a call for each
+# where all of these hold (CPU time on AVX-512, kernels of 2 to 5, 8 and 32 samples; `transposed` in benchmarks/ops.py).
+LARGE = 4 << 20  # bytes of the output, which leave the cache,
+LARGE_FORWARD = 2 << 20  # of a forward without gradients,
+LARGE_SAMPLE = 96 << 10  # and of each sample's part, or the calls themselves cost too much;
+VECTOR = 16  # channels, in and out; with just so many in, odd kernels without output padding are fast with groups
 
 
 def choose_nd(geometry: GeometryNd, setting: Setting) -> Choice:
     """Pick the path of one convolution whose weights are shared or per sample."""
-    return choose_anywhere(geometry, setting, columns="patches") or GROUPED
+    found = choose_anywhere(geometry, setting, columns="patches")
+    if found is None and _loops(geometry, setting):
+        return Choice("looped", "transposed and large: one sample at a time stays in the cache")
+    return found or GROUPED
 
 
 def possible_nd(geometry: GeometryNd) -> list[str]:
     """List every path that can compute one convolution."""
     if not geometry.per_sample:
         return ["plain"]
-    return ["single" if geometry.B == 1 else "grouped", "patches", *(["matmul"] if geometry.pointwise else [])]
+    several = ["grouped"] if torch.compiler.is_compiling() else ["grouped", "looped"]  # a graph is for any B
+    paths = ["single"] if geometry.B == 1 else several
+    return [*paths, "patches", *(["matmul"] if geometry.pointwise else [])]
+
+
+def _loops(geometry: GeometryNd, setting: Setting) -> bool:
+    """Whether one call a sample is faster than groups; only transposed convolutions of images were measured."""
+    if not geometry.transposed or geometry.G > 1 or len(geometry.size) != 2 or set(geometry.stride) == {1}:
+        return False
+    if setting.device != "cpu" or setting.transformed or torch.compiler.is_compiling():
+        return False
+    sample = geometry.Cout * math.prod(geometry.out) * setting.dtype.itemsize
+    large = geometry.B * sample >= (LARGE if setting.training else LARGE_FORWARD)
+    even = any(geometry.extra) or any(k % 2 == 0 for k in geometry.kernel)
+    wide = geometry.Cout >= VECTOR and (geometry.Cin > VECTOR or (geometry.Cin == VECTOR and even))
+    return large and sample >= LARGE_SAMPLE and wide
 
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd) -> Tensor:
@@ -52,6 +77,12 @@ def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd
     flat = bias.expand(B, Cout).reshape(-1) if bias is not None else None
     y = _torchs(x.flatten(0, 1).unsqueeze(0), weight.flatten(0, 1), flat, geometry, B * geometry.G)
     return y.view(B, Cout, *geometry.out)
+
+
+def looped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd) -> Tensor:
+    """One call a sample."""
+    samples = zip(x.split(1), weight.unbind(), strict=True)
+    return add_bias(torch.cat([_torchs(one, own, None, geometry, geometry.G) for one, own in samples]), bias)
 
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd) -> Tensor:
@@ -81,6 +112,7 @@ PATHS: dict[str, Callable[[Tensor, Tensor, Tensor | None, Any], Tensor]] = {
     "plain": plain,
     "single": single,
     "grouped": grouped,
+    "looped": looped,
     "matmul": matmul,
     "patches": patches,
 }

@@ -43,6 +43,7 @@ CASES = {  # op, x, one set of weights, options, channels out, the path for per-
     "transposed, dilated": ("conv_transpose2d", (3, 4, 4, 3), (4, 1, 3, 2), {"dilation": 2, "groups": 4}, 4, "grouped"),
     "transposed, 1x1": ("conv_transpose2d", (3, 4, 4, 3), (4, 3, 1, 1), {"groups": 2}, 6, "matmul"),
     "transposed, upsampling": ("conv_transpose2d", (3, 4, 4, 3), (4, 2, 2, 2), {"stride": 2}, 2, "grouped"),
+    "transposed, large": ("conv_transpose2d", (2, 32, 64, 64), (32, 32, 2, 2), {"stride": 2}, 32, "looped"),
     "transposed 3d": ("conv_transpose3d", (2, 2, 2, 3, 3), (2, 2, 2, 2, 3), {"stride": (1, 2, 2)}, 2, "grouped"),
 }
 cases = pytest.mark.parametrize(("op", "x", "weight", "options", "Cout", "path"), CASES.values(), ids=CASES)

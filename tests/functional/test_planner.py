@@ -7,10 +7,12 @@ import torch
 
 from nni_dynconv.errors import ShapeError
 from nni_dynconv.functional import explain, portable, without_kernels
-from nni_dynconv.functional.geometry import measure
+from nni_dynconv.functional.geometry import measure, measure_transposed
+from nni_dynconv.functional.nd import choose_nd, possible_nd
 from nni_dynconv.functional.planner import Setting, choose
 
 CPU = Setting("cpu", torch.float32, training=True)
+FORWARD = CPU._replace(training=False)
 RULES = {
     "shared": ("plain", (8, 4, 16, 16), (4, 4, 3, 3), {}, CPU),
     "dense": ("grouped", (8, 8, 16, 16), (8, 4, 8, 3, 3), {}, CPU),
@@ -47,6 +49,45 @@ RULES = {
 def test_the_rules(path, x, weight, options, setting):
     arguments = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1} | options
     assert choose(measure(x, weight, **arguments), setting).path == path
+
+
+TRANSPOSED = {  # x, one set of weights, options, setting
+    "large": ("looped", (8, 64, 32, 32), (64, 64, 4, 4), {"stride": 2}, CPU),
+    "small": ("grouped", (8, 64, 8, 8), (64, 64, 4, 4), {"stride": 2}, CPU),
+    "large for a forward": ("looped", (8, 64, 16, 16), (64, 64, 4, 4), {"stride": 2}, FORWARD),
+    "not so for a backward": ("grouped", (8, 64, 16, 16), (64, 64, 4, 4), {"stride": 2}, CPU),
+    "many small samples": ("grouped", (512, 32, 8, 8), (32, 32, 4, 4), {"stride": 2}, CPU),
+    "16 channels": ("looped", (32, 16, 32, 32), (16, 16, 4, 4), {"stride": 2}, CPU),
+    "16 channels, odd kernel": ("grouped", (32, 16, 32, 32), (16, 16, 3, 3), {"stride": 2}, CPU),
+    "16 channels, odd kernel, padded": (
+        "looped",
+        (32, 16, 32, 32),
+        (16, 16, 3, 3),
+        {"stride": 2, "output_padding": 1},
+        CPU,
+    ),
+    "narrow": ("grouped", (32, 8, 32, 32), (8, 8, 4, 4), {"stride": 2}, CPU),
+    "without a stride": ("grouped", (8, 64, 32, 32), (64, 64, 3, 3), {}, CPU),
+    "grouped": ("grouped", (8, 64, 32, 32), (64, 32, 4, 4), {"stride": 2, "groups": 2}, CPU),
+    "on a GPU": ("grouped", (8, 64, 32, 32), (64, 64, 4, 4), {"stride": 2}, CPU._replace(device="cuda")),
+    "transformed": ("grouped", (8, 64, 32, 32), (64, 64, 4, 4), {"stride": 2}, CPU._replace(transformed=True)),
+    "portable": ("patches", (8, 64, 32, 32), (64, 64, 4, 4), {"stride": 2}, CPU._replace(portable=True)),
+    "one sample": ("single", (1, 64, 64, 64), (64, 64, 4, 4), {"stride": 2}, CPU),
+}
+
+
+@pytest.mark.parametrize(("path", "x", "weight", "options", "setting"), TRANSPOSED.values(), ids=TRANSPOSED)
+def test_the_rules_of_transposed_convolutions(path, x, weight, options, setting):
+    named = {"bias": None, "stride": 1, "padding": 1, "output_padding": 0, "groups": 1, "dilation": 1} | options
+    assert choose_nd(measure_transposed(2, x, (x[0], *weight), **named), setting).path == path
+
+
+def test_a_graph_has_no_call_for_each_sample(monkeypatch):
+    """It would hold for one size of the batch only."""
+    geometry = measure_transposed(2, (8, 64, 32, 32), (8, 64, 64, 4, 4), None, 2, 1, 0, 1, 1)
+    assert "looped" in possible_nd(geometry)
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    assert choose_nd(geometry, CPU).path == "grouped" and "looped" not in possible_nd(geometry)
 
 
 def test_explain_says_path_and_reason(capsys):
