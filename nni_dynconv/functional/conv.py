@@ -27,6 +27,7 @@ PATHS: dict[str, Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]] = 
     "plain": paths.plain,
     "single": paths.single,
     "grouped": paths.grouped,
+    "looped": paths.looped,
     "matmul": paths.matmul,
     "unfold": paths.unfold,
     "folded": paths.folded,

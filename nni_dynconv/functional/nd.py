@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .geometry import GeometryNd, Sizes
 from .paths import add_bias, mix
-from .planner import GROUPED, Choice, Setting, choose_anywhere
+from .planner import GROUPED, LARGE_SAMPLE, VECTOR, Choice, Setting, choose_anywhere
 
 __all__ = ["PATHS", "choose_nd", "possible_nd"]
 
@@ -24,9 +24,9 @@ TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv
 # Transposed convolutions of images with a stride: all samples as one call with groups take longer than a call for each
 # where all of these hold (CPU time on AVX-512, kernels of 2 to 5, 8 and 32 samples; `transposed` in benchmarks/ops.py).
 LARGE = 4 << 20  # bytes of the output, which leave the cache,
-LARGE_FORWARD = 2 << 20  # of a forward without gradients,
-LARGE_SAMPLE = 96 << 10  # and of each sample's part, or the calls themselves cost too much;
-VECTOR = 16  # channels, in and out; with just so many in, odd kernels without output padding are fast with groups
+LARGE_FORWARD = 2 << 20  # or of a forward without gradients,
+# LARGE_SAMPLE of each sample's part, and VECTOR channels, in and out; with just so many in, odd kernels without output
+# padding are fast with groups.
 
 
 def choose_nd(geometry: GeometryNd, setting: Setting) -> Choice:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .geometry import Geometry
 
-__all__ = ["add_bias", "folded", "grouped", "matmul", "mix", "plain", "single", "unfold"]
+__all__ = ["add_bias", "folded", "grouped", "looped", "matmul", "mix", "plain", "single", "unfold"]
 
 
 def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:  # B Cout ..., [B] Cout -> B Cout ...
@@ -42,6 +42,13 @@ def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) 
     weight = weight.reshape(B * Cout, Cin // geometry.G, geometry.Kh, geometry.Kw)
     y = F.conv2d(x, weight, flat, geometry.stride, geometry.padding, geometry.dilation, B * geometry.G)
     return y.view(B, Cout, geometry.Ho, geometry.Wo)
+
+
+def looped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """One call a sample."""
+    options = geometry.stride, geometry.padding, geometry.dilation, geometry.G
+    samples = zip(x.split(1), weight.unbind(), strict=True)
+    return add_bias(torch.cat([F.conv2d(one, own, None, *options) for one, own in samples]), bias)
 
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:

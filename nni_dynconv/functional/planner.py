@@ -45,6 +45,11 @@ ALONE = 24  # the same of a weight that all samples share: it is formed once
 ROWS = 2  # with a base: so many of them for each row that the weight maps,
 MANY = 1 << 15  # and so many values in all weights, so that the calls themselves cost little
 LARGE = 8 << 20  # bytes of x above which chunks of samples are faster, as long as freed memory goes back to the system
+# Dense convolutions with a stride, and gradients: that of x by groups leaves the cache, a call for each sample does not
+# (CPU time on AVX-512, kernels of 3 and 5, 16 to 64 channels, 8 and 32 samples; `stride 2` in benchmarks/ops.py).
+LARGE_STRIDED = 3 << 20  # bytes of x from which it is faster to loop over the samples,
+LARGE_SAMPLE = 96 << 10  # if each sample has as many bytes, or the calls themselves cost too much,
+VECTOR = 16  # and if it has more channels, in and out, than fill one vector
 
 
 class Setting(NamedTuple):
@@ -214,7 +219,8 @@ def possible(geometry: Geometry, setting: Setting) -> list[str]:
     elif geometry.B == 1:
         paths = ["single", "unfold"]
     else:
-        paths = ["grouped", "unfold"]
+        looped = [] if torch.compiler.is_compiling() else ["looped"]  # a graph is for any batch
+        paths = ["grouped", *looped, "unfold"]
     if geometry.per_sample and geometry.pointwise:
         paths.append("matmul")
     if geometry.per_sample and _folds(geometry):
@@ -237,7 +243,16 @@ def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
         if elements * setting.dtype.itemsize > LARGE:
             return Choice("depthwise_in_chunks", "torch's depthwise backward is slow, and x is large")
         return Choice("depthwise", "torch's depthwise backward is slow for this kernel")
+    if setting.training and _loops(geometry, elements * setting.dtype.itemsize):
+        return Choice("looped", "strided and large, with gradients: one sample at a time stays in the cache")
     return GROUPED
+
+
+def _loops(geometry: Geometry, size: int) -> bool:
+    """Whether one call a sample is faster than groups, for ``x`` of so many bytes."""
+    if geometry.G > 1 or geometry.stride == (1, 1) or torch.compiler.is_compiling():
+        return False
+    return size >= max(LARGE_STRIDED, geometry.B * LARGE_SAMPLE) and min(geometry.Cin, geometry.Cout) > VECTOR
 
 
 def _own_backward(geometry: Geometry) -> bool:

@@ -9,7 +9,7 @@ from nni_dynconv.errors import ShapeError
 from nni_dynconv.functional import explain, portable, without_kernels
 from nni_dynconv.functional.geometry import measure, measure_transposed
 from nni_dynconv.functional.nd import choose_nd, possible_nd
-from nni_dynconv.functional.planner import Setting, choose
+from nni_dynconv.functional.planner import Setting, choose, possible
 
 CPU = Setting("cpu", torch.float32, training=True)
 FORWARD = CPU._replace(training=False)
@@ -27,6 +27,12 @@ RULES = {
     "four outputs, forward": ("grouped", (8, 16, 32, 32), (8, 4, 16, 3, 3), {"padding": 1}, FORWARD),
     "four outputs, forward, wide": ("folded", (8, 64, 32, 32), (8, 4, 64, 3, 3), {"padding": 1}, FORWARD),
     "five outputs": ("grouped", (8, 64, 32, 32), (8, 5, 64, 3, 3), {"padding": 1}, CPU),
+    "strided": ("looped", (8, 32, 56, 56), (8, 32, 32, 3, 3), {"stride": 2}, CPU),
+    "strided, forward": ("grouped", (8, 32, 56, 56), (8, 32, 32, 3, 3), {"stride": 2}, FORWARD),
+    "strided, small": ("grouped", (8, 32, 32, 32), (8, 32, 32, 3, 3), {"stride": 2}, CPU),
+    "strided, many small samples": ("grouped", (512, 32, 16, 16), (512, 32, 32, 3, 3), {"stride": 2}, CPU),
+    "strided, narrow": ("grouped", (32, 16, 56, 56), (32, 16, 16, 3, 3), {"stride": 2}, CPU),
+    "strided, in groups": ("grouped", (8, 32, 56, 56), (8, 32, 16, 3, 3), {"stride": 2, "groups": 2}, CPU),
     "no sample": ("unfold", (0, 4, 16, 16), (0, 4, 4, 3, 3), {}, CPU),
     "1x1": ("matmul", (8, 4, 16, 16), (8, 4, 4, 1, 1), {}, CPU),
     "1x1, padded": ("grouped", (8, 8, 16, 16), (8, 4, 8, 1, 1), {"padding": 1}, CPU),
@@ -86,7 +92,10 @@ def test_a_graph_has_no_call_for_each_sample(monkeypatch):
     """It would hold for one size of the batch only."""
     geometry = measure_transposed(2, (8, 64, 32, 32), (8, 64, 64, 4, 4), None, 2, 1, 0, 1, 1)
     assert "looped" in possible_nd(geometry)
+    planar = measure((8, 32, 56, 56), (8, 32, 32, 3, 3), None, 2, 0, 1, 1)
+    assert choose(planar, CPU).path == "looped"
     monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    assert choose(planar, CPU).path == "grouped" and "looped" not in possible(planar, CPU)
     assert choose_nd(geometry, CPU).path == "grouped" and "looped" not in possible_nd(geometry)
 
 

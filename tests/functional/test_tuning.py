@@ -36,7 +36,7 @@ def taken(**more):
     return chosen(X, WEIGHT, **OPTIONS, **more)[1].path
 
 
-@pytest.mark.parametrize("path", ["grouped", "unfold", "depthwise", "depthwise_in_chunks"])
+@pytest.mark.parametrize("path", ["grouped", "looped", "unfold", "depthwise", "depthwise_in_chunks"])
 def test_what_was_measured_is_used_from_then_on_and_gives_the_same(path, tmp_path, monkeypatch):
     inputs = tensors(X, WEIGHT, dtype=torch.float32)
     pull = torch.randn(X)
