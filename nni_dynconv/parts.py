@@ -86,7 +86,7 @@ class GdasSettings:
 ScaleRule = Literal["hyperfan_in", "hyperfan_out", "ghn", "torch"]
 Encoding = Literal["layer_norm", "magnitude_invariant"]
 Nesting = Literal["centre", "transform", "free"]
-Routing = Literal["sigmoid", "softmax"]
+Routing = Literal["sigmoid", "softmax", "linear"]
 
 
 @dataclass(frozen=True)

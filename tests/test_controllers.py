@@ -67,6 +67,11 @@ class TestCompetingExperts(ControllerSuite):
         return ExpertsController(experts=3, routing="softmax", encoding="magnitude_invariant")
 
 
+class TestSignedExperts(ControllerSuite):
+    def make(self):
+        return ExpertsController(experts=3, routing="linear")
+
+
 class TinyController(Controller):
     """What a user writes: one row a site and one a context, multiplied."""
 
@@ -235,16 +240,16 @@ def test_experts_are_mixed_by_shares_that_the_context_decides():
 def test_experts_are_stored_as_large_as_the_weights_that_come_out_of_them():
     """So that a step of Adam changes a weight by as much as it changes one of a layer of the network."""
     sites = conv_sites(2)
-    controller = bound(sites, ExpertsController)
+    controller = bound(sites, ExpertsController, scale_rule="torch")
     for site, stored in zip(sites, controller.stored, strict=True):
-        torch.testing.assert_close(stored / scale_of(site), controller.experts_of(site))
+        torch.testing.assert_close(stored / scale_of(site, "torch"), controller.experts_of(site))
         assert 0.8 < controller.experts_of(site).std() < 1.2
     expected = controller.experts_of(sites[1])
     controller.select(sites[1:])
     assert torch.equal(controller.experts_of(sites[1]), expected)
 
 
-@pytest.mark.parametrize("routing", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("routing", ["softmax", "sigmoid", "linear"])
 def test_without_context_experts_have_equal_shares_of_norm_one_at_the_start(routing):
     sites = conv_sites(1)
     controller = bound(sites, ExpertsController, context_dim=None, routing=routing)
@@ -252,15 +257,18 @@ def test_without_context_experts_have_equal_shares_of_norm_one_at_the_start(rout
     torch.testing.assert_close(controller.generate(sites, None)[0], expected)
 
 
-def test_sigmoid_shares_add_up_and_softmax_shares_compete():
+@pytest.mark.parametrize(
+    ("routing", "logits", "shares"),
+    [("sigmoid", (20.0, 40.0), (0.5**0.5, 0.5**0.5)), ("softmax", (20.0, 40.0), (0.0, 1.0)),
+     ("linear", (-30.0, 40.0), (-0.6, 0.8))],
+)  # fmt: skip
+def test_sigmoid_shares_add_up_softmax_shares_compete_and_linear_shares_have_a_sign(routing, logits, shares):
     sites = conv_sites(1)
-    for routing, second in (("sigmoid", 0.5**0.5), ("softmax", 0.0)):
-        controller = bound(sites, ExpertsController, context_dim=None, experts=2, routing=routing)
-        with torch.no_grad():
-            controller.logits[0] = torch.tensor([20.0, 40.0])
-            made = controller.generate(sites, None)[0]
-        expected = torch.tensor([second, (1 - second**2) ** 0.5]) @ controller.experts_of(sites[0])
-        torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-4)
+    controller = bound(sites, ExpertsController, context_dim=None, experts=2, routing=routing)
+    with torch.no_grad():
+        controller.logits[0] = torch.tensor(logits)
+        made = controller.generate(sites, None)[0]
+    torch.testing.assert_close(made, torch.tensor(shares) @ controller.experts_of(sites[0]), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -279,7 +287,9 @@ def test_settings_of_one_controller_are_refused_in_its_words():
         ConfigError, match="`rank` in `LowRankController` is 0, but must be 1 or more. Left out, it is 8"
     ):
         LowRankController(rank=0)
-    with pytest.raises(ConfigError, match="`routing` in `ExpertsController` is .* must be one of 'sigmoid', 'softmax'"):
+    with pytest.raises(
+        ConfigError, match="`routing` in `ExpertsController` is .* must be one of 'sigmoid', 'softmax', 'linear'"
+    ):
         ExpertsController(routing="sigmod")
     with pytest.raises(
         ConfigError, match="`nesting` in `CoordinateController` is .* one of 'centre', 'transform', 'fr"

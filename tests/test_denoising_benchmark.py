@@ -25,7 +25,7 @@ TINY = training.Settings((2,), (0, 1), 2, 2, (0.01,), 4, 2, 2)
 class TestContenders:
     def test_all_give_one_frame_of_the_same_size(self):
         frames = torch.randn(2, 3, 16, 16)
-        for contender in (denoising_contenders.DYNAMIC, *denoising_contenders.RIVALS):
+        for contender in (*denoising_contenders.DYNAMICS, *denoising_contenders.RIVALS):
             net = denoising_contenders.make(contender, SAMPLE, 2)
             assert net(frames, frames).shape == (2, 1, 16, 16), contender
 
@@ -129,14 +129,14 @@ def results(levels, drawn=(1.0, 2.0, 3.0)):
     data = {
         "settings": {"widths": [2], "seeds": [0, 1], "steps": 1, "batch": 1, "rates": [0.1], "search_steps": 7},
         "searches": {"2": {"found": NAME, "supernet": {"conv7-conv3-0": 2.0, NAME: 1.0}, "trained": {NAME: 1.0}}},
-        "widths": {f"{contender}/{NAME}/2": 3 for contender in denoising_contenders.RIVALS},
+        "widths": {training.width_key(*pair, NAME, 2): 3 for pair in denoising_contenders.PAIRS},
         "learning_rates": dict.fromkeys(denoising_report.NAMES, 0.1),
         "random": {"2": [f"conv7-conv3-{n}" for n in range(len(drawn))]},
         "runs": {},
         "sizes": {},
     }
     places = {
-        (contender, training.structure(contender, NAME), 2 if contender == "dynamic" else 3): level
+        (contender, training.structure(contender, NAME), 2 if contender in denoising_contenders.DYNAMICS else 3): level
         for contender, level in levels.items()
     }
     places |= {("dynamic", name, 2): level for name, level in zip(data["random"]["2"], drawn, strict=True)}
@@ -145,7 +145,7 @@ def results(levels, drawn=(1.0, 2.0, 3.0)):
         sizes = {"multiply_adds": cost, "without_making": 9, "parameters": 5}
         data["sizes"][f"{contender}/{name}/{width}"] = sizes
         for seed, offset in enumerate((-1.0, 1.0)):
-            psnr = dict.fromkeys(training.TEST_SETS, level + offset)
+            psnr = dict.fromkeys(("validation", *training.TEST_SETS), level + offset)
             data["runs"][training.Job(contender, name, width, 0.1, seed).key] = {"psnr": psnr}
     return data
 
@@ -161,8 +161,17 @@ class TestReport:
         assert "trained for 7 steps, scores all 2 architectures" in section and "is at place 2 of the" in section
 
     def test_the_lead_is_over_the_best_rival_of_the_budget(self):
-        (one, _) = denoising_report.summarise(results({**LEVELS, "dynamic": 25.0, "film": 24.5}))["front"]
+        one, _, other, _ = denoising_report.summarise(results({**LEVELS, "dynamic": 25.0, "film": 24.5}))["front"]
         assert one["on_front"] and one["best_rival"] == "film" and one["lead"] == pytest.approx(0.5)
+        assert not other["on_front"] and other["best_rival"] == "film" and other["lead"] == pytest.approx(-4.5)
+
+    def test_the_controller_of_a_width_is_the_better_one_on_validation_shots(self):
+        data = results({**LEVELS, "dynamic": 25.0, "dynamic_chunked": 24.0})
+        data["runs"][training.Job("dynamic_chunked", NAME, 2, 0.1, 0).key]["psnr"]["validation"] = 40.0
+        found = denoising_report.summarise(data)
+        chosen = [(one["dynamic"], one["chosen"]) for one in found["front"][::2]]
+        assert chosen == [("dynamic", False), ("dynamic_chunked", True)]
+        assert "Width 2, experts (chosen on validation shots), unseen video" in denoising_report.section(found)
 
     def test_who_is_behind_a_cheaper_rival_is_not_on_the_front(self):
         found = denoising_report.summarise(results({**LEVELS, "dynamic": 25.0, "static_twin": 26.0}))

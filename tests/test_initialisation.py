@@ -173,7 +173,7 @@ def test_rules_are_checked_in_a_yaml():
     )
     for section, key, words in (
         ({"name": "coordinate", "nesting": "center"}, "nesting", "one of 'centre', 'transform', 'free'"),
-        ({"name": "experts", "routing": "top1"}, "routing", "one of 'sigmoid', 'softmax'"),
+        ({"name": "experts", "routing": "top1"}, "routing", "one of 'sigmoid', 'softmax', 'linear'"),
         ({"name": "flat", "scale_rule": "he"}, "scale_rule", "one of 'hyperfan_in', 'hyperfan_out', 'ghn', 'torch'"),
         ({"name": "low_rank", "encoding": 3}, "encoding", "one of 'layer_norm', 'magnitude_invariant'"),
     ):

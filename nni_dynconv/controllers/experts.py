@@ -16,14 +16,14 @@ from .pieces import CodeInput, rows_of
 
 __all__ = ["ExpertsController"]
 
-SPREAD = 4.0  # variance of the logits at the start
+SPREAD = 4.0  # variance of the logits of a sigmoid or a softmax at the start
 
 
 class ExpertsController(Controller):
     r"""A site's weight is a mixture of ``experts`` learned ones: :math:`W = \sum_e r_e W_e`.
 
-    The routing :math:`r` is a linear map of the context for each site, through a sigmoid or a softmax. Without context
-    each site has one learned routing.
+    The routing :math:`r` is a linear map of the context for each site, as it is or through a sigmoid or a softmax.
+    Without context each site has one learned routing.
 
     It departs from the rule that a controller's size does not depend on the sizes of the weights: it has ``experts``
     parameters for each weight of each candidate. In return making weights costs next to nothing.
@@ -33,7 +33,8 @@ class ExpertsController(Controller):
     experts
         Sets of weights for each site.
     routing
-        ``sigmoid``: experts add up; ``softmax``: they compete.
+        ``sigmoid``: experts add up; ``softmax``: they compete; ``linear``: shares have a sign, so that a context may
+        take an expert away, as suits a delta to a learned base.
     scale_rule, encoding
         As of :class:`~nni_dynconv.controllers.ChunkedController`.
 
@@ -47,8 +48,8 @@ class ExpertsController(Controller):
     The shares of a site are divided by their norm, which the papers do not do: a mixture of experts of one variance
     then has that variance for every context, and no site has an unlucky routing that makes its weights small.
 
-    Experts are stored as large as the weights that come out of them, as a layer stores its own: at a learning rate that
-    suits a layer, steps of an optimizer such as Adam would hardly change stored values of unit variance.
+    Experts are stored as large as the weights that come out of them without a base, as a layer stores its own: at a
+    learning rate that suits a layer, steps of an optimizer such as Adam would hardly change values of unit variance.
 
     References
     ----------
@@ -81,13 +82,14 @@ class ExpertsController(Controller):
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
         self.rows = {site.name: row for row, site in enumerate(sites)}
-        self.scales = Scales([scale_of(site) for site in sites])
+        self.scales = Scales([scale_of(site, self.scale_rule) for site in sites])
         self.stored = nn.ParameterList(torch.randn(self.experts, len(scale)) * scale for scale in self.scales)
-        self.logits = nn.Parameter(torch.zeros(len(sites), self.experts))
+        even, spread = (self.experts**-0.5, 1 / self.experts) if self.routing == "linear" else (0.0, SPREAD)
+        self.logits = nn.Parameter(torch.full((len(sites), self.experts), even))
         self.router = None
         if context_dim is not None:
             self.code = CodeInput(context_dim, self.encoding)
-            router = torch.randn(len(sites), self.experts, self.code.out_dim) * (SPREAD / self.code.out_dim) ** 0.5
+            router = torch.randn(len(sites), self.experts, self.code.out_dim) * (spread / self.code.out_dim) ** 0.5
             self.router = nn.Parameter(router)
             self.logits.data -= router @ self.code(torch.zeros(context_dim))  # a context of zeros routes evenly
 
@@ -103,8 +105,9 @@ class ExpertsController(Controller):
         return [share @ self.stored[row] / self.scales[row] for share, row in zip(shares, rows, strict=True)]
 
     def _route(self, logits: Tensor) -> Tensor:
-        shares = logits.sigmoid() if self.routing == "sigmoid" else logits.softmax(-1)
-        return F.normalize(shares, dim=-1)
+        if self.routing != "linear":
+            logits = logits.sigmoid() if self.routing == "sigmoid" else logits.softmax(-1)
+        return F.normalize(logits, dim=-1)
 
     def experts_of(self, site: Site) -> Tensor:  # expert N
         """Return the sets of weights that a site mixes, flat, of unit variance."""
