@@ -15,10 +15,10 @@ from statistics import fmean
 
 import torch
 
-from benchmarks.quality.denoising_contenders import DYNAMIC, RIVALS, architectures, matched_width
+from benchmarks.quality.denoising_contenders import DYNAMIC, DYNAMICS, PAIRS, RIVALS, architectures, matched_width
 from benchmarks.quality.denoising_report import summarise, table, write
 from benchmarks.quality.denoising_search import search
-from benchmarks.quality.denoising_training import FAST, Job, Ledger, Settings, name_of, sample_of, structure
+from benchmarks.quality.denoising_training import FAST, Job, Ledger, Settings, name_of, sample_of, structure, width_key
 from benchmarks.timing import keep_freed_memory, machine
 
 HERE = Path(__file__).resolve().parent
@@ -46,7 +46,7 @@ def tune(ledger: Ledger) -> None:
     """Find each contender's learning rate: the best on validation shots, over all seeds, at the middle budget."""
     settings, width = ledger.settings, middle(ledger.settings)
     name = found_at(ledger, width)
-    for contender in (DYNAMIC, *RIVALS):
+    for contender in (*DYNAMICS, *RIVALS):
         wide, own = width_of(ledger, contender, name, width), structure(contender, name)
         reached = {}
         for rate in settings.rates:
@@ -56,10 +56,10 @@ def tune(ledger: Ledger) -> None:
 
 
 def compare(ledger: Ledger, width: int) -> None:
-    """Train every contender at one budget with every seed."""
+    """Train every contender at one width with every seed: each dynamic network, and rivals as costly as it."""
     name = found_at(ledger, width)
-    for contender in (DYNAMIC, *RIVALS):
-        wide, own = width_of(ledger, contender, name, width), structure(contender, name)
+    for dynamic, contender in PAIRS:
+        wide, own = width_of(ledger, contender, name, width, dynamic), structure(contender, name)
         ledger.size(contender, own, wide)
         for seed in ledger.settings.seeds:
             ledger.psnr(Job(contender, own, wide, ledger.known("learning_rates", contender), seed))
@@ -77,11 +77,13 @@ def draw_random(ledger: Ledger) -> None:
             ledger.psnr(Job(DYNAMIC, name, width, ledger.known("learning_rates", DYNAMIC), seed))
 
 
-def width_of(ledger: Ledger, contender: str, name: str, width: int) -> int:
-    """Return the width of a contender at a budget."""
-    key = f"{contender}/{name}/{width}"
-    known = width if contender == DYNAMIC else ledger.known("widths", key)
-    return ledger.note("widths", key, matched_width(contender, sample_of(name), width)) if known is None else known
+def width_of(ledger: Ledger, contender: str, name: str, width: int, dynamic: str = DYNAMIC) -> int:
+    """Return the width of a contender at the budget of a dynamic network."""
+    if contender in DYNAMICS:
+        return width
+    key = width_key(dynamic, contender, name, width)
+    known = ledger.known("widths", key)
+    return known or ledger.note("widths", key, matched_width(contender, sample_of(name), width, dynamic))
 
 
 def middle(settings: Settings) -> int:

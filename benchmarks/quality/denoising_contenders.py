@@ -20,15 +20,23 @@ from examples.video_denoising.networks import FrameStatistics, Ops, StaticTwin, 
 from examples.video_denoising.space import DenoisingSpace
 from examples.video_denoising.training import multiply_adds
 from nni_dynconv import ChunkedController, DynamicWeightMutator, functional
+from nni_dynconv.controllers import Controller, ExpertsController
 from nni_dynconv.samplers import RandomSampler, Sampler
 
 __all__ = [
-    "DYNAMIC", "RIVALS", "architectures", "cost", "make", "matched_width", "parameters", "supernet"
+    "DYNAMIC", "DYNAMICS", "PAIRS", "RIVALS", "architectures", "cost", "make", "matched_width", "parameters", "supernet"
 ]  # fmt: skip
 
 Sample = Mapping[str, str]
 CODE, FILTERS, EXPERTS = 32, 8, 8
 CONDITIONED = {"static5": "conv5", "static3": "conv3"}  # rivals with a context may use it at every convolution
+
+
+DYNAMIC = "dynamic"
+DYNAMICS: dict[str, tuple[Callable[[], Controller], str]] = {  # controller and delta
+    DYNAMIC: (lambda: ExpertsController(EXPERTS, routing="linear", scale_rule="torch"), "full"),
+    "dynamic_chunked": (lambda: ChunkedController(scale_rule="torch"), "low_rank"),
+}
 
 
 class FilmConv2d(nn.Module):
@@ -139,21 +147,16 @@ def _block(channels: int, out_channels: int) -> nn.Module:
     return nn.Sequential(*(part for pair in pairs for part in (nn.Conv2d(*pair, 3, padding=1), nn.LeakyReLU(0.1))))
 
 
-def supernet(width: int, sampler: Sampler) -> DynamicWeightMutator:
-    """Make the searched space at a width, with a chunked controller.
+def supernet(width: int, sampler: Sampler, contender: str = DYNAMIC) -> DynamicWeightMutator:
+    """Make the searched space at a width, with the controller of a dynamic contender.
 
-    Scale and rank were chosen on validation shots: 8 instead of 4 brought 0.2 dB there at width 10, weights as small at
-    the start as torch's another 0.1 (0.2 at width 5).
+    Scale and rank were chosen on validation shots: for the chunked controller rank 8 instead of 4 brought 0.2 dB there
+    at width 10, weights as small at the start as torch's another 0.1 (0.2 at width 5).
     """
     space, encoder = DenoisingSpace(channels=width), FrameStatistics(FRAMES, CODE, FILTERS)
+    controller, delta = DYNAMICS[contender]
     return DynamicWeightMutator(
-        space,
-        sampler=sampler,
-        controller=ChunkedController(scale_rule="torch"),
-        context=encoder,
-        base="learned",
-        delta="low_rank",
-        rank=8,
+        space, sampler=sampler, controller=controller(), context=encoder, base="learned", delta=delta, rank=8
     )
 
 
@@ -164,7 +167,6 @@ def architectures() -> Iterator[dict[str, str]]:
         yield dict(zip(choices, names, strict=True))
 
 
-DYNAMIC = "dynamic"
 MATCHED = (
     "static_equal_macs",
     "film",
@@ -172,12 +174,14 @@ MATCHED = (
     "unet_equal_macs",
 )  # as wide as the dynamic one's multiply-adds allow
 RIVALS = ("static_twin", *MATCHED, "unet_equal_parameters")
+# a dynamic network, which is a budget at each width, and who is compared at it
+PAIRS = tuple((dynamic, contender) for dynamic in DYNAMICS for contender in (dynamic, *RIVALS))
 
 
 def make(contender: str, sample: Sample, width: int) -> nn.Module:
     """Make a contender with random weights: ``net(frames, context)``; a U-Net has no use for the sample."""
-    if contender == DYNAMIC:
-        return supernet(width, RandomSampler(seed=0)).freeze(dict(sample))
+    if contender in DYNAMICS:
+        return supernet(width, RandomSampler(seed=0), contender).freeze(dict(sample))
     if contender.startswith("unet"):
         return UNet(width)
     if contender.startswith("static"):
@@ -196,10 +200,10 @@ def parameters(contender: str, sample: Sample, width: int) -> int:
     return sum(one.numel() for one in make(contender, sample, width).parameters())
 
 
-def matched_width(contender: str, sample: Sample, width: int) -> int:
-    """Give the narrowest width at which a rival has at least the dynamic network's multiply-adds, or parameters."""
+def matched_width(contender: str, sample: Sample, width: int, own: str = DYNAMIC) -> int:
+    """Give the narrowest width at which a rival has at least a dynamic network's multiply-adds, or parameters."""
     if contender == "static_twin":
         return width
     measure = parameters if contender.endswith("parameters") else cost
-    least = measure(DYNAMIC, sample, width)
+    least = measure(own, sample, width)
     return next(wide for wide in itertools.count(1) if measure(contender, sample, wide) >= least)

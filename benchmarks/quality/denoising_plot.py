@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.quality.denoising_contenders import DYNAMIC, DYNAMICS
 from benchmarks.quality.denoising_report import NAMES, SETS
 
 __all__ = ["Point", "draw", "points", "random_points"]
 
-COLOURS = dict(zip(NAMES, ("#d9622b", "#9ec3e6", "#3f6f9f", "#5a9e5a", "#8e6bb0", "#aaaaaa", "#444444"), strict=True))
-MARKERS = dict(zip(NAMES, "osD^vPX", strict=True))
+COLOURS = dict(
+    zip(NAMES, ("#d9622b", "#e0a030", "#9ec3e6", "#3f6f9f", "#5a9e5a", "#8e6bb0", "#aaaaaa", "#444444"), strict=True)
+)
+MARKERS = dict(zip(NAMES, "oosD^vPX", strict=True))
 
 
 class Point(NamedTuple):
@@ -23,10 +26,10 @@ class Point(NamedTuple):
 
 
 def points(summary: Mapping[str, Any], test: str) -> dict[str, list[Point]]:
-    """Give the points of each contender on one test set, cheapest first."""
-    curves: dict[str, list[Point]] = {name: [] for name in NAMES}
+    """Give the points of each contender on one test set, cheapest first; a rival of one width stands at two budgets."""
+    curves: dict[str, set[Point]] = {name: set() for name in NAMES}
     for row in summary["rows"]:
-        curves[row["contender"]].append(Point(row["multiply_adds"] / 1e6, *row["psnr"][test].values()))
+        curves[row["contender"]].add(Point(row["multiply_adds"] / 1e6, *row["psnr"][test].values()))
     return {name: sorted(curve) for name, curve in curves.items()}
 
 
@@ -54,7 +57,7 @@ def draw(summary: Mapping[str, Any], path: Path) -> None:
 
 def _draw_front(axes: Any, curves: Mapping[str, Sequence[Point]], test: str) -> None:
     for name, curve in curves.items():
-        own = name == "dynamic"
+        own = name in DYNAMICS
         axes.errorbar(
             [one.millions for one in curve],
             [one.psnr for one in curve],
@@ -77,12 +80,12 @@ def _draw_front(axes: Any, curves: Mapping[str, Sequence[Point]], test: str) -> 
 def _draw_random(axes: Any, summary: Mapping[str, Any], test: str) -> None:
     found, drawn = summary["random"], random_points(summary, test)
     place = found["sets"][test]
-    (own,) = (row for row in summary["rows"] if row["budget"] == found["budget"] and row["contender"] == "dynamic")
+    (own,) = (row for row in summary["rows"] if row["budget"] == found["budget"] and row["contender"] == DYNAMIC)
     xs, ys, stds = zip(*drawn, strict=True)
     axes.errorbar(xs, ys, stds, fmt="o", color="#999999", capsize=2, label=f"{len(drawn)} random architectures")
     axes.axhline(place["median"], color="#999999", linestyle="--", label="their median")
     searched = [own["multiply_adds"] / 1e6], [place["searched"]], [own["psnr"][test]["std"]]
-    axes.errorbar(*searched, fmt="o", color=COLOURS["dynamic"], capsize=2, label="searched")
+    axes.errorbar(*searched, fmt="o", color=COLOURS[DYNAMIC], capsize=2, label="searched")
     axes.set(xlabel="multiply-adds (M)", ylabel="PSNR (dB)")
     axes.set_title(f"{SETS[test].capitalize()}: dynamic, width {found['budget']}", fontsize=10)
     axes.grid(alpha=0.3)

@@ -8,13 +8,15 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from benchmarks.quality.denoising_training import TEST_SETS, Job, structure
+from benchmarks.quality.denoising_contenders import DYNAMIC, DYNAMICS, PAIRS
+from benchmarks.quality.denoising_training import TEST_SETS, Job, structure, width_key
 
 __all__ = ["HEADING", "replaced", "section", "summarise", "table", "write"]
 
 HEADING = "## Video denoising"
 NAMES = {
-    "dynamic": "searched dynamic",
+    "dynamic": "searched dynamic, experts",
+    "dynamic_chunked": "searched dynamic, chunked",
     "static_twin": "static twin",
     "static_equal_macs": "static twin, widened",
     "film": "FiLM",
@@ -23,6 +25,7 @@ NAMES = {
     "unet_equal_parameters": "U-Net, equal parameters",
 }
 SETS = {"unseen_shots": "unseen shots", "unseen_video": "unseen video"}
+CONTROLLERS = {"dynamic": "experts", "dynamic_chunked": "chunked"}
 
 Row = dict[str, Any]
 
@@ -30,8 +33,13 @@ Row = dict[str, Any]
 def summarise(data: Mapping[str, Any]) -> dict[str, Any]:
     """Gather means and deviations over seeds, the front, and the place of the searched one among random ones."""
     widths = data["settings"]["widths"]
-    rows = [_row(data, contender, width) for width in widths for contender in NAMES]
-    fronts = [_front(rows, width, test) for width in widths for test in TEST_SETS]
+    rows = [_row(data, *pair, width) for width in widths for pair in PAIRS]
+    fronts = [
+        {"chosen": dynamic == _chosen(rows, width), **_front(rows, width, dynamic, test)}
+        for width in widths
+        for dynamic in DYNAMICS
+        for test in TEST_SETS
+    ]
     parts = {"rows": rows, "front": fronts, "random": _random(data, rows)}
     return {"settings": data["settings"], **parts, "searches": [_search(data, width) for width in widths]}
 
@@ -44,11 +52,12 @@ def _search(data: Mapping[str, Any], width: int) -> Row:
     return {"budget": width, "trained": len(search["trained"]), "place": place, "of": len(ordered)}
 
 
-def _row(data: Mapping[str, Any], contender: str, width: int) -> Row:
+def _row(data: Mapping[str, Any], dynamic: str, contender: str, width: int) -> Row:
     name = data["searches"][str(width)]["found"]
-    wide = width if contender == "dynamic" else data["widths"][f"{contender}/{name}/{width}"]
+    wide = width if contender in DYNAMICS else data["widths"][width_key(dynamic, contender, name, width)]
     rate = data["learning_rates"][contender]
-    row = {"budget": width, "contender": contender, "architecture": name, "width": wide, "learning_rate": rate}
+    budget = {"budget": width, "dynamic": dynamic}
+    row = {**budget, "contender": contender, "architecture": name, "width": wide, "learning_rate": rate}
     own = structure(contender, name)
     sizes = data["sizes"][f"{contender}/{own}/{wide}"]
     return {**row, **sizes, "psnr": _over_seeds(data, contender, own, wide)}
@@ -58,33 +67,43 @@ def _over_seeds(data: Mapping[str, Any], contender: str, name: str, width: int) 
     rate = data["learning_rates"][contender]
     jobs = [Job(contender, name, width, rate, seed) for seed in data["settings"]["seeds"]]
     runs = [data["runs"][job.key]["psnr"] for job in jobs]
-    return {test: {"mean": fmean(v), "std": stdev(v)} for test in TEST_SETS for v in ([run[test] for run in runs],)}
+    sets = ("validation", *TEST_SETS)
+    return {test: {"mean": fmean(v), "std": stdev(v)} for test in sets for v in ([run[test] for run in runs],)}
 
 
-def _front(rows: Sequence[Row], width: int, test: str) -> Row:
-    """Return the lead over the best rival of a budget, and over the best of all that cost no more."""
-    own = next(row for row in rows if row["budget"] == width and row["contender"] == "dynamic")
-    rivals = [row for row in rows if row["contender"] != "dynamic"]
+def _own(rows: Sequence[Row], width: int, dynamic: str) -> Row:
+    return next(row for row in rows if row["budget"] == width and row["contender"] == dynamic)
+
+
+def _chosen(rows: Sequence[Row], width: int) -> str:
+    """Return the dynamic network that reaches most on validation shots."""
+    return max(DYNAMICS, key=lambda dynamic: _own(rows, width, dynamic)["psnr"]["validation"]["mean"])
+
+
+def _front(rows: Sequence[Row], width: int, dynamic: str, test: str) -> Row:
+    """Return the lead over the best rival of a budget, and whether none of all that cost no more reaches as much."""
+    own = _own(rows, width, dynamic)
+    rivals = [row for row in rows if row["contender"] not in DYNAMICS]
     level = own["psnr"][test]["mean"]
 
     def lead(some: Sequence[Row]) -> tuple[float | None, str | None]:
         best = max(some, key=lambda row: row["psnr"][test]["mean"], default=None)
         return (None, None) if best is None else (level - best["psnr"][test]["mean"], best["contender"])
 
-    matched, matched_by = lead(
-        [row for row in rivals if row["budget"] == width and "parameters" not in row["contender"]]
-    )
+    equals = [row for row in rivals if row["budget"] == width and row["dynamic"] == dynamic]
+    matched, matched_by = lead([row for row in equals if "parameters" not in row["contender"]])
     cheaper, _ = lead([row for row in rivals if row["multiply_adds"] <= own["multiply_adds"]])
     on_front = cheaper is None or cheaper > 0
-    return {"budget": width, "set": test, "on_front": on_front, "lead": matched, "best_rival": matched_by}
+    place = {"budget": width, "dynamic": dynamic, "set": test}
+    return {**place, "on_front": on_front, "lead": matched, "best_rival": matched_by}
 
 
 def _random(data: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """Compare the searched architecture with those that were drawn: each mean over seeds, and the pooled deviation."""
     ((width, names),) = data["random"].items()
-    found = next(row for row in rows if str(row["budget"]) == width and row["contender"] == "dynamic")
-    drawn = {name: _over_seeds(data, "dynamic", name, int(width)) for name in names}
-    sizes = {name: data["sizes"][f"dynamic/{name}/{width}"]["multiply_adds"] for name in names}
+    found = _own(rows, int(width), DYNAMIC)
+    drawn = {name: _over_seeds(data, DYNAMIC, name, int(width)) for name in names}
+    sizes = {name: data["sizes"][f"{DYNAMIC}/{name}/{width}"]["multiply_adds"] for name in names}
     sets = {test: _place(found["psnr"][test]["mean"], [one[test] for one in drawn.values()]) for test in TEST_SETS}
     return {"budget": int(width), "searched": found["architecture"], "drawn": drawn, "sizes": sizes, "sets": sets}
 
@@ -98,7 +117,7 @@ def _place(searched: float, drawn: Sequence[Mapping[str, float]]) -> dict[str, f
 
 def table(summary: Mapping[str, Any]) -> str:
     """Write the contenders as a table, a row each."""
-    head = ("budget", "contender", "width", "M multiply-adds", "without making", "parameters", *SETS.values())
+    head = ("budget of", "contender", "width", "M multiply-adds", "without making", "parameters", *SETS.values())
     rows = [_cells(row) for row in summary["rows"]]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 
@@ -107,9 +126,16 @@ def _cells(row: Row) -> Sequence[str]:
     millions = [f"{row[key] / 1e6:.2f}" for key in ("multiply_adds", "without_making")]
     psnr = [f"{row['psnr'][test]['mean']:.2f} ± {row['psnr'][test]['std']:.2f}" for test in SETS]
     name = NAMES[row["contender"]]
-    if row["contender"] == "dynamic":
+    if row["contender"] in DYNAMICS:
         name = f"**{name}** ({row['architecture']})"
-    return (f"{row['budget']}", name, f"{row['width']}", *millions, f"{row['parameters']:,}", *psnr)
+    return (
+        f"{CONTROLLERS[row['dynamic']]}, {row['budget']}",
+        name,
+        f"{row['width']}",
+        *millions,
+        f"{row['parameters']:,}",
+        *psnr,
+    )
 
 
 def section(summary: Mapping[str, Any]) -> str:
@@ -130,10 +156,12 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
         f"learning rate is the better of {' and '.join(map(str, own['rates']))} for it on validation shots, at the "
         "middle budget. All see the same three noisy frames; those with a context have them again through the same "
         "encoder. Architecture, rates and widths are decided without the two test sets: shots of a video of which "
-        "others were trained on, and a video never seen. FiLM and mixture have the searched architecture too. A rival "
-        "is as wide as it must be to have at least the dynamic network's multiply-adds: of one tile, with encoder and "
-        "controller once, for one set of weights serves a tile. `without making` leaves out what makes or conditions "
-        "weights."
+        "others were trained on, and a video never seen. The searched architecture has its deltas from experts with "
+        "linear routing, for which it was searched, or from a chunked controller; the better of the two on validation "
+        "shots is the searched dynamic network of a width. FiLM and mixture have the searched architecture too. A "
+        "rival is as wide as it must be to have at least the multiply-adds of the dynamic network whose budget it is "
+        "compared at: of one tile, with encoder and controller once, for one "
+        "set of weights serves a tile. `without making` leaves out what makes or conditions weights."
     )
     yield ""
     yield table(summary)
@@ -149,9 +177,10 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _front_words(one: Mapping[str, Any]) -> str:
     place = "on the front" if one["on_front"] else "NOT on the front"
-    rival = NAMES[one["best_rival"]]
+    chosen = " (chosen on validation shots)" if one["chosen"] else ""
     return (
-        f"- Budget {one['budget']}, {SETS[one['set']]}: {place}; {one['lead']:+.2f} dB against the best rival, {rival}."
+        f"- Width {one['budget']}, {CONTROLLERS[one['dynamic']]}{chosen}, {SETS[one['set']]}: {place}; "
+        f"{one['lead']:+.2f} dB against the best rival, {NAMES[one['best_rival']]}."
     )
 
 
@@ -176,8 +205,8 @@ def _random_words(found: Mapping[str, Any]) -> str:
         for test, one in found["sets"].items()
     ]
     return (
-        f"The searched architecture against the median of {len(found['drawn'])} random ones, all dynamic, trained "
-        f"alike, at budget {found['budget']}: {'; '.join(parts)}."
+        f"The searched architecture against the median of {len(found['drawn'])} random ones, all dynamic with experts, "
+        f"trained alike, at width {found['budget']}: {'; '.join(parts)}."
     )
 
 

@@ -19,7 +19,9 @@ from examples.video_denoising.report import seeded
 from examples.video_denoising.training import CLIP_NORM, mean_psnr, one_cycle
 from nni_dynconv.errors import ConfigError
 
-__all__ = ["FAST", "TEST_SETS", "Job", "Ledger", "Settings", "name_of", "run", "sample_of", "structure", "train"]
+__all__ = [
+    "FAST", "TEST_SETS", "Job", "Ledger", "Settings", "name_of", "run", "sample_of", "structure", "train", "width_key"
+]  # fmt: skip
 
 TEST_SETS = ("unseen_shots", "unseen_video")
 
@@ -93,6 +95,11 @@ def structure(contender: str, found: str) -> str:
 def sample_of(name: str) -> dict[str, str]:
     """Read what :func:`name_of` wrote; an empty name gives an empty sample."""
     return {} if not name else dict(zip(("filter", "first", "second"), name.split("-"), strict=True))
+
+
+def width_key(dynamic: str, contender: str, name: str, width: int) -> str:
+    """Name the place of a rival's width: as costly as a dynamic network of one width."""
+    return f"{dynamic}/{contender}/{name}/{width}"
 
 
 def train(net: nn.Module, steps: int, batch: int, seed: int, learning_rate: float) -> None:

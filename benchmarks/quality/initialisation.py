@@ -53,6 +53,7 @@ CONTROLLERS: dict[str, Callable[[], Controller]] = {
     "flat": made.FlatController,
     "experts, sigmoid": lambda: made.ExpertsController(routing="sigmoid"),
     "experts, softmax": lambda: made.ExpertsController(routing="softmax"),
+    "experts, linear": lambda: made.ExpertsController(routing="linear"),
 }
 RECIPES = (("none", "full"), ("none", "low_rank"), ("learned", "full"), ("learned", "low_rank"), ("learned", "scale"))
 Gains = dict[str, list[float]]
