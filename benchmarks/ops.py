@@ -55,7 +55,7 @@ def main() -> None:
             found = [row for row in mine if row is not None]
             for line in _summary(op if name == "rows" else f"{op}, torch alone", found):
                 print(line, flush=True)
-            results[name] += found
+            results[name] = sorted([*results[name], *found], key=lambda row: list(ALL).index(row["op"]))
         merge_results(output, machine=about, **results)
     print(f"{len(results['rows'])} rows in {output}")
 
