@@ -51,6 +51,8 @@ def compiled(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry)
 def _as_autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Cast as autocast would: it does not reach into a backward, where both must have the type of ``dy``."""
     device = x.device.type
+    if torch.float64 in (x.dtype, weight.dtype):  # autocast leaves it alone
+        return x, weight
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return x, weight
     dtype = torch.get_autocast_dtype(device)

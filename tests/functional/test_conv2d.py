@@ -188,6 +188,13 @@ def test_autocast_reaches_the_gradients_of_a_depthwise_convolution(batch):
         torch.testing.assert_close(mine, other, atol=2e-2 * float(other.abs().max()), rtol=0)
 
 
+def test_autocast_leaves_double_precision_alone():
+    """Without the compiled kernels a depthwise convolution used to cast it to bfloat16, which torch does not."""
+    inputs = tensors((3, 16, 20, 20), (3, 16, 1, 5, 5))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_like_loop(conv2d, loop_conv2d, inputs, padding=2, groups=16)
+
+
 @pytest.mark.parametrize("form", [portable, torch.no_grad])
 def test_export_takes_a_dynamic_batch(form):
     class Layer(torch.nn.Module):
