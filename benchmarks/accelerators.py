@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def output_of(arguments: argparse.Namespace) -> str:
     """Return the file that a benchmark writes: results of different devices do not mix unless they are told to."""
-    return arguments.output or RESULTS[arguments.device == "cpu"]
+    return arguments.output or RESULTS[torch.device(arguments.device).type == "cpu"]
 
 
 def prepare(name: str) -> torch.device:

@@ -140,7 +140,12 @@ def test_one_of_two_cards_is_opened_by_its_number(bench, monkeypatch):
 
 @pytest.mark.parametrize(
     ("words", "file"),
-    [("", "results.json"), ("--device cuda:1", "results_gpu.json"), ("--device cuda --output mine.json", "mine.json")],
+    [
+        ("", "results.json"),
+        ("--device cpu:0", "results.json"),
+        ("--device cuda:1", "results_gpu.json"),
+        ("--device cuda --output mine.json", "mine.json"),
+    ],
 )
 def test_each_kind_of_device_has_its_file(words, file, bench):
     parser = argparse.ArgumentParser()
