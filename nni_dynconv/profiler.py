@@ -67,9 +67,9 @@ class DynamicFlopsProfiler(ExpressionProfiler):
     Each site is counted as if its weights were made by themselves. Made together, as they are, they share what a
     controller computes once a call: the count is a little high.
 
-    A low-rank weight is counted as formed and then used like any other. That runs where a batch has one sample, where
-    all share the weights, and in an export, and depends on no batch and no machine, as what bounds a search should.
-    Where samples have factors of their own, the planner may apply these (:class:`~nni_dynconv.functional.LowRank`):
+    A low-rank weight is counted as formed and then used like any other. That runs where all samples share the weights,
+    in an export, and in a convolution of one sample, and depends on no batch and no machine, as what bounds a search
+    should. Else the planner may apply the factors of the samples (:class:`~nni_dynconv.functional.LowRank`):
     :func:`~nni_dynconv.functional.explain` counts what one call then runs, torch's ``FlopCounterMode`` all calls.
 
     Examples
