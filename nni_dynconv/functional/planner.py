@@ -1,4 +1,4 @@
-"""Which path computes a convolution: rules measured per device type, in one place.
+"""Which path computes a convolution or linear map: rules measured per device type, in one place.
 
 The rules for the CPU come from ``benchmarks/ops.py``; a device that was never measured gets the forms that need no
 tuning.

@@ -23,7 +23,7 @@ from .planner import Choice
 
 __all__ = ["Paths", "fastest", "is_tuning", "recall", "state", "trial", "tune", "wait_for"]
 
-Paths = dict[str, Callable[[], object]]  # a name, and what computes the convolution that way
+Paths = dict[str, Callable[[], object]]  # a name, and what computes the call that way
 
 SECONDS = 0.03  # for the measurement of one path
 QUEUED = 10  # calls handed at once to a device other than the CPU: in a network too, launching hides behind computing
@@ -76,7 +76,7 @@ def tune(file: str | Path | None = None) -> Iterator[None]:
 
 
 def is_tuning() -> bool:
-    """Whether a convolution that was never measured is to be measured now."""
+    """Whether a call that was never measured is to be measured now."""
     return _file.get() is not None
 
 
