@@ -282,6 +282,11 @@ def test_a_rule_that_there_is_not_is_refused_by_name(name):
         make(encoding="none")
 
 
+def test_a_single_expert_has_no_linear_routing():
+    with pytest.raises(ConfigError, match="`experts` in `ExpertsController` is 1, but `routing` 'linear'"):
+        ExpertsController(1, routing="linear")
+
+
 def test_settings_of_one_controller_are_refused_in_its_words():
     with pytest.raises(
         ConfigError, match="`rank` in `LowRankController` is 0, but must be 1 or more. Left out, it is 8"

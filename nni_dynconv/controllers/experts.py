@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..initialisation import Scales, scale_of
 from ..parts import Encoding, ExpertsSettings, Routing, ScaleRule, check_arguments
 from ..spec import Site
@@ -41,7 +42,8 @@ class ExpertsController(Controller):
     Raises
     ------
     ConfigError
-        There is no such ``routing``, ``scale_rule`` or ``encoding``, or a setting has another type or range.
+        There is no such ``routing``, ``scale_rule`` or ``encoding``, a setting has another type or range, or a single
+        expert has a linear routing.
 
     Notes
     -----
@@ -76,6 +78,11 @@ class ExpertsController(Controller):
     ):
         super().__init__()
         check_arguments(self, ExpertsSettings(experts, routing, scale_rule, encoding))
+        if routing == "linear" and experts < 2:
+            raise ConfigError(
+                f"`experts` in `ExpertsController` is {experts}, but `routing` 'linear' divides shares by their norm, "
+                "which leaves nothing but the sign of a single one. Take 2 experts or more, or another routing."
+            )
         self.experts, self.routing = experts, routing
         self.scale_rule, self.encoding = scale_rule, encoding
         self.rows: dict[str, int] = {}

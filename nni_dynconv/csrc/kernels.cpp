@@ -87,9 +87,9 @@ int best_level() {
 
 int level = best_level();
 
-// Whether `rows.h` serves: rows of two vectors or more (of one, where that is long, or where there are too few channels for
-// `depthwise.h`; of more than one and a half for the smallest kernel, which has little to compute in return for being moved into
-// lanes), and no zeros that the gradient of the input would never see.
+// Whether `rows.h` serves: rows of two vectors or more (of one, where that is long, or where there are too few channels
+// for `depthwise.h`; of more than one and a half for the smallest kernel, which has little to compute in return for being
+// moved into lanes), and no zeros that the gradient of the input would never see.
 bool in_rows(const Geometry& g, int64_t lanes) {
   const bool narrow = g.ph <= (g.Kh - 1) * g.dh && g.pw <= (g.Kw - 1) * g.dw;
   const bool known = g.Kh == g.Kw && (g.Kh == 3 || g.Kh == 5 || g.Kh == 7);

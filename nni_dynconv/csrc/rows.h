@@ -6,7 +6,8 @@
 
 static int64_t whole(int64_t n) { return up(n, LANES) * LANES; }
 
-// A plane with zeros around it; its rows begin at whole vectors, so that only a tap beside the middle is read across two.
+// A plane with zeros around it; its rows begin at whole vectors, so that only a tap beside the middle is read across
+// two.
 struct Sheet {
   const int64_t H, W, top, pitch;
   const Floats memory;
@@ -28,8 +29,8 @@ struct Sheet {
   float* const plane_;
 };
 
-// Where outputs look: the first tap of the first output, and the steps to the next row of taps and to the next tap. Handed
-// on by reference: a copy on the stack is written in parts and read as a whole, which the processor has to wait for.
+// Where outputs look: the first tap of the first output, and the steps to the next row of taps and to the next tap.
+// Handed on by reference: a copy on the stack is written in parts and read as a whole, which the processor waits for.
 struct View {
   const float* first;
   int64_t down, right;
@@ -100,8 +101,8 @@ struct NextGradients {
 // each tap, in the order of the turned kernel. Without `Both` only that of the weight is wanted. `next` are the same
 // places in the next planes.
 template <int K, int Y, bool Both>
-ALONE static void differentiate_rows(const View& grad, const float* kernel, int64_t W, const float* x, float* dx, int64_t down,
-                                     float* sums, const NextGradients& next) {
+ALONE static void differentiate_rows(const View& grad, const float* kernel, int64_t W, const float* x, float* dx,
+                                     int64_t down, float* sums, const NextGradients& next) {
   constexpr int X = K == 3 && LANES == 16 ? 3 : 1;  // columns of taps at a time: as registers allow
   constexpr bool all = X == K;                      // then their sums stay there
   vec sum[X * K], taps[X * K];
