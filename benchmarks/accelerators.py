@@ -63,14 +63,23 @@ def open_device(name: str) -> torch.device:
 
 
 def _accelerators() -> list[str]:
-    if not torch.accelerator.is_available():
+    kind = _kind()
+    if kind is None:
         return []
-    kind = torch.accelerator.current_accelerator()
-    return [f"{kind.type}:{number}" for number in range(torch.accelerator.device_count())] if kind else []
+    found = torch.accelerator if hasattr(torch, "accelerator") else torch.cuda
+    return [f"{kind}:{number}" for number in range(found.device_count())] if found.is_available() else []
+
+
+def _kind() -> str | None:
+    """Return the type of accelerator that torch was built for."""
+    if not hasattr(torch, "accelerator"):  # torch 2.6 has it
+        return "cuda" if torch.version.cuda else None
+    current = torch.accelerator.current_accelerator()
+    return None if current is None else current.type
 
 
 def _way_out() -> str:
-    if torch.accelerator.current_accelerator() is None:
+    if _kind() is None:
         return f"torch {torch.__version__} was built for CPUs alone. Other builds: https://pytorch.org/get-started"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     narrowed = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"

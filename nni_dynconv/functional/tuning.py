@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..errors import ConfigError
 from ..files import write_atomically
 from . import kernels
 from .planner import Choice
@@ -127,11 +128,22 @@ _threads._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a device has done what it was told to; a CPU always has."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type not in ("cpu", "meta"):
-        getattr(torch, device.type).synchronize()
+    """Wait until a device has done what it was told to; a CPU always has.
+
+    Raises
+    ------
+    ConfigError
+        torch knows no way to wait for it.
+    """
+    if device.type in ("cpu", "meta"):
+        return
+    synchronize = getattr(getattr(torch, device.type, None), "synchronize", None)
+    if synchronize is None:
+        raise ConfigError(
+            f"`tune` cannot measure on `{device}`: there is no `torch.{device.type}.synchronize` to wait for it. Leave "
+            "`tune` out: the planner's rules serve there."
+        )
+    synchronize(*([device] if device.type == "cuda" else []))
 
 
 def _measure(paths: Paths, device: torch.device) -> str:

@@ -9,10 +9,11 @@ import pytest
 import torch
 from functional.loops import tensors
 
+from nni_dynconv.errors import ConfigError
 from nni_dynconv.functional import LowRank, conv, conv1d, conv2d, conv3d, deterministic, kernels, linear, portable, tune
 from nni_dynconv.functional.conv import find_plan, setting_of
 from nni_dynconv.functional.explain import chosen
-from nni_dynconv.functional.tuning import fastest
+from nni_dynconv.functional.tuning import fastest, wait_for
 
 X, WEIGHT = (4, 6, 9, 9), (4, 6, 1, 5, 5)
 OPTIONS = {"padding": 2, "groups": 6}
@@ -30,6 +31,11 @@ def prefer(monkeypatch, path):
         return fastest(problem, {path: paths[path]}, device)
 
     monkeypatch.setattr("nni_dynconv.functional.conv.fastest", measure)
+
+
+def test_a_device_that_torch_cannot_wait_for_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"`tune` cannot measure on `xla:1`: there is no `torch.xla.synchronize`"):
+        wait_for(torch.device("xla:1"))
 
 
 def taken(**more):
