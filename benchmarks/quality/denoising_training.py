@@ -49,7 +49,7 @@ class Settings:
     """
 
     widths: tuple[int, ...] = (2, 5, 10)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     steps: int = 1000
     batch: int = 12
     rates: tuple[float, ...] = (0.005, 0.01)
