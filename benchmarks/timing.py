@@ -43,6 +43,9 @@ def interleave(
 ) -> Times:
     """Run the contenders in turns and return the seconds per call of each in each round.
 
+    Each round has an order of its own, drawn from one seed: what a turn leaves behind in caches, allocator and clock
+    rate makes the next one up to a seventh faster or slower, and no contender shall always come after the same one.
+
     Parameters
     ----------
     contenders : mapping of str to callable
@@ -63,14 +66,15 @@ def interleave(
     first = {name: timed(one, 1, device, clock) for name, one in contenders.items()}
     calls = {name: max(1, round(turn / max(once, 1e-7))) for name, once in first.items()}
     times: Times = {name: [] for name in contenders}
+    names, draw = list(contenders), torch.Generator().manual_seed(0)
     end, rounds = clock() + seconds, 0
     while rounds < least_rounds or (min(first.values()) < patience and clock() < end):
-        for name, one in contenders.items():
+        for name in (names[index] for index in torch.randperm(len(names), generator=draw)):
             if first[name] >= patience:
                 times[name].append(first[name])
                 continue
-            one()
-            times[name].append(timed(one, calls[name], device, clock))
+            contenders[name]()
+            times[name].append(timed(contenders[name], calls[name], device, clock))
         rounds += 1
     return times
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,6 +116,15 @@ def test_a_turn_ends_when_the_device_is_done(bench, monkeypatch):
     times = bench.timing.interleave(contenders, 0.1, device=torch.device("cuda"), clock=lambda: clock.now)
     assert bench.timing.ratio(times, "three", "one").median == pytest.approx(3, rel=1e-3)
     assert max(times["one"]) == pytest.approx(1e-3, rel=1e-3)  # nothing of what the other had queued
+
+
+def test_no_contender_always_comes_after_the_same_one(bench):
+    turns, now = [], itertools.count()
+    contenders = {name: partial(turns.append, name) for name in "abc"}
+    bench.timing.interleave(contenders, 0, least_rounds=30, turn=0, clock=lambda: 1e-3 * next(now))
+    rounds = [turns[start : start + 6 : 2] for start in range(6, len(turns), 6)]  # each one is called twice
+    assert len(rounds) == 30 and all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert len({tuple(one) for one in rounds}) == 6
 
 
 def test_a_device_that_is_not_there_is_refused(bench, monkeypatch):
