@@ -87,6 +87,7 @@ ScaleRule = Literal["hyperfan_in", "hyperfan_out", "ghn", "torch"]
 Encoding = Literal["layer_norm", "magnitude_invariant"]
 Nesting = Literal["centre", "transform", "free"]
 Routing = Literal["sigmoid", "softmax", "linear"]
+Shares = Literal["site", "row"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class ExpertsSettings:
 
     experts: Count = 4
     routing: Routing = "sigmoid"
+    shares: Shares = "site"
     scale_rule: ScaleRule = "hyperfan_in"
     encoding: Encoding = "layer_norm"
 

@@ -72,6 +72,11 @@ class TestSignedExperts(ControllerSuite):
         return ExpertsController(experts=3, routing="linear")
 
 
+class TestExpertsOfRows(ControllerSuite):
+    def make(self):
+        return ExpertsController(experts=3, routing="linear", shares="row")
+
+
 class TinyController(Controller):
     """What a user writes: one row a site and one a context, multiplied."""
 
@@ -269,6 +274,29 @@ def test_sigmoid_shares_add_up_softmax_shares_compete_and_linear_shares_have_a_s
         controller.logits[0] = torch.tensor(logits)
         made = controller.generate(sites, None)[0]
     torch.testing.assert_close(made, torch.tensor(shares) @ controller.experts_of(sites[0]), rtol=1e-4, atol=1e-4)
+
+
+def test_rows_have_shares_of_their_own_and_a_vector_has_one():
+    specs = WeightSpec("weight", (2, 3, 1, 1), 3), WeightSpec("bias", (2,), 3, "bias")
+    sites = [*conv_sites(1), Site("conv", "DynamicConv2d", specs)]
+    controller = bound(sites, ExpertsController, context_dim=None, experts=2, routing="linear", shares="row")
+    assert controller.logits.shape == (16 + 3, 2)
+    with torch.no_grad():
+        controller.logits[16:] = torch.tensor([[5.0, 0.0], [0.0, 5.0], [-3.0, 4.0]])
+        made = controller.generate(sites, None)[1]
+    first, second = controller.experts_of(sites[1])
+    torch.testing.assert_close(made, torch.cat([first[:3], second[3:6], -0.6 * first[6:] + 0.8 * second[6:]]))
+    controller.select(sites[1:])
+    torch.testing.assert_close(controller.generate(sites[1:], None)[0], made)
+
+
+def test_rows_of_a_site_start_with_its_shares():
+    sites, context = conv_sites(2), torch.randn(5, 32)
+    whole, rows = (
+        bound(sites, ExpertsController, routing="linear", shares=shares).generate(sites, context)
+        for shares in ("site", "row")
+    )
+    torch.testing.assert_close(rows, whole)
 
 
 @pytest.mark.parametrize("name", NAMES)

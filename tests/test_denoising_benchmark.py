@@ -50,9 +50,10 @@ class TestContenders:
         plain, whole = (denoising_contenders.cost(name, SAMPLE, 4) for name in ("static_twin", contender))
         sites = denoising_contenders.make(contender, SAMPLE, 4).source.asked.values()
         made = [site.num_generated for site in sites]
+        rows = [spec.shape[0] if len(spec.shape) > 1 else 1 for site in sites for spec in site.specs]
         chunks = [-(-numel // 64) for numel in made]
         controller = {
-            "dynamic": 8 * 32 * len(sites) + 8 * sum(made),  # a share for each expert, and the sums
+            "dynamic": 32 * 32 * sum(rows) + 32 * sum(made),  # a share for each expert and row, and the sums
             "dynamic_chunked": 16 * 128 * (len(sites) + max(chunks)) + 32 * 128 + sum(chunks) * (128 * 128 + 128 * 64),
         }
         encoder = 15 * 15 * 75 * 8 + 8 * 32 + 32 * 32  # filters at 15 x 15 places, and two linear maps

@@ -314,6 +314,7 @@ def test_the_yaml_reference_says_what_each_setting_means_and_which_words_it_take
         "encoding": parts.Encoding,
         "nesting": parts.Nesting,
         "routing": parts.Routing,
+        "shares": parts.Shares,
     }
     for part, key, *_, meaning in table("docs/yaml.md", "<!-- table: parts -->"):
         assert len(meaning.split()) > 1, (part, key)

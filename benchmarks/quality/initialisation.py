@@ -54,6 +54,7 @@ CONTROLLERS: dict[str, Callable[[], Controller]] = {
     "experts, sigmoid": lambda: made.ExpertsController(routing="sigmoid"),
     "experts, softmax": lambda: made.ExpertsController(routing="softmax"),
     "experts, linear": lambda: made.ExpertsController(routing="linear"),
+    "experts, by row": lambda: made.ExpertsController(routing="linear", shares="row"),
 }
 RECIPES = (("none", "full"), ("none", "low_rank"), ("learned", "full"), ("learned", "low_rank"), ("learned", "scale"))
 Gains = dict[str, list[float]]

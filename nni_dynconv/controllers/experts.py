@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..initialisation import Scales, scale_of
-from ..parts import Encoding, ExpertsSettings, Routing, ScaleRule, check_arguments
-from ..spec import Site
+from ..parts import Encoding, ExpertsSettings, Routing, ScaleRule, Shares, check_arguments
+from ..spec import Site, WeightSpec
 from .base import Controller
 from .pieces import CodeInput, rows_of
 
@@ -20,14 +21,28 @@ __all__ = ["ExpertsController"]
 SPREAD = 4.0  # variance of the logits of a sigmoid or a softmax at the start
 
 
+class Place(NamedTuple):
+    """Where a site stands in a controller."""
+
+    number: int  # of its experts
+    rows: range  # of its shares
+    blocks: list[tuple[int, int]]  # its flat weights one after the other: how many rows, and values in each
+
+
+def _block(spec: WeightSpec) -> tuple[int, int]:
+    rows = spec.shape[0] if len(spec.shape) > 1 else 1
+    return rows, spec.numel // rows
+
+
 class ExpertsController(Controller):
     r"""A site's weight is a mixture of ``experts`` learned ones: :math:`W = \sum_e r_e W_e`.
 
     The routing :math:`r` is a linear map of the context for each site, as it is or through a sigmoid or a softmax.
-    Without context each site has one learned routing.
+    Without context each site has one learned routing. It may differ from row to row of a weight.
 
     It departs from the rule that a controller's size does not depend on the sizes of the weights: it has ``experts``
-    parameters for each weight of each candidate. In return making weights costs next to nothing.
+    parameters for each weight of each candidate, and as many times the code's length for each site, or row. In return
+    making weights costs next to nothing.
 
     Parameters
     ----------
@@ -36,19 +51,24 @@ class ExpertsController(Controller):
     routing
         ``sigmoid``: experts add up; ``softmax``: they compete; ``linear``: shares have a sign, so that a context may
         take an expert away, as suits a delta to a learned base.
+    shares
+        ``site``: one mixture of whole sets; ``row``: each row of a weight, along its first axis, is mixed by shares of
+        its own, so that each output channel of a convolution has its own mixture, and a vector has one. Many experts
+        pay then.
     scale_rule, encoding
         As of :class:`~nni_dynconv.controllers.ChunkedController`.
 
     Raises
     ------
     ConfigError
-        There is no such ``routing``, ``scale_rule`` or ``encoding``, a setting has another type or range, or a single
-        expert has a linear routing.
+        There is no such ``routing``, ``shares``, ``scale_rule`` or ``encoding``, a setting has another type or range,
+        or a single expert has a linear routing.
 
     Notes
     -----
-    The shares of a site are divided by their norm, which the papers do not do: a mixture of experts of one variance
-    then has that variance for every context, and no site has an unlucky routing that makes its weights small.
+    Shares are divided by their norm, which the papers do not do: a mixture of experts of one variance then has that
+    variance for every context, and no site has an unlucky routing that makes its weights small. Rows of one site start
+    with the same shares, for which its experts are whole kernels, and grow apart.
 
     Experts are stored as large as the weights that come out of them without a base, as a layer stores its own: at a
     learning rate that suits a layer, steps of an optimizer such as Adam would hardly change values of unit variance.
@@ -56,7 +76,8 @@ class ExpertsController(Controller):
     References
     ----------
     Yang et al., CondConv: Conditionally parameterized convolutions for efficient inference, NeurIPS 2019 (sigmoid);
-    Chen et al., Dynamic convolution: Attention over convolution kernels, CVPR 2020 (softmax). There the context is the
+    Chen et al., Dynamic convolution: Attention over convolution kernels, CVPR 2020 (softmax); Ma et al., WeightNet:
+    Revisiting the design space of weight networks, ECCV 2020 (shares for each output channel). There the context is the
     layer's own input.
 
     Examples
@@ -73,62 +94,82 @@ class ExpertsController(Controller):
         self,
         experts: int = 4,
         routing: Routing = "sigmoid",
+        shares: Shares = "site",
         scale_rule: ScaleRule = "hyperfan_in",
         encoding: Encoding = "layer_norm",
     ):
         super().__init__()
-        check_arguments(self, ExpertsSettings(experts, routing, scale_rule, encoding))
+        check_arguments(self, ExpertsSettings(experts, routing, shares, scale_rule, encoding))
         if routing == "linear" and experts < 2:
             raise ConfigError(
                 f"`experts` in `ExpertsController` is {experts}, but `routing` 'linear' divides shares by their norm, "
                 "which leaves nothing but the sign of a single one. Take 2 experts or more, or another routing."
             )
-        self.experts, self.routing = experts, routing
+        self.experts, self.routing, self.shares = experts, routing, shares
         self.scale_rule, self.encoding = scale_rule, encoding
-        self.rows: dict[str, int] = {}
+        self.places: dict[str, Place] = {}
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
-        self.rows = {site.name: row for row, site in enumerate(sites)}
+        self.places = self._place(sites)
         self.scales = Scales([scale_of(site, self.scale_rule) for site in sites])
         self.stored = nn.ParameterList(torch.randn(self.experts, len(scale)) * scale for scale in self.scales)
         even, spread = (self.experts**-0.5, 1 / self.experts) if self.routing == "linear" else (0.0, SPREAD)
-        self.logits = nn.Parameter(torch.full((len(sites), self.experts), even))
+        rows = [place.number for place in self.places.values() for _ in place.rows]
+        self.logits = nn.Parameter(torch.full((len(rows), self.experts), even))
         self.router = None
         if context_dim is not None:
             self.code = CodeInput(context_dim, self.encoding)
             router = torch.randn(len(sites), self.experts, self.code.out_dim) * (spread / self.code.out_dim) ** 0.5
-            self.router = nn.Parameter(router)
-            self.logits.data -= router @ self.code(torch.zeros(context_dim))  # a context of zeros routes evenly
+            self.router = nn.Parameter(router[rows])
+            self.logits.data -= self.router.data @ self.code(torch.zeros(context_dim))  # that context routes evenly
+
+    def _place(self, sites: Sequence[Site]) -> dict[str, Place]:
+        places, start = {}, 0
+        for number, site in enumerate(sites):
+            blocks = [_block(spec) for spec in site.specs] if self.shares == "row" else [(1, site.num_generated)]
+            rows = range(start, start + sum(count for count, _ in blocks))
+            places[site.name], start = Place(number, rows, blocks), rows.stop
+        return places
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
-        rows = [self.rows[site.name] for site in sites]
-        own = torch.tensor(rows, device=self.logits.device)
-        logits = self.logits.index_select(0, own)  # site expert
+        places = [self.places[site.name] for site in sites]
+        own = torch.tensor([row for place in places for row in place.rows], device=self.logits.device)
+        logits = self.logits.index_select(0, own)  # row expert
         if self.router is not None and context is not None:
             router = self.router.index_select(0, own)
             seen = self.code(context) @ router.flatten(0, 1).t()  # of all sites at once
-            logits = logits + seen.unflatten(-1, logits.shape)  # ... site expert
-        shares = self._route(logits).unbind(-2)
-        return [share @ self.stored[row] / self.scales[row] for share, row in zip(shares, rows, strict=True)]
+            logits = logits + seen.unflatten(-1, logits.shape)  # ... row expert
+        shares = self._route(logits).split([len(place.rows) for place in places], dim=-2)
+        return [self._mix(share, place) for share, place in zip(shares, places, strict=True)]
 
     def _route(self, logits: Tensor) -> Tensor:
         if self.routing != "linear":
             logits = logits.sigmoid() if self.routing == "sigmoid" else logits.softmax(-1)
         return F.normalize(logits, dim=-1)
 
+    def _mix(self, shares: Tensor, place: Place) -> Tensor:  # ... row expert -> ... N
+        stored = self.stored[place.number]
+        if self.shares == "site":
+            return shares.squeeze(-2) @ stored / self.scales[place.number]
+        experts = stored.split([rows * numel for rows, numel in place.blocks], dim=1)
+        pairs = zip(shares.split([rows for rows, _ in place.blocks], dim=-2), experts, strict=True)
+        mixed = [torch.einsum("...re,ern->...rn", own, some.unflatten(1, (own.shape[-2], -1))) for own, some in pairs]
+        return torch.cat([one.flatten(-2) for one in mixed], dim=-1) / self.scales[place.number]
+
     def experts_of(self, site: Site) -> Tensor:  # expert N
         """Return the sets of weights that a site mixes, flat, of unit variance."""
-        row = self.rows[site.name]
-        return self.stored[row] / self.scales[row]
+        number = self.places[site.name].number
+        return self.stored[number] / self.scales[number]
 
     def select(self, sites: Sequence[Site]) -> None:
-        rows = [self.rows[site.name] for site in sites]
-        self.stored = nn.ParameterList(self.stored[row] for row in rows)
-        self.scales = Scales([self.scales[row] for row in rows])
+        places = [self.places[site.name] for site in sites]
+        rows = [row for place in places for row in place.rows]
+        self.stored = nn.ParameterList(self.stored[place.number] for place in places)
+        self.scales = Scales([self.scales[place.number] for place in places])
         self.logits = rows_of(self.logits, rows)
         if self.router is not None:
             self.router = rows_of(self.router, rows)
-        self.rows = {site.name: row for row, site in enumerate(sites)}
+        self.places = self._place(sites)
 
     def extra_repr(self) -> str:
-        return f"experts={self.experts}, routing={self.routing!r}, sites={len(self.rows)}"
+        return f"experts={self.experts}, routing={self.routing!r}, shares={self.shares!r}, sites={len(self.places)}"
