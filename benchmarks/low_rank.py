@@ -54,6 +54,7 @@ class Case(NamedTuple):
         return {} if self.op is linear else {"padding": self.weight[-1] // 2}
 
 
+# for the memory: kernels twice as large as the activations, which is where forming them shows
 HELD = {"x": (128, 64, 16, 16), "weight": (64, 64, 3, 3), "rank": 4}
 
 

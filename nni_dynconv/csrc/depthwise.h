@@ -106,7 +106,8 @@ static void plan_forward(const Geometry& g, const Canvas& canvas, Output& out) {
 
 // Along one axis: input i took part in output (i + padding - k * dilation) / stride, for those k that make it whole.
 struct Subset {
-  int64_t first = 0, count = 0, step, at = 0, back;  // of k: first, how many, step; the output of the first, and a step back
+  int64_t first = 0, count = 0, step;  // of k
+  int64_t at = 0, back;                // the output of the first, and a step back
 
   Subset(int64_t i, int64_t padding, int64_t dilation, int64_t stride, int64_t K) : step(1) {
     while (step * dilation % stride) ++step;
@@ -122,7 +123,8 @@ static void plan_gradient(const Geometry& g, const Canvas& canvas, Output& out) 
     for (int64_t b = 0; b < least(g.sw, g.W); ++b) {
       const Subset y(a, g.ph, g.dh, g.sh, g.Kh), x(b, g.pw, g.dw, g.sw, g.Kw);
       Grid& grid = out.grid[out.grids++];
-      grid.rows = up(g.H - a, g.sh), grid.columns = up(g.W - b, g.sw), grid.taps_down = y.count, grid.taps_right = x.count;
+      grid.rows = up(g.H - a, g.sh), grid.columns = up(g.W - b, g.sw);
+      grid.taps_down = y.count, grid.taps_right = x.count;
       grid.in = canvas.memory.data + canvas.at(y.at, x.at), grid.out = (a * g.W + b) * LANES;
       grid.weight = (y.first * g.Kw + x.first) * LANES;
       grid.see = {canvas.pitch, LANES}, grid.tap = {-y.back * canvas.pitch, -x.back * LANES};

@@ -14,7 +14,9 @@ class Scratch {
   ~Scratch() { give(block_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  void* memory() const { return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(block_.start) + 63) & ~uintptr_t{63}); }
+  void* memory() const {
+    return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(block_.start) + 63) & ~uintptr_t{63});
+  }
 
  private:
   struct Block {
