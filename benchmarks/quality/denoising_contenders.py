@@ -29,9 +29,7 @@ __all__ = [
 
 Sample = Mapping[str, str]
 CODE, FILTERS = 32, 8
-EXPERTS = (
-    8  # of the rival, as in its paper; on validation shots it loses 3 dB with 16, whose sigmoids add up, more with 32
-)
+EXPERTS = 8  # of the rival, as in its paper: on validation shots it loses 3 dB with 16, whose sigmoids add up
 CONDITIONED = {"static5": "conv5", "static3": "conv3"}  # rivals with a context may use it at every convolution
 
 
