@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import geometric_mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerators import add_options, output_of, prepare
@@ -97,7 +97,8 @@ def _measure(
     with without_kernels():
         path_torch = _path(op, B, C, HW, training, device)
     names = ["ours", *PEERS, "static", *(["torch alone"] if path_torch != path else [])]
-    contenders = {name: _contender(op, B, C, HW, training, name, device) for name in names}
+    inputs = _inputs(op, B, C, HW, training, device)
+    contenders = {name: _contender(op, C, training, name, inputs) for name in names}
     contenders |= {f"{name} again": contenders[name] for name in ("ours", "torch alone") if name in contenders}
     times = interleave(contenders, seconds, device=device)
     about = {"op": op, "B": B, "C": C, "HW": HW, "K": ALL[op][0].K, "mode": mode}
@@ -125,20 +126,34 @@ def _compare(times: Times, ours: str, roofline: float, calls: int) -> Row:
     }  # fmt: skip
 
 
-def _contender(
-    op: str, B: int, C: int, HW: int, training: bool, name: str, device: torch.device = CPU
-) -> Callable[[], Any]:
+class Inputs(NamedTuple):
+    """What all contenders are given; where a tensor lies in memory alone makes some percent."""
+
+    xs: list[Tensor]
+    weights: list[list[Tensor]]  # of each layer, one set per sample
+    shared: list[list[Tensor]]  # of each layer, one for all samples: of the static contender
+    pulls: list[Tensor]  # gradients of the outputs
+
+
+def _inputs(op: str, B: int, C: int, HW: int, training: bool, device: torch.device = CPU) -> Inputs:
+    layers, calls = ALL[op], range(_calls(B, C, HW))
+    make: Callable[..., Tensor] = partial(torch.randn, device=device)
+    xs = [make(layers[0].x_shape(B, C, HW), requires_grad=training) for _ in calls]
+    weights, shared = (
+        [[make((*lead, *layer.weight_shape(C)), requires_grad=training) for layer in layers] for _ in calls]
+        for lead in ((B,), ())
+    )
+    return Inputs(xs, weights, shared, [make(layers[-1].y_shape(B, C, HW)) for _ in calls])
+
+
+def _contender(op: str, C: int, training: bool, name: str, inputs: Inputs) -> Callable[[], Any]:
     """Several calls on different inputs: forwards without gradients, or forwards and one backward over them all.
 
     A backward starts the autograd engine, which takes longer than a small convolution. A network starts it once for
     many layers, and so does this.
     """
-    layers, lead = ALL[op], () if name == "static" else (B,)
-    make: Callable[..., Tensor] = partial(torch.randn, device=device)
-    xs = [make(layers[0].x_shape(B, C, HW), requires_grad=training) for _ in range(_calls(B, C, HW))]
-    kernels = [[make((*lead, *layer.weight_shape(C)), requires_grad=training) for layer in layers] for _ in xs]
-    pulls = [make(layers[-1].y_shape(B, C, HW)) for _ in xs]
-    steps = [(_way(name, layer.function), layer.options(C)) for layer in layers]
+    xs, kernels = inputs.xs, inputs.shared if name == "static" else inputs.weights
+    steps = [(_way(name, layer.function), layer.options(C)) for layer in ALL[op]]
 
     def forward() -> list[Tensor]:
         ys = []
@@ -149,7 +164,7 @@ def _contender(
         return ys
 
     if training:
-        return lambda: torch.autograd.grad(forward(), [*xs, *itertools.chain(*kernels)], pulls)
+        return lambda: torch.autograd.grad(forward(), [*xs, *itertools.chain(*kernels)], inputs.pulls)
     return torch.no_grad()(forward)
 
 
