@@ -1,4 +1,4 @@
-// What a depthwise convolution is asked to do; the order of the fields is that of `functional/kernels.py`.
+// What a convolution is asked to do; the order of the fields is that of `functional/kernels.py`.
 #pragma once
 
 #include <cstdint>
@@ -7,4 +7,5 @@ struct Geometry {
   int64_t B, C, H, W, Ho, Wo, Kh, Kw, sh, sw, ph, pw, dh, dw;
   int64_t shared;   // 1: one kernel per channel for all samples; 0: one per channel and sample
   int64_t threads;  // as many as torch would use
+  int64_t outputs;  // channels of a dense convolution's output; 0: it is depthwise
 };

@@ -23,6 +23,7 @@ namespace baseline {  // SSE2, NEON, or whatever the compiler takes for granted
 #include "lanes.h"
 #include "depthwise.h"
 #include "rows.h"
+#include "dense.h"
 #undef LANES
 #undef IN_REGISTER
 }  // namespace baseline
@@ -39,6 +40,7 @@ namespace avx2 {
 #include "lanes.h"
 #include "depthwise.h"
 #include "rows.h"
+#include "dense.h"
 #undef LANES
 #undef IN_REGISTER
 }  // namespace avx2
@@ -55,6 +57,7 @@ namespace avx512 {
 #include "lanes.h"
 #include "depthwise.h"
 #include "rows.h"
+#include "dense.h"
 #undef LANES
 #undef IN_REGISTER
 }  // namespace avx512
@@ -115,12 +118,20 @@ Kernels kernels(const Geometry& g) {
   return {baseline::forward, baseline::backward, 4};
 }
 
+Kernels dense_kernels() {
+#if defined(__x86_64__)
+  if (level == 2) return {avx512::forward_dense, avx512::backward_dense, 1};
+  if (level == 1) return {avx2::forward_dense, avx2::backward_dense, 1};
+#endif
+  return {baseline::forward_dense, baseline::backward_dense, 1};
+}
+
 // Multiply-adds below which waking another thread costs more than it brings.
 constexpr int64_t kWorthAThread = 200000;
 
 template <class Range>
 void parallel(const Geometry& g, int64_t count, const Range& range) {
-  const int64_t work = g.B * g.C * g.Ho * g.Wo * g.Kh * g.Kw;
+  const int64_t work = g.B * g.C * g.Ho * g.Wo * g.Kh * g.Kw * (g.outputs ? g.outputs : 1);
   const int64_t threads = std::max<int64_t>(1, std::min({g.threads, count, work / kWorthAThread}));
   const int64_t pieces = threads == 1 ? 1 : std::min(count, 4 * threads);
   if (pieces == 1) return range(0, count);
@@ -160,5 +171,19 @@ void nni_dynconv_depthwise_backward(const Geometry* given, const float* x, const
   const Kernels use = kernels(g);
   const int64_t groups = (g.C + use.at_once - 1) / use.at_once;
   parallel(g, groups, [&](int64_t first, int64_t last) { use.backward(g, x, weight, dy, dx, dw, first, last); });
+}
+
+// y[b][o] = the sum of x[b][c] * weight[b][o][c] over c, with stride 1, all of them contiguous.
+void nni_dynconv_dense(const Geometry* given, const float* x, const float* weight, float* y) {
+  const Kernels use = dense_kernels();
+  parallel(*given, given->B, [&](int64_t first, int64_t last) { use.forward(*given, x, weight, y, first, last); });
+}
+
+// Its gradients, either of which may be null: not wanted. No padding may be wider than a kernel reaches.
+void nni_dynconv_dense_backward(const Geometry* given, const float* x, const float* weight, const float* dy, float* dx,
+                                float* dw) {
+  const Kernels use = dense_kernels();
+  parallel(*given, given->B,
+           [&](int64_t first, int64_t last) { use.backward(*given, x, weight, dy, dx, dw, first, last); });
 }
 }

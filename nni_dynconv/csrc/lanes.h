@@ -10,6 +10,9 @@ static INLINE vec load(const float* p) {  // from anywhere
   return v;
 }
 
+// In every lane. `+` instead of `-` would turn -0 into 0, which costs an addition.
+static INLINE vec every(float v) { return v - vec{}; }
+
 static INLINE void store(float* p, vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
 // Keeps the compiler from reading a vector of memory anew wherever it is used: most such reads span two lines of cache.

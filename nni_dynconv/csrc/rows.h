@@ -39,7 +39,7 @@ struct View {
 // Column `k` of a kernel, each value in every lane; turned by half a circle it is what the gradient of the input wants.
 template <int K, bool Turned>
 static INLINE void spread(const float* kernel, int k, vec* taps) {
-  UNROLL for (int t = 0; t < K; ++t) taps[t] = vec{} + (Turned ? kernel[(K - t) * K - 1 - k] : kernel[t * K + k]);
+  UNROLL for (int t = 0; t < K; ++t) taps[t] = every(Turned ? kernel[(K - t) * K - 1 - k] : kernel[t * K + k]);
 }
 
 // Planes that come next, those that will be written among them: while one is computed they are fetched, a line for each

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from . import depthwise, kernels, nd, paths
+from .compiled import compiled
 from .factored import call_factored
 from .forms import FORMS, alternatives, decide
 from .geometry import Geometry, GeometryNd, Sizes, measure_nd, measure_transposed
@@ -33,7 +34,7 @@ PATHS: dict[str, Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]] = 
     "folded": paths.folded,
     "depthwise": depthwise.depthwise,
     "depthwise_in_chunks": depthwise.depthwise_in_chunks,
-    "compiled": depthwise.compiled,
+    "compiled": compiled,
 }
 
 

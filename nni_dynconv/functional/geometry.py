@@ -57,6 +57,12 @@ class Geometry(NamedTuple):
         return self.G == self.Cin == self.Cout
 
     @property
+    def convolves_backward(self) -> bool:
+        """Whether both gradients are convolutions of stride 1 as well: no padding is wider than a kernel reaches."""
+        pads = zip(self.padding, self.dilation, (self.Kh, self.Kw), strict=True)
+        return self.stride == (1, 1) and all(p <= d * (k - 1) for p, d, k in pads)
+
+    @property
     def pointwise(self) -> bool:
         """Whether the convolution only mixes channels."""
         return self.Kh == self.Kw == 1 and self.padding == (0, 0)

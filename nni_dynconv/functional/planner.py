@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from . import kernels
 from .geometry import Geometry, GeometryLinear, GeometryNd
 
 __all__ = [
@@ -45,6 +46,13 @@ ALONE = 24  # the same of a weight that all samples share: it is formed once
 ROWS = 2  # with a base: so many of them for each row that the weight maps,
 MANY = 1 << 15  # and so many values in all weights, so that the calls themselves cost little
 LARGE = 8 << 20  # bytes of x above which chunks of samples are faster, as long as freed memory goes back to the system
+# Dense convolutions: the compiled kernel is faster than oneDNN's (AVX2 and AVX-512, kernels of 3 to 7, 1 to 64
+# channels), but not where all places fill one vector and outputs are more than WIDE,
+OUTPUTS = 8  # up to so many outputs,
+FOLDED = 32  # than mixing taps first too, as long as inputs are no more than so many for each output;
+TAPS = 300  # or up to so many values of x that one output sums;
+TAPS_SHORT = {True: 600, False: 800}  # so many, with gradients and without, in rows of less than a vector,
+TAPS_WHOLE = {True: 600, False: 1600}  # and in rows of whole vectors
 # Dense convolutions with a stride, and gradients: that of x by groups leaves the cache, a call for each sample does not
 # (CPU time on AVX-512, kernels of 3 and 5, 16 to 64 channels, 8 and 32 samples; `stride 2` in benchmarks/ops.py).
 LARGE_STRIDED = 3 << 20  # bytes of x from which it is faster to loop over the samples,
@@ -92,7 +100,7 @@ def choose(geometry: Geometry, setting: Setting) -> Choice:
     >>> choose(geometry, Setting("cpu", torch.float32, True)).path
     'matmul'
     """
-    if setting.kernels and not setting.portable and geometry.depthwise and min(geometry[:4]) > 0:
+    if setting.kernels and not setting.portable and geometry.depthwise and kernels.serves(geometry):
         return Choice("compiled", "depthwise in float32, for which there is a compiled kernel")
     found = choose_anywhere(geometry, setting, columns="unfold")
     if found is not None:
@@ -225,9 +233,9 @@ def possible(geometry: Geometry, setting: Setting) -> list[str]:
         paths.append("matmul")
     if geometry.per_sample and _folds(geometry):
         paths.append("folded")
-    if geometry.per_sample and geometry.depthwise and setting.training and _convolves_backward(geometry):
+    if geometry.per_sample and geometry.depthwise and setting.training and geometry.convolves_backward:
         paths += ["depthwise", "depthwise_in_chunks"]
-    if setting.kernels and geometry.depthwise:
+    if setting.kernels and kernels.serves(geometry):
         paths.append("compiled")
     return paths
 
@@ -235,9 +243,11 @@ def possible(geometry: Geometry, setting: Setting) -> list[str]:
 def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
     elements = geometry.B * geometry.Cin * geometry.H * geometry.W
     columns = geometry.B * geometry.Cin * geometry.Kh * geometry.Kw * geometry.Ho * geometry.Wo
+    if setting.kernels and kernels.serves(geometry) and _is_direct(geometry, setting.training):
+        return Choice("compiled", "dense in float32 with few channels, for which there is a compiled kernel")
     if geometry.G == 1 and elements <= TINY_DENSE and columns <= TINY_COLUMNS:
         return Choice("unfold", f"dense and tiny: the patches of x have at most {TINY_COLUMNS} values")
-    if _folds(geometry) and _has_few_outputs(geometry, setting.training):
+    if _is_folded(geometry, setting.training):
         return Choice("folded", "dense with few outputs: channels are mixed tap by tap")
     if geometry.depthwise and setting.training and _own_backward(geometry):
         if elements * setting.dtype.itemsize > LARGE:
@@ -246,6 +256,16 @@ def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
     if setting.training and _loops(geometry, elements * setting.dtype.itemsize):
         return Choice("looped", "strided and large, with gradients: one sample at a time stays in the cache")
     return GROUPED
+
+
+def _is_direct(geometry: Geometry, training: bool) -> bool:
+    """Whether the dense kernel is faster than oneDNN's."""
+    if not kernels.wide() or (geometry.Ho * geometry.Wo <= VECTOR and geometry.Cout > WIDE):
+        return False
+    if geometry.Cout <= OUTPUTS:
+        return geometry.Cin <= FOLDED * geometry.Cout or not _is_folded(geometry, training)
+    most = TAPS_WHOLE[training] if geometry.Wo % VECTOR == 0 else TAPS_SHORT[training] if geometry.Wo < VECTOR else TAPS
+    return geometry.Cin * geometry.Kh * geometry.Kw <= most
 
 
 def _loops(geometry: Geometry, size: int) -> bool:
@@ -257,22 +277,17 @@ def _loops(geometry: Geometry, size: int) -> bool:
 
 def _own_backward(geometry: Geometry) -> bool:
     """Whether both gradients are convolutions, and faster as such."""
-    return _convolves_backward(geometry) and (max(geometry.Kh, geometry.Kw) > 3 or geometry.dilation != (1, 1))
+    return geometry.convolves_backward and (max(geometry.Kh, geometry.Kw) > 3 or geometry.dilation != (1, 1))
 
 
 def _folds(geometry: Geometry) -> bool:
     """Whether the taps can be mixed first and added up afterwards, in little memory."""
     small = geometry.Cout * geometry.Kh * geometry.Kw <= SHARES * geometry.Cin
-    return geometry.G == 1 and small and _convolves_backward(geometry)
+    return geometry.G == 1 and small and geometry.convolves_backward
 
 
-def _has_few_outputs(geometry: Geometry, training: bool) -> bool:
-    """Whether mixing the taps first is faster than a convolution, of which most of each vector is empty."""
-    if geometry.Cout != FEW:
-        return geometry.Cout < FEW
+def _is_folded(geometry: Geometry, training: bool) -> bool:
+    """Whether mixing the taps first is faster than torch's convolution, of which most of each vector is empty."""
+    if geometry.Cout != FEW or not _folds(geometry):
+        return geometry.Cout < FEW and _folds(geometry)
     return FEW * geometry.Kh * geometry.Kw <= (SHARES_OF_FEW if training else 1) * geometry.Cin
-
-
-def _convolves_backward(geometry: Geometry) -> bool:
-    pads = zip(geometry.padding, geometry.dilation, (geometry.Kh, geometry.Kw), strict=True)
-    return geometry.stride == (1, 1) and all(p <= d * (k - 1) for p, d, k in pads)

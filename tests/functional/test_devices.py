@@ -83,7 +83,7 @@ def test_the_compiled_kernels_refuse_tensors_that_a_cpu_cannot_read():
     x, weight = given((2, 4, 9, 9), (2, 4, 1, 3, 3))
     assert setting_of(x, weight).kernels is False
     assert setting_of(torch.zeros(2, 4, 9, 9), weight).kernels is False
-    operator = torch.ops.nni_dynconv.depthwise.default
+    operator = torch.ops.nni_dynconv.convolution.default
     for key in ("CUDA", "MPS", "XPU"):
         assert not torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), key)
     assert torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CPU")

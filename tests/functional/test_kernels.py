@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from functional.loops import assert_like_loop, loop_conv2d, tensors
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nni_dynconv.functional
 from nni_dynconv.functional import conv2d, kernels, without_kernels
-from nni_dynconv.functional.depthwise import CompiledDepthwise
+from nni_dynconv.functional.compiled import Compiled, compiled
 from nni_dynconv.functional.geometry import measure
-from nni_dynconv.functional.operators import depthwise_operator
+from nni_dynconv.functional.operators import convolution_operator
 
 built = pytest.mark.skipif(not kernels.loaded(), reason="the compiled kernels are not built, or turned off")
 SOURCES = Path(nni_dynconv.functional.__file__).parent.parent / "csrc"
@@ -84,50 +84,88 @@ def test_any_problem_that_goes_row_by_row_equals_the_loop(data):
 
 
 @built
-def test_it_is_really_the_kernel_that_runs():
-    y = conv2d(*make(2, 4, 8, 8, 3), padding=1, groups=4)
-    assert y.grad_fn.name() == f"{CompiledDepthwise.__name__}Backward"
-    with without_kernels():
-        assert "Compiled" not in conv2d(*make(2, 4, 8, 8, 3), padding=1, groups=4).grad_fn.name()
+@pytest.mark.usefixtures("instructions")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_dense_problem_equals_the_loop(data):
+    pair = lambda least, most: data.draw(st.tuples(*[st.integers(least, most)] * 2))  # noqa: E731
+    (Kh, Kw), dilation, (Cin, Cout) = pair(1, 5), pair(1, 3), pair(1, 19)
+    reach = dilation[0] * (Kh - 1), dilation[1] * (Kw - 1)
+    padding = tuple(data.draw(st.integers(0, most)) for most in reach)
+    H, W = (data.draw(st.integers(max(1, r + 1 - 2 * p), 36)) for r, p in zip(reach, padding, strict=True))
+    B = data.draw(st.integers(2, 3))
+    inputs = tensors((B, Cin, H, W), (B, Cout, Cin, Kh, Kw), dtype=torch.float32)
+    geometry = measure(inputs[0].shape, inputs[1].shape, None, 1, padding, dilation, 1)
+    assert_like_loop(
+        lambda x, weight, **_: compiled(x, weight, None, geometry),
+        loop_conv2d,
+        inputs,
+        padding=padding,
+        dilation=dilation,
+    )
 
 
 @built
+@pytest.mark.parametrize("W", [3, 8, 16, 23, 48])
+@pytest.mark.usefixtures("instructions")
+def test_rows_of_any_length_equal_the_loop(W):
+    """Whole vectors go row by row, all others one behind the other."""
+    assert_like_loop(conv2d, loop_conv2d, tensors((2, 7, 50, W), (2, 13, 7, 3, 3), dtype=torch.float32), padding=1)
+
+
+@built
+def test_it_is_really_the_kernel_that_runs():
+    for C, groups in ((1, 4), (4, 1)):
+        inputs = tensors((2, 4, 8, 8), (2, 4, C, 3, 3), dtype=torch.float32)
+        assert conv2d(*inputs, padding=1, groups=groups).grad_fn.name() == f"{Compiled.__name__}Backward"
+        with without_kernels():
+            assert "Compiled" not in conv2d(*inputs, padding=1, groups=groups).grad_fn.name()
+
+
+@built
+@pytest.mark.parametrize("groups", [4, 1])
 @pytest.mark.parametrize("wanted", [0, 1])
-def test_one_gradient_alone_is_the_same(wanted):
-    inputs = make(2, 4, 9, 9, 5)
+def test_one_gradient_alone_is_the_same(wanted, groups):
+    inputs = tensors((2, 4, 9, 9), (2, 4, 4 // groups, 5, 5), dtype=torch.float32)
     pull = torch.randn(2, 4, 9, 9)
-    both = torch.autograd.grad(conv2d(*inputs, padding=2, groups=4), inputs, pull)
+    both = torch.autograd.grad(conv2d(*inputs, padding=2, groups=groups), inputs, pull)
     inputs[1 - wanted].requires_grad_(False)
-    (alone,) = torch.autograd.grad(conv2d(*inputs, padding=2, groups=4), [inputs[wanted]], pull)
+    (alone,) = torch.autograd.grad(conv2d(*inputs, padding=2, groups=groups), [inputs[wanted]], pull)
     torch.testing.assert_close(alone, both[wanted], atol=0, rtol=0)
 
 
 @built
-@pytest.mark.parametrize("shared", [False, True])
-def test_second_gradients_are_those_of_torch(shared):
+@pytest.mark.parametrize(
+    ("weight", "groups"), [((2, 4, 1, 3, 3), 4), ((4, 1, 3, 3), 4), ((2, 4, 4, 3, 3), 1)],
+    ids=["depthwise", "shared", "dense"],
+)  # fmt: skip
+def test_second_gradients_are_those_of_torch(weight, groups):
     def second(x, weight, **options):
         y = conv2d(x, weight, **options)
         dx, dw = torch.autograd.grad(y.square().sum(), (x, weight), create_graph=True)
         return torch.autograd.grad(dx.square().sum() + dw.square().sum(), (x, weight))
 
-    inputs = make(2, 4, 6, 6, 3, shared)
-    ours = second(*inputs, padding=1, groups=4)
+    inputs = tensors((2, 4, 6, 6), weight, dtype=torch.float32)
+    ours = second(*inputs, padding=1, groups=groups)
     with without_kernels():
-        theirs = second(*inputs, padding=1, groups=4)
+        theirs = second(*inputs, padding=1, groups=groups)
     for mine, right in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine / right.abs().max(), right / right.abs().max(), atol=1e-5, rtol=1e-4)
 
 
 @built
-@pytest.mark.parametrize("shared", [False, True])
-def test_threads_give_the_same_bits(shared):
-    inputs = make(8, 16, 40, 40, 5, shared)
+@pytest.mark.parametrize(
+    ("weight", "groups"), [((8, 16, 1, 5, 5), 16), ((16, 1, 5, 5), 16), ((8, 9, 16, 3, 3), 1)],
+    ids=["depthwise", "shared", "dense"],
+)  # fmt: skip
+def test_threads_give_the_same_bits(weight, groups):
+    inputs = tensors((8, 16, 40, 40), weight, dtype=torch.float32)
     results = []
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            y = conv2d(*inputs, padding=2, groups=16)
+            y = conv2d(*inputs, padding=2, groups=groups)
             results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
     finally:
         torch.set_num_threads(before)
@@ -183,14 +221,15 @@ def test_torch_compile_keeps_the_kernel_in_one_graph(shared):
 
     compiled = torch.compile(conv2d, backend=backend, fullgraph=True)
     assert_like_loop(compiled, loop_conv2d, make(3, 4, 6, 6, 5, shared), padding=2, groups=4)
-    assert ["nni_dynconv.depthwise" in graph for graph in graphs] == [True]
+    assert ["nni_dynconv.convolution" in graph for graph in graphs] == [True]
 
 
 @built
 def test_the_operator_passes_torchs_own_check():
     x, weight = make(3, 4, 9, 9, 3)
-    torch.library.opcheck(depthwise_operator, (x, weight, [2, 1], [1, 1], [1, 2]))
-    torch.library.opcheck(depthwise_operator, (x, weight[0].detach(), [1, 1], [1, 1], [1, 1]))
+    torch.library.opcheck(convolution_operator, (x, weight, [2, 1], [1, 1], [1, 2], 4))
+    torch.library.opcheck(convolution_operator, (x, weight[0].detach(), [1, 1], [1, 1], [1, 1], 4))
+    torch.library.opcheck(convolution_operator, (x, weight.mT.repeat(1, 1, 4, 1, 1), [1, 1], [1, 1], [1, 1], 1))
 
 
 def test_the_environment_turns_the_kernels_off():

@@ -13,7 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nni_dynconv import functional
 from nni_dynconv.errors import ShapeError
-from nni_dynconv.functional import LowRank, conv2d, conv_transpose2d, deterministic, explain, linear, portable
+from nni_dynconv.functional import (
+    LowRank,
+    conv2d,
+    conv_transpose2d,
+    deterministic,
+    explain,
+    linear,
+    portable,
+    without_kernels,
+)
 from nni_dynconv.functional.explain import chosen
 from nni_dynconv.functional.low_rank import apply_factors
 
@@ -191,8 +200,9 @@ def test_grouped_and_transposed_convolutions_take_factors_too():
 
 
 def test_explain_says_that_factors_are_applied_or_formed_and_why(capsys):
-    explain(X, WEIGHT, padding=1, rank=2)
-    explain(X, WEIGHT, padding=1, rank=16)
+    with without_kernels():
+        explain(X, WEIGHT, padding=1, rank=2)
+        explain(X, WEIGHT, padding=1, rank=16)
     assert capsys.readouterr().out.splitlines() == [
         "conv2d, x: 4 32 8 8, weight: 4 32 32 3 3 (one set per sample), float32 on cpu, with gradients",
         "  path `applied`: few channels stand between the factors",
@@ -403,9 +413,10 @@ COUNTED = {  # the op, x, a set of weights, rank, base, options
 @pytest.mark.parametrize(("op", "x", "weight", "rank", "base", "options"), COUNTED.values(), ids=COUNTED)
 def test_explain_counts_what_torch_counts(op, x, weight, rank, base, options, capsys):
     x_of, A, B, base_of, _ = parts(x, weight, rank, x[0], base, dtype=torch.float32)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        op(x_of, LowRank(A, B, base_of), **options)
-    explain(x, (x[0], *weight), op=op.__name__, rank=rank, base=base, training=False, **options)
+    with without_kernels():  # torch counts its own operators
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            op(x_of, LowRank(A, B, base_of), **options)
+        explain(x, (x[0], *weight), op=op.__name__, rank=rank, base=base, training=False, **options)
     counts = re.findall(r"([\d,]+) multiply-adds", capsys.readouterr().out)
     assert sum(int(one.replace(",", "")) for one in counts) == counter.get_total_flops() // 2
 
@@ -435,6 +446,7 @@ FEW = {  # x, one set of weights, options, the path
 @pytest.mark.parametrize(("x", "weight", "options", "path"), FEW.values(), ids=FEW)
 @pytest.mark.parametrize("bias", [False, True])
 def test_few_outputs_equal_the_loop(x, weight, options, path, bias):
-    assert chosen(x, (50, *weight), **options)[1].path == path
-    inputs = tensors(x, (50, *weight), (50, weight[0]) if bias else None)
-    assert_like_loop(conv2d, loop_conv2d, inputs, **options)
+    with without_kernels():
+        assert chosen(x, (50, *weight), **options)[1].path == path
+        inputs = tensors(x, (50, *weight), (50, weight[0]) if bias else None)
+        assert_like_loop(conv2d, loop_conv2d, inputs, **options)

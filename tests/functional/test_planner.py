@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from nni_dynconv.errors import ShapeError
-from nni_dynconv.functional import explain, portable, without_kernels
+from nni_dynconv.functional import explain, kernels, portable, without_kernels
 from nni_dynconv.functional.geometry import measure, measure_transposed
 from nni_dynconv.functional.nd import choose_nd, possible_nd
 from nni_dynconv.functional.planner import Setting, choose, possible
 
 CPU = Setting("cpu", torch.float32, training=True)
 FORWARD = CPU._replace(training=False)
+KERNELS = CPU._replace(kernels=True)
 RULES = {
     "shared": ("plain", (8, 4, 16, 16), (4, 4, 3, 3), {}, CPU),
     "dense": ("grouped", (8, 8, 16, 16), (8, 4, 8, 3, 3), {}, CPU),
@@ -47,7 +48,31 @@ RULES = {
     "transformed": ("grouped", (8, 4, 16, 16), (8, 4, 1, 5, 5), {"groups": 4}, CPU._replace(transformed=True)),
     "compiled": ("compiled", (8, 4, 16, 16), (8, 4, 1, 3, 3), {"groups": 4}, CPU._replace(kernels=True)),
     "compiled, shared": ("compiled", (8, 4, 16, 16), (4, 1, 3, 3), {"groups": 4}, CPU._replace(kernels=True)),
-    "kernels, not depthwise": ("grouped", (8, 8, 16, 16), (8, 8, 4, 3, 3), {"groups": 2}, CPU._replace(kernels=True)),
+    "kernels, in groups": ("grouped", (8, 8, 16, 16), (8, 8, 4, 3, 3), {"groups": 2}, KERNELS),
+    "kernels, strided": ("grouped", (8, 8, 16, 16), (8, 8, 8, 3, 3), {"stride": 2}, KERNELS),
+    "kernels, much padded": ("grouped", (8, 8, 16, 16), (8, 8, 8, 3, 3), {"padding": 3}, KERNELS),
+    "kernels, no sample": ("unfold", (0, 8, 16, 16), (0, 8, 8, 3, 3), {"padding": 1}, KERNELS),
+    "kernels, 1x1": ("matmul", (8, 8, 16, 16), (8, 8, 8, 1, 1), {}, KERNELS),
+    "kernels, transformed": ("grouped", (8, 8, 28, 28), (8, 8, 8, 3, 3), {}, KERNELS._replace(transformed=True)),
+    "kernels, portable": ("unfold", (8, 8, 28, 28), (8, 8, 8, 3, 3), {}, KERNELS._replace(portable=True)),
+}
+WIDE = {  # where vectors have more than four values
+    "narrow": ("compiled", (8, 32, 28, 28), (8, 16, 32, 3, 3), {"padding": 1}, KERNELS),
+    "narrow and tiny": ("compiled", (8, 4, 8, 8), (8, 4, 4, 3, 3), {}, KERNELS),
+    "wide": ("grouped", (8, 64, 28, 28), (8, 64, 64, 3, 3), {"padding": 1}, KERNELS),
+    "wide, short rows": ("compiled", (8, 64, 8, 8), (8, 64, 64, 3, 3), {"padding": 1}, KERNELS),
+    "wide, whole rows": ("compiled", (8, 64, 32, 32), (8, 64, 64, 3, 3), {"padding": 1}, KERNELS),
+    "wider": ("grouped", (8, 64, 32, 32), (8, 64, 64, 5, 5), {"padding": 2}, KERNELS),
+    "wider, forward": (
+        "compiled",
+        (8, 64, 32, 32),
+        (8, 64, 64, 5, 5),
+        {"padding": 2},
+        KERNELS._replace(training=False),
+    ),
+    "all in one vector": ("grouped", (64, 16, 4, 4), (64, 64, 16, 3, 3), {"padding": 1}, KERNELS),
+    "few outputs": ("compiled", (8, 64, 28, 28), (8, 3, 64, 5, 5), {"padding": 2}, KERNELS),
+    "few outputs, wide": ("folded", (8, 128, 28, 28), (8, 3, 128, 3, 3), {"padding": 1}, KERNELS),
 }
 
 
@@ -55,6 +80,15 @@ RULES = {
 def test_the_rules(path, x, weight, options, setting):
     arguments = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1} | options
     assert choose(measure(x, weight, **arguments), setting).path == path
+
+
+@pytest.mark.parametrize(("path", "x", "weight", "options", "setting"), WIDE.values(), ids=WIDE)
+def test_the_rules_of_the_dense_kernel(path, x, weight, options, setting, monkeypatch):
+    arguments = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1} | options
+    monkeypatch.setattr(kernels, "wide", lambda: True)
+    assert choose(measure(x, weight, **arguments), setting).path == path
+    monkeypatch.setattr(kernels, "wide", lambda: False)
+    assert choose(measure(x, weight, **arguments), setting).path != "compiled"
 
 
 TRANSPOSED = {  # x, one set of weights, options, setting

@@ -1,0 +1,57 @@
+"""Convolution by the compiled kernels, forward and backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import kernels
+from .geometry import Geometry
+from .operators import convolution_operator
+from .paths import add_bias, grouped, plain
+
+__all__ = ["compiled"]
+
+
+def compiled(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """What :func:`kernels.serves`, in float32."""
+    if torch.compiler.is_compiling():
+        options = geometry.stride, geometry.padding, geometry.dilation, geometry.G
+        return add_bias(convolution_operator(x, weight, *options), bias)
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return add_bias(Compiled.apply(x, weight, geometry), bias)
+    return add_bias(kernels.forward(x.contiguous(), weight.contiguous(), geometry), bias)
+
+
+class Compiled(torch.autograd.Function):
+    """Forward and backward by the compiled kernels; a second backward by torch's operators."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+        x, weight = x.contiguous(), weight.contiguous()
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
+        return kernels.forward(x, weight, geometry)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, _ = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # create_graph=True: somebody will differentiate this backward
+            dx, dw = _gradients(x, weight, dy, ctx.geometry, wants_x, wants_weight)
+        else:
+            dx = torch.empty_like(x) if wants_x else None
+            dw = torch.empty_like(weight) if wants_weight else None
+            kernels.backward(x, weight, dy.contiguous(), dx, dw, ctx.geometry)
+        return dx, dw, None
+
+
+def _gradients(
+    x: Tensor, weight: Tensor, dy: Tensor, geometry: Geometry, wants_x: bool, wants_weight: bool
+) -> list[Tensor | None]:
+    wanted = [one for one, wants in ((x, wants_x), (weight, wants_weight)) if wants]
+    y = (grouped if geometry.per_sample else plain)(x, weight, None, geometry)
+    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+    return [next(found) if wants else None for wants in (wants_x, wants_weight)]
