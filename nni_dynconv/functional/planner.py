@@ -51,8 +51,8 @@ LARGE = 8 << 20  # bytes of x above which chunks of samples are faster, as long 
 OUTPUTS = 8  # up to so many outputs,
 FOLDED = 32  # than mixing taps first too, as long as inputs are no more than so many for each output;
 TAPS = 300  # or up to so many values of x that one output sums;
-TAPS_SHORT = {True: 600, False: 800}  # so many, with gradients and without, in rows of less than a vector,
-TAPS_WHOLE = {True: 600, False: 1600}  # and in rows of whole vectors
+TAPS_WHOLE = {True: 400, False: 1600}  # so many, with gradients and without, in rows of whole vectors,
+TAPS_SHORT = {True: 400, False: 800}  # and in rows of less than one, which are computed with the zeros around them
 # Dense convolutions with a stride, and gradients: that of x by groups leaves the cache, a call for each sample does not
 # (CPU time on AVX-512, kernels of 3 and 5, 16 to 64 channels, 8 and 32 samples; `stride 2` in benchmarks/ops.py).
 LARGE_STRIDED = 3 << 20  # bytes of x from which it is faster to loop over the samples,
@@ -264,8 +264,10 @@ def _is_direct(geometry: Geometry, training: bool) -> bool:
         return False
     if geometry.Cout <= OUTPUTS:
         return geometry.Cin <= FOLDED * geometry.Cout or not _is_folded(geometry, training)
-    most = TAPS_WHOLE[training] if geometry.Wo % VECTOR == 0 else TAPS_SHORT[training] if geometry.Wo < VECTOR else TAPS
-    return geometry.Cin * geometry.Kh * geometry.Kw <= most
+    taps, Wo = geometry.Cin * geometry.Kh * geometry.Kw, geometry.Wo
+    if Wo < VECTOR:
+        return taps * (Wo + geometry.dilation[1] * (geometry.Kw - 1)) <= TAPS_SHORT[training] * Wo
+    return taps <= (TAPS if Wo % VECTOR else TAPS_WHOLE[training])
 
 
 def _loops(geometry: Geometry, size: int) -> bool:

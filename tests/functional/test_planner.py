@@ -60,8 +60,9 @@ WIDE = {  # where vectors have more than four values
     "narrow": ("compiled", (8, 32, 28, 28), (8, 16, 32, 3, 3), {"padding": 1}, KERNELS),
     "narrow and tiny": ("compiled", (8, 4, 8, 8), (8, 4, 4, 3, 3), {}, KERNELS),
     "wide": ("grouped", (8, 64, 28, 28), (8, 64, 64, 3, 3), {"padding": 1}, KERNELS),
-    "wide, short rows": ("compiled", (8, 64, 8, 8), (8, 64, 64, 3, 3), {"padding": 1}, KERNELS),
-    "wide, whole rows": ("compiled", (8, 64, 32, 32), (8, 64, 64, 3, 3), {"padding": 1}, KERNELS),
+    "short rows": ("compiled", (8, 32, 8, 8), (8, 32, 32, 3, 3), {"padding": 1}, KERNELS),
+    "short rows, dilated": ("grouped", (8, 32, 8, 8), (8, 32, 32, 3, 3), {"padding": 2, "dilation": 2}, KERNELS),
+    "whole rows": ("compiled", (8, 40, 32, 32), (8, 64, 40, 3, 3), {"padding": 1}, KERNELS),
     "wider": ("grouped", (8, 64, 32, 32), (8, 64, 64, 5, 5), {"padding": 2}, KERNELS),
     "wider, forward": (
         "compiled",
