@@ -156,8 +156,10 @@ ALONE static void correlate(const float* const (&grad)[GRADIENTS], const float* 
     float sums[LANES];
     store(sums, correlate(grad, seen, at, vectors));
     const int64_t some = least(4, count - t);
-    for (int64_t o = 0; o < live; ++o) {
-      for (int64_t i = 0; i < some; ++i) dw[o * count + t + i] = sums[o * 4 + i] + (more ? dw[o * count + t + i] : 0);
+    float* to = dw + t;
+    for (int64_t o = 0; o < live; ++o, to += count) {
+      if (some == 4 && !more) __builtin_memcpy(to, sums + o * 4, 16);
+      else for (int64_t i = 0; i < some; ++i) to[i] = sums[o * 4 + i] + (more ? to[i] : 0);
     }
   }
 }
