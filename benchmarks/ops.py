@@ -163,13 +163,15 @@ def _contender(op: str, C: int, training: bool, name: str, inputs: Inputs) -> Ca
             ys.append(y)
         return ys
 
-    if training:
-        return lambda: torch.autograd.grad(forward(), [*xs, *itertools.chain(*kernels)], inputs.pulls)
-    return torch.no_grad()(forward)
+    def both() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(forward(), [*xs, *itertools.chain(*kernels)], inputs.pulls)
+
+    run = both if training else torch.no_grad()(forward)
+    return without_kernels()(run) if name == "torch alone" else run  # once: beside a small call it takes long
 
 
 def _way(name: str, function: str) -> Convolve:
-    return without_kernels()(ways(function)["ours"]) if name == "torch alone" else ways(function)[name]
+    return ways(function)["ours" if name == "torch alone" else name]
 
 
 def _calls(B: int, C: int, HW: int) -> int:
