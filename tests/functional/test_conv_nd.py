@@ -64,7 +64,7 @@ def make(x, weight, Cout, sets, bias=True, batch=None, **more):
 @sets
 def test_it_equals_the_loop(op, x, weight, options, Cout, path, sets):
     if sets == "own":
-        assert chosen(x, (x[0], *weight), op=op, **options)[1].path == path
+        assert chosen(x, (x[0], *weight), op=op, dtype=torch.float64, **options)[1].path == path
     assert_like_loop(*pair(op), make(x, weight, Cout, sets), **options)
 
 
