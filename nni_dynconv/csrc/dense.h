@@ -6,18 +6,6 @@
 constexpr int OUTPUTS = LANES == 16 ? 8 : 4;  // channels at a time, of three vectors each: as registers allow
 constexpr int64_t STRIP_PLACES = 768;         // so many places of OUTPUTS channels stay in the first cache
 
-static INLINE void copy(float* to, const float* from, int64_t n) {
-  if (n >= LANES) {
-    for (int64_t i = 0; i < n - LANES; i += LANES) store(to + i, load(from + i));
-    store(to + n - LANES, load(from + n - LANES));  // overlaps the one before
-  } else if (n >= 4) {
-    for (int64_t i = 0; i < n - 4; i += 4) __builtin_memcpy(to + i, from + i, 16);
-    __builtin_memcpy(to + n - 4, from + n - 4, 16);
-  } else {
-    for (int64_t i = 0; i < n; ++i) to[i] = from[i];
-  }
-}
-
 // The planes of one sample, each with zeros around it, and so many behind it that a vector too many does no harm.
 struct Field {
   const int64_t C, H, W, pitch, plane;
@@ -50,15 +38,19 @@ struct Stencil {
 
 // The vectors that cover H rows of W places: row by row where whole ones fit, else one behind the other, zeros and all.
 struct Cover {
+  const int64_t H, W, pitch;
   const bool packed;  // no zeros
   const int64_t count;
   const Integers at;
 
   Cover(int64_t H, int64_t W, int64_t pitch)
-      : packed(W % LANES == 0), count(packed ? H * (W / LANES) : up((H - 1) * pitch + W, LANES)), at(count) {
+      : H(H), W(W), pitch(pitch), packed(W % LANES == 0), count(within(H)), at(count) {
     const int64_t row = packed ? W / LANES : count;
     for (int64_t i = 0; i < count; ++i) at.data[i] = i / row * pitch + i % row * LANES;
   }
+
+  // How many of them, the first, cover some rows.
+  int64_t within(int64_t rows) const { return packed ? rows * (W / LANES) : up((rows - 1) * pitch + W, LANES); }
 };
 
 // V vectors of O outputs, which are `apart`.
@@ -103,20 +95,20 @@ static int64_t some_outputs(int64_t left) { return left >= OUTPUTS ? OUTPUTS : l
 
 static int64_t some_vectors(int64_t left) { return left == 4 ? 2 : least(left, 3); }
 
-// `C` planes of H x W.
-static void convolve(const Field& in, const Stencil& seen, const float* weight, int64_t C, int64_t H, int64_t W,
+// `C` planes, all of one cover.
+static void convolve(const Field& in, const Stencil& seen, const Cover& cover, const float* weight, int64_t C,
                      float* out) {
+  const int64_t H = cover.H, W = cover.W;
   const int64_t strip = least(H, most(1, STRIP_PLACES / in.pitch)), behind = whole(strip * in.pitch);
-  const Floats unpacked(W % LANES ? OUTPUTS * behind : 0);
+  const Floats unpacked(cover.packed ? 0 : OUTPUTS * behind);
   for (int64_t y = 0; y < H; y += strip) {
-    const int64_t rows = least(strip, H - y);
-    const Cover cover(rows, W, in.pitch);
+    const int64_t rows = least(strip, H - y), vectors = cover.within(rows);
     for (int64_t c = 0, some; c < C; c += some, out += some * H * W) {
       some = some_outputs(C - c);
       float* const to = cover.packed ? out + y * W : unpacked.data;
       const int64_t apart = cover.packed ? H * W : behind;
-      for (int64_t i = 0, these; i < cover.count; i += these) {
-        these = some_vectors(cover.count - i);
+      for (int64_t i = 0, these; i < vectors; i += these) {
+        these = some_vectors(vectors - i);
         mix_of(some, these)(in, y * in.pitch, cover.at.data + i, seen, weight + c * seen.next_out, to + i * LANES, apart);
       }
       for (int64_t r = 0; r < (cover.packed ? 0 : some * rows); ++r) {
@@ -183,9 +175,10 @@ static void forward_dense(const Geometry& g, const float* x, const float* weight
   const int64_t pitch = g.W + 2 * g.pw, count = g.Kh * g.Kw;
   const Field input(g.C, g.H, g.W, g.ph, g.pw, g.H + 2 * g.ph, pitch);
   const Stencil seen(g, pitch, false, g.C * count, count);
+  const Cover cover(g.Ho, g.Wo, pitch);
   for (int64_t b = first; b < last; ++b) {
     input.draw(x + b * g.C * g.H * g.W);
-    convolve(input, seen, weight + b * g.outputs * g.C * count, g.outputs, g.Ho, g.Wo, y + b * g.outputs * g.Ho * g.Wo);
+    convolve(input, seen, cover, weight + b * g.outputs * g.C * count, g.outputs, y + b * g.outputs * g.Ho * g.Wo);
   }
 }
 
@@ -196,15 +189,17 @@ static void backward_dense(const Geometry& g, const float* x, const float* weigh
   const int64_t pitch = most(g.W + 2 * g.pw, g.Wo + 2 * left), kernels = g.outputs * g.C * count;
   const Field input(g.C, g.H, g.W, g.ph, g.pw, g.H + 2 * g.ph, pitch);
   const Field grad(g.outputs, g.Ho, g.Wo, top, left, g.Ho + 2 * top, pitch);
-  const Stencil turned(g, pitch, true, count, g.C * count), seen(g, pitch, false, 0, 0);
+  const Stencil turned(g, pitch, true, count, g.C * count);
   const Integers places(g.C * count);
-  const Cover cover(g.Ho, g.Wo, pitch);
-  for (int64_t i = 0; i < g.C * count; ++i) places.data[i] = i / count * input.plane + seen.places.data[i % count];
+  const Cover inputs(g.H, g.W, pitch), outputs(g.Ho, g.Wo, pitch);
+  for (int64_t i = 0; i < g.C * count; ++i) {
+    places.data[i] = i / count * input.plane + turned.places.data[count - 1 - i % count];
+  }
   for (int64_t b = first; b < last; ++b) {
     grad.draw(dy + b * g.outputs * g.Ho * g.Wo);
-    if (dx) convolve(grad, turned, weight + b * kernels, g.C, g.H, g.W, dx + b * g.C * g.H * g.W);
+    if (dx) convolve(grad, turned, inputs, weight + b * kernels, g.C, dx + b * g.C * g.H * g.W);
     if (!dw) continue;
     input.draw(x + b * g.C * g.H * g.W);
-    correlate(input, grad, places, g.C * count, cover, dw + b * kernels);
+    correlate(input, grad, places, g.C * count, outputs, dw + b * kernels);
   }
 }

@@ -15,6 +15,19 @@ static INLINE vec every(float v) { return v - vec{}; }
 
 static INLINE void store(float* p, vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
+// A row of any length.
+static INLINE void copy(float* to, const float* from, int64_t n) {
+  if (n >= LANES) {
+    for (int64_t i = 0; i < n - LANES; i += LANES) store(to + i, load(from + i));
+    store(to + n - LANES, load(from + n - LANES));  // overlaps the one before
+  } else if (n >= 4) {
+    for (int64_t i = 0; i < n - 4; i += 4) __builtin_memcpy(to + i, from + i, 16);
+    __builtin_memcpy(to + n - 4, from + n - 4, 16);
+  } else {
+    for (int64_t i = 0; i < n; ++i) to[i] = from[i];
+  }
+}
+
 // Keeps the compiler from reading a vector of memory anew wherever it is used: most such reads span two lines of cache.
 #if defined(__x86_64__) && LANES == 16
 #define IN_REGISTER(v) asm("" : "+v"(v))

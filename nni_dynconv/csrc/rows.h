@@ -19,10 +19,7 @@ struct Sheet {
 
   void draw(const float* plane) const {
     float* to = plane_;
-    for (int64_t y = 0; y < H; ++y, plane += W, to += pitch) {
-      for (int64_t x = 0; x + LANES < W; x += LANES) store(to + x, load(plane + x));
-      store(to + W - LANES, load(plane + W - LANES));
-    }
+    for (int64_t y = 0; y < H; ++y, plane += W, to += pitch) copy(to, plane, W);
   }
 
  private:
