@@ -290,6 +290,6 @@ def _folds(geometry: Geometry) -> bool:
 
 def _is_folded(geometry: Geometry, training: bool) -> bool:
     """Whether mixing the taps first is faster than torch's convolution, of which most of each vector is empty."""
-    if geometry.Cout != FEW or not _folds(geometry):
-        return geometry.Cout < FEW and _folds(geometry)
-    return FEW * geometry.Kh * geometry.Kw <= (SHARES_OF_FEW if training else 1) * geometry.Cin
+    if geometry.Cout > FEW or not _folds(geometry):
+        return False
+    return geometry.Cout < FEW or FEW * geometry.Kh * geometry.Kw <= (SHARES_OF_FEW if training else 1) * geometry.Cin
