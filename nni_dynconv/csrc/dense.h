@@ -1,74 +1,198 @@
-// Dense convolution with stride 1 and a kernel for each sample, LANES places in a vector: rows of a plane lie one behind
-// the other with the zeros between them, so that no row is too short. What is computed at the zeros is thrown away.
+// Dense convolution with a kernel for each sample, LANES places in a vector: rows of a plane lie one behind the other
+// with the zeros between them, so that no row is too short. What is computed at the zeros is thrown away.
 //
-// Included once per instruction set, after `rows.h`.
+// With a stride, places that are as many apart lie side by side: a plane is dealt out to phases, and each tap sees one of
+// them without gaps. Included once per instruction set, after `rows.h`.
 
 constexpr int OUTPUTS = LANES == 16 ? 8 : 4;  // channels at a time, of three vectors each: as registers allow
 constexpr int64_t STRIP_PLACES = 768;         // so many places of OUTPUTS channels stay in the first cache
 
-// The planes of one sample, each with zeros around it, and so many behind it that a vector too many does no harm.
-struct Field {
-  const int64_t C, H, W, pitch, plane;
-  const Floats memory;
-  float *const corner, *const origin;  // of the first plane: its first value, which begins a vector, and its first zero
+// One axis of a convolution: sizes of input, output and kernel; stride, padding, dilation.
+struct Axis {
+  int64_t in, out, K, stride, padding, dilation;
 
-  Field(int64_t C, int64_t H, int64_t W, int64_t top, int64_t left, int64_t rows, int64_t pitch)
-      : C(C), H(H), W(W), pitch(pitch), plane(whole(rows * pitch) + LANES), memory(C * plane + pitch + 5 * LANES),
-        corner(memory.data + whole(top * pitch + left)), origin(corner - top * pitch - left) {}
+  int64_t reach() const { return (K - 1) * dilation; }
+  int64_t last() const { return (in - 1 + padding) / stride; }  // the place of the last input in its phase
+  int64_t seen() const { return most(out + reach() / stride, last() + 1); }  // places of a phase of the input
+  int64_t before() const { return up(reach() - padding, stride); }           // zeros before the gradient of the output
+  int64_t pulled() const { return before() + most(out, last() + 1); }        // places of that gradient
+};
+
+struct Axes {
+  const Axis t, h, w;
+
+  explicit Axes(const Geometry& g)
+      : t{g.T, g.To, g.Kt, g.st, g.pt, g.dt}, h{g.H, g.Ho, g.Kh, g.sh, g.ph, g.dh}, w{g.W, g.Wo, g.Kw, g.sw, g.pw, g.dw} {}
+
+  int64_t taps() const { return t.K * h.K * w.K; }
+  int64_t phases() const { return t.stride * h.stride * w.stride; }
+  int64_t inputs() const { return t.in * h.in * w.in; }
+  int64_t outputs() const { return t.out * h.out * w.out; }
+};
+
+// Values along one axis, zeros before them, and the phases that they are dealt out to.
+struct Along {
+  int64_t size, before, phases;
+
+  int64_t first(int64_t phase) const { return (phase + phases - before % phases) % phases; }  // its first value,
+  int64_t place(int64_t value) const { return (value + before) / phases; }                    // and where that goes
+};
+
+// How far apart places are in memory: of the next row, of the next frame.
+struct Pitch {
+  int64_t row, frame;
+};
+
+// The planes of one sample with zeros around them, and so many behind them that a vector too many does no harm.
+struct Field {
+  const Along t, h, w;
+  const Pitch pitch;
+  const int64_t C, phase, plane;
+  const Floats memory;
+  float* const origin;  // the first zero; the first value begins a vector, or with phases the first zero
+
+  Field(int64_t C, const Along& t, const Along& h, const Along& w, int64_t frames, const Pitch& pitch)
+      : t(t), h(h), w(w), pitch(pitch), C(C), phase(whole(frames * pitch.frame) + LANES),
+        plane(phase * t.phases * h.phases * w.phases), memory(C * plane + 2 * LANES),
+        origin(memory.data + (plane == phase ? whole(before()) - before() : 0)) {}
+
+  int64_t before() const { return t.before * pitch.frame + h.before * pitch.row + w.before; }
+
+  // Place `z, y, x` of a plane with its zeros.
+  int64_t at(int64_t z, int64_t y, int64_t x) const {
+    const int64_t number = (z % t.phases * h.phases + y % h.phases) * w.phases + x % w.phases;
+    return number * phase + z / t.phases * pitch.frame + y / h.phases * pitch.row + x / w.phases;
+  }
 
   void draw(const float* x) const {
-    for (int64_t c = 0; c < C; ++c) {
-      for (int64_t y = 0; y < H; ++y, x += W) copy(corner + c * plane + y * pitch, x, W);
+    float* to = origin;
+    for (int64_t i = 0; i < t.phases; ++i) {
+      for (int64_t j = 0; j < h.phases; ++j) {
+        for (int64_t k = 0; k < w.phases; ++k, to += phase) deal(x, t.first(i), h.first(j), w.first(k), to);
+      }
+    }
+  }
+
+ private:
+  // One phase of all planes, whose first value is at `z0, y0, x0`.
+  void deal(const float* x, int64_t z0, int64_t y0, int64_t x0, float* to) const {
+    const int64_t n = up(w.size - x0, w.phases);
+    to += t.place(z0) * pitch.frame + h.place(y0) * pitch.row + w.place(x0);
+    for (int64_t c = 0; c < C; ++c, x += t.size * h.size * w.size, to += plane) {
+      float* frame = to;
+      for (int64_t z = z0; z < t.size; z += t.phases, frame += pitch.frame) {
+        float* row = frame;
+        const float* from = x + (z * h.size + y0) * w.size + x0;
+        for (int64_t y = y0; y < h.size; y += h.phases, row += pitch.row, from += h.phases * w.size) {
+          if (w.phases == 1) copy(row, from, n);
+          else for (int64_t i = 0; i < n; ++i) row[i] = from[i * w.phases];
+        }
+      }
     }
   }
 };
 
-// The places that an output sees, from its own on, and how far apart weights are: of the next output, of the next input.
+static Field input_field(const Geometry& g, const Axes& axes, const Pitch& pitch) {
+  const auto along = [](const Axis& axis) { return Along{axis.in, axis.padding, axis.stride}; };
+  return Field(g.C, along(axes.t), along(axes.h), along(axes.w), axes.t.seen(), pitch);
+}
+
+static Field gradient_field(const Geometry& g, const Axes& axes, const Pitch& pitch) {
+  const auto along = [](const Axis& axis) { return Along{axis.out, axis.before(), 1}; };
+  return Field(g.outputs, along(axes.t), along(axes.h), along(axes.w), axes.t.pulled(), pitch);
+}
+
+static Pitch pitch_of(int64_t rows, int64_t columns) { return {columns, rows * columns}; }
+
+// The taps that an output sees, frame by frame: where, from its own place on, and which weight; and how far apart weights
+// are: of the next output, of the next input.
 struct Stencil {
-  const Integers places;
-  const int64_t count, next_out, next_in;
+  const int64_t next_out, next_in;
 
-  Stencil(const Geometry& g, int64_t pitch, bool turned, int64_t next_out, int64_t next_in)
-      : places(g.Kh * g.Kw), count(g.Kh * g.Kw), next_out(next_out), next_in(next_in) {
-    for (int64_t t = 0; t < count; ++t) {
-      places.data[turned ? count - 1 - t : t] = t / g.Kw * g.dh * pitch + t % g.Kw * g.dw;
-    }
+  Stencil(int64_t taps, int64_t next_out, int64_t next_in)
+      : next_out(next_out), next_in(next_in), places_(taps), taps_(taps), frames_(taps) {}
+
+  void see(int64_t frame, int64_t place, int64_t tap) {
+    frames_.data[count_] = frame, places_.data[count_] = place, taps_.data[count_++] = tap;
   }
+
+  // Those that see one of the frames `first` to `last`.
+  struct Seen {
+    const int64_t *places, *taps, count;
+  };
+
+  Seen within(int64_t first, int64_t last) const {
+    int64_t from = 0, to = count_;
+    const auto outside = [&](int64_t i) { return frames_.data[i] < first || frames_.data[i] >= last; };
+    while (from < to && outside(from)) ++from;
+    while (from < to && outside(to - 1)) --to;
+    return {places_.data + from, taps_.data + from, to - from};
+  }
+
+  int64_t place(int64_t i) const { return places_.data[i]; }
+
+ private:
+  const Integers places_, taps_, frames_;
+  int64_t count_ = 0;
 };
 
-// The vectors that cover H rows of W places: row by row where whole ones fit, else one behind the other, zeros and all.
+static void see_inputs(Stencil& seen, const Axes& axes, const Field& in) {
+  for (int64_t tap = 0; tap < axes.taps(); ++tap) {
+    const int64_t x = tap % axes.w.K, y = tap / axes.w.K % axes.h.K, z = tap / axes.w.K / axes.h.K * axes.t.dilation;
+    seen.see(z, in.at(z, y * axes.h.dilation, x * axes.w.dilation), tap);
+  }
+}
+
+// The vectors that cover T frames of H rows of W places: row by row where whole ones fit, else one behind the other,
+// zeros and all.
 struct Cover {
-  const int64_t H, W, pitch;
+  const int64_t T, H, W;
+  const Pitch pitch;
   const bool packed;  // no zeros
   const int64_t count;
   const Integers at;
 
-  Cover(int64_t H, int64_t W, int64_t pitch)
-      : H(H), W(W), pitch(pitch), packed(W % LANES == 0), count(within(H)), at(count) {
-    const int64_t row = packed ? W / LANES : count;
-    for (int64_t i = 0; i < count; ++i) at.data[i] = i / row * pitch + i % row * LANES;
+  Cover(int64_t T, int64_t H, int64_t W, const Pitch& pitch)
+      : T(T), H(H), W(W), pitch(pitch), packed(W % LANES == 0),
+        count(packed ? T * within(H) : up((T - 1) * pitch.frame + (H - 1) * pitch.row + W, LANES)), at(count) {
+    const int64_t row = W / LANES;
+    for (int64_t i = 0; i < count; ++i) {
+      at.data[i] = packed ? i / row / H * pitch.frame + i / row % H * pitch.row + i % row * LANES : i * LANES;
+    }
   }
 
-  // How many of them, the first, cover some rows.
-  int64_t within(int64_t rows) const { return packed ? rows * (W / LANES) : up((rows - 1) * pitch + W, LANES); }
+  // How many of them, the first, cover some rows of a frame.
+  int64_t within(int64_t rows) const { return packed ? rows * (W / LANES) : up((rows - 1) * pitch.row + W, LANES); }
+};
+
+// Where outputs go: the first one, and the steps to the next channel, frame, row and column.
+struct Target {
+  float* first;
+  int64_t channel, frame, row, column;
+
+  void put(const float* from, int64_t c, int64_t z, int64_t y, int64_t n) const {
+    float* to = first + c * channel + z * frame + y * row;
+    if (column == 1) return copy(to, from, n);
+    for (int64_t i = 0; i < n; ++i) to[i * column] = from[i];
+  }
 };
 
 // V vectors of O outputs, which are `apart`.
 template <int O, int V>
-ALONE static void mix(const Field& in, int64_t first, const int64_t* at, const Stencil& seen, const float* weight,
-                      float* out, int64_t apart) {
+ALONE static void mix(const Field& in, int64_t first, const int64_t* at, const Stencil& all, const Stencil::Seen& seen,
+                      const float* weight, float* out, int64_t apart) {
   vec total[O * V] = {};
   const float* plane[V];
   UNROLL for (int v = 0; v < V; ++v) plane[v] = in.origin + first + at[v];
-  for (int64_t c = 0; c < in.C; ++c, weight += seen.next_in) {
+  for (int64_t c = 0; c < in.C; ++c, weight += all.next_in) {
     for (int64_t t = 0; t < seen.count; ++t) {
       vec one[V];
       UNROLL for (int v = 0; v < V; ++v) {
-        one[v] = load(plane[v] + seen.places.data[t]);
+        one[v] = load(plane[v] + seen.places[t]);
         IN_REGISTER(one[v]);
       }
       UNROLL for (int o = 0; o < O; ++o) {
-        const vec own = every(weight[o * seen.next_out + t]);
+        const vec own = every(weight[o * all.next_out + seen.taps[t]]);
         UNROLL for (int v = 0; v < V; ++v) total[o * V + v] += one[v] * own;
       }
     }
@@ -79,7 +203,8 @@ ALONE static void mix(const Field& in, int64_t first, const int64_t* at, const S
   }
 }
 
-using Mix = void (*)(const Field&, int64_t, const int64_t*, const Stencil&, const float*, float*, int64_t);
+using Mix = void (*)(const Field&, int64_t, const int64_t*, const Stencil&, const Stencil::Seen&, const float*, float*,
+                     int64_t);
 
 template <int O>
 static Mix mix_of(int64_t vectors) {
@@ -95,27 +220,34 @@ static int64_t some_outputs(int64_t left) { return left >= OUTPUTS ? OUTPUTS : l
 
 static int64_t some_vectors(int64_t left) { return left == 4 ? 2 : least(left, 3); }
 
-// `C` planes, all of one cover.
-static void convolve(const Field& in, const Stencil& seen, const Cover& cover, const float* weight, int64_t C,
-                     float* out) {
-  const int64_t H = cover.H, W = cover.W;
-  const int64_t strip = least(H, most(1, STRIP_PLACES / in.pitch)), behind = whole(strip * in.pitch);
-  const Floats unpacked(cover.packed ? 0 : OUTPUTS * behind);
-  for (int64_t y = 0; y < H; y += strip) {
-    const int64_t rows = least(strip, H - y), vectors = cover.within(rows);
-    for (int64_t c = 0, some; c < C; c += some, out += some * H * W) {
-      some = some_outputs(C - c);
-      float* const to = cover.packed ? out + y * W : unpacked.data;
-      const int64_t apart = cover.packed ? H * W : behind;
-      for (int64_t i = 0, these; i < vectors; i += these) {
-        these = some_vectors(vectors - i);
-        mix_of(some, these)(in, y * in.pitch, cover.at.data + i, seen, weight + c * seen.next_out, to + i * LANES, apart);
-      }
-      for (int64_t r = 0; r < (cover.packed ? 0 : some * rows); ++r) {
-        copy(out + (r / rows * H + y + r % rows) * W, to + r / rows * apart + r % rows * in.pitch, W);
+// Room for strips of OUTPUTS channels, of rows so far apart.
+static int64_t room(const Pitch& pitch) { return whole(most(STRIP_PLACES, pitch.row)); }
+
+// `C` planes, all of one cover, each frame of which looks `step` frames further than the one before. `aside` has `room`
+// for each of OUTPUTS channels.
+static void convolve(const Field& in, int64_t step, const Stencil& all, const Cover& cover, const float* weight, int64_t C,
+                     float* aside, const Target& to) {
+  const int64_t strip = least(cover.H, most(1, STRIP_PLACES / in.pitch.row)), apart = cover.packed ? cover.W : in.pitch.row;
+  const bool straight = cover.packed && to.column == 1 && to.row == cover.W;
+  for (int64_t z = 0; z < cover.T; ++z) {
+    const int64_t ahead = in.t.before - z * step;  // of the first frame that is more than zeros
+    const Stencil::Seen seen = all.within(ahead, ahead + in.t.size);
+    for (int64_t y = 0; y < cover.H; y += strip) {
+      const int64_t rows = least(strip, cover.H - y), vectors = cover.within(rows);
+      const int64_t first = z * in.pitch.frame + y * in.pitch.row, behind = straight ? to.channel : room(in.pitch);
+      for (int64_t c = 0, some; c < C; c += some) {
+        some = some_outputs(C - c);
+        float* const out = straight ? to.first + c * to.channel + z * to.frame + y * to.row : aside;
+        for (int64_t i = 0, these; i < vectors; i += these) {
+          these = some_vectors(vectors - i);
+          mix_of(some, these)(in, first, cover.at.data + i, all, seen, weight + c * all.next_out, out + i * LANES, behind);
+        }
+        if (straight) continue;
+        for (int64_t o = 0; o < some; ++o) {
+          for (int64_t r = 0; r < rows; ++r) to.put(aside + o * behind + r * apart, c + o, z, y + r, cover.W);
+        }
       }
     }
-    out -= C * H * W;
   }
 }
 
@@ -163,7 +295,7 @@ static void correlate(const Field& in, const Field& grad, const Integers& places
   for (int64_t first = 0; first < cover.count; first += strip) {
     for (int64_t o = 0; o < grad.C; o += GRADIENTS) {
       const float* own[GRADIENTS];
-      for (int i = 0; i < GRADIENTS; ++i) own[i] = grad.corner + least(o + i, grad.C - 1) * grad.plane;
+      for (int i = 0; i < GRADIENTS; ++i) own[i] = grad.origin + grad.before() + least(o + i, grad.C - 1) * grad.plane;
       correlate(own, in.origin, places.data, count, cover.at.data + first, least(strip, cover.count - first),
                 least(GRADIENTS, grad.C - o), first > 0, dw + o * count);
     }
@@ -172,34 +304,98 @@ static void correlate(const Field& in, const Field& grad, const Integers& places
 
 // Samples `first` to `last`.
 static void forward_dense(const Geometry& g, const float* x, const float* weight, float* y, int64_t first, int64_t last) {
-  const int64_t pitch = g.W + 2 * g.pw, count = g.Kh * g.Kw;
-  const Field input(g.C, g.H, g.W, g.ph, g.pw, g.H + 2 * g.ph, pitch);
-  const Stencil seen(g, pitch, false, g.C * count, count);
-  const Cover cover(g.Ho, g.Wo, pitch);
+  const Axes axes(g);
+  const int64_t taps = axes.taps(), outputs = axes.outputs();
+  const Field input(input_field(g, axes, pitch_of(axes.h.seen(), axes.w.seen())));
+  Stencil seen(taps, g.C * taps, taps);
+  see_inputs(seen, axes, input);
+  const Cover cover(axes.t.out, axes.h.out, axes.w.out, input.pitch);
+  const Floats aside(OUTPUTS * room(input.pitch));
   for (int64_t b = first; b < last; ++b) {
-    input.draw(x + b * g.C * g.H * g.W);
-    convolve(input, seen, cover, weight + b * g.outputs * g.C * count, g.outputs, y + b * g.outputs * g.Ho * g.Wo);
+    input.draw(x + b * g.C * axes.inputs());
+    const Target to{y + b * g.outputs * outputs, outputs, axes.h.out * axes.w.out, axes.w.out, 1};
+    convolve(input, axes.t.stride, seen, cover, weight + b * g.outputs * g.C * taps, g.outputs, aside.data, to);
   }
 }
 
-// Samples `first` to `last`. `dx` or `dw` may be null.
+// The inputs of one phase: the taps that they took part in, where in the gradient of the output those lie, and how many
+// inputs they are. Without a stride there is one phase.
+struct Phase {
+  Stencil seen;
+  const Cover cover;
+  const int64_t first;  // of its inputs
+
+  Phase(const Axes& axes, const Field& grad, int64_t inputs, int64_t z, int64_t y, int64_t x)
+      : seen(axes.taps(), axes.taps(), inputs * axes.taps()),
+        cover(count(axes.t, z), count(axes.h, y), count(axes.w, x), grad.pitch),
+        first((z * axes.h.in + y) * axes.w.in + x) {
+    const Subset t(subset(axes.t, z)), h(subset(axes.h, y)), w(subset(axes.w, x));
+    for (int64_t i = 0; i < t.count; ++i) {
+      for (int64_t j = 0; j < h.count; ++j) {
+        for (int64_t k = 0; k < w.count; ++k) {
+          const int64_t tap = (t.tap(i) * axes.h.K + h.tap(j)) * axes.w.K + w.tap(k);
+          const int64_t frame = grad.t.before + t.place(i);
+          seen.see(frame, grad.before() + t.place(i) * grad.pitch.frame + h.place(j) * grad.pitch.row + w.place(k), tap);
+        }
+      }
+    }
+  }
+
+ private:
+  static int64_t count(const Axis& axis, int64_t first) { return up(axis.in - first, axis.stride); }
+  static Subset subset(const Axis& axis, int64_t first) {
+    return Subset(first, axis.padding, axis.dilation, axis.stride, axis.K);
+  }
+};
+
+// All phases that have inputs.
+struct Phases {
+  int64_t count = 0;
+
+  Phases(const Axes& axes, const Field& grad, int64_t inputs) : memory_(axes.phases() * up(sizeof(Phase), sizeof(int64_t))) {
+    for (int64_t z = 0; z < least(axes.t.stride, axes.t.in); ++z) {
+      for (int64_t y = 0; y < least(axes.h.stride, axes.h.in); ++y) {
+        for (int64_t x = 0; x < least(axes.w.stride, axes.w.in); ++x) {
+          new (all() + count++) Phase(axes, grad, inputs, z, y, x);
+        }
+      }
+    }
+  }
+  ~Phases() {
+    while (count) all()[--count].~Phase();
+  }
+
+  const Phase& operator[](int64_t i) const { return all()[i]; }
+
+ private:
+  const Integers memory_;
+
+  Phase* all() const { return reinterpret_cast<Phase*>(memory_.data); }
+};
+
+// Samples `first` to `last`. `dx` or `dw` may be null, and `x` without `dw`.
 static void backward_dense(const Geometry& g, const float* x, const float* weight, const float* dy, float* dx, float* dw,
                            int64_t first, int64_t last) {
-  const int64_t top = (g.Kh - 1) * g.dh - g.ph, left = (g.Kw - 1) * g.dw - g.pw, count = g.Kh * g.Kw;
-  const int64_t pitch = most(g.W + 2 * g.pw, g.Wo + 2 * left), kernels = g.outputs * g.C * count;
-  const Field input(g.C, g.H, g.W, g.ph, g.pw, g.H + 2 * g.ph, pitch);
-  const Field grad(g.outputs, g.Ho, g.Wo, top, left, g.Ho + 2 * top, pitch);
-  const Stencil turned(g, pitch, true, count, g.C * count);
-  const Integers places(g.C * count);
-  const Cover inputs(g.H, g.W, pitch), outputs(g.Ho, g.Wo, pitch);
-  for (int64_t i = 0; i < g.C * count; ++i) {
-    places.data[i] = i / count * input.plane + turned.places.data[count - 1 - i % count];
-  }
+  const Axes axes(g);
+  const int64_t taps = axes.taps(), kernels = g.outputs * g.C * taps, inputs = axes.inputs();
+  const Pitch pitch(pitch_of(most(axes.h.seen(), axes.h.pulled()), most(axes.w.seen(), axes.w.pulled())));
+  const Field input(input_field(g, axes, pitch)), grad(gradient_field(g, axes, pitch));
+  const Phases phases(axes, grad, g.C);
+  Stencil seen(taps, g.C * taps, taps);
+  see_inputs(seen, axes, input);
+  const Integers places(g.C * taps);
+  for (int64_t i = 0; i < g.C * taps; ++i) places.data[i] = i / taps * input.plane + seen.place(i % taps);
+  const Cover cover(axes.t.out, axes.h.out, axes.w.out, pitch);
+  const Floats aside(OUTPUTS * room(pitch));
   for (int64_t b = first; b < last; ++b) {
-    grad.draw(dy + b * g.outputs * g.Ho * g.Wo);
-    if (dx) convolve(grad, turned, inputs, weight + b * kernels, g.C, dx + b * g.C * g.H * g.W);
+    grad.draw(dy + b * g.outputs * axes.outputs());
+    for (int64_t i = 0; dx && i < phases.count; ++i) {
+      const int64_t frame = axes.h.in * axes.w.in;
+      const Target to{dx + b * g.C * inputs + phases[i].first, inputs, axes.t.stride * frame, axes.h.stride * axes.w.in, axes.w.stride};
+      convolve(grad, 1, phases[i].seen, phases[i].cover, weight + b * kernels, g.C, aside.data, to);
+    }
     if (!dw) continue;
-    input.draw(x + b * g.C * g.H * g.W);
-    correlate(input, grad, places, g.C * count, outputs, dw + b * kernels);
+    input.draw(x + b * g.C * inputs);
+    correlate(input, grad, places, g.C * taps, cover, dw + b * kernels);
   }
 }

@@ -116,6 +116,9 @@ struct Subset {
     if (first == step) return;
     count = up(K - first, step), at = (i + padding - first * dilation) / stride;
   }
+
+  int64_t tap(int64_t i) const { return first + i * step; }
+  int64_t place(int64_t i) const { return at - i * back; }
 };
 
 static void plan_gradient(const Geometry& g, const Canvas& canvas, Output& out) {

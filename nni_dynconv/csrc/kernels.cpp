@@ -131,7 +131,7 @@ constexpr int64_t kWorthAThread = 200000;
 
 template <class Range>
 void parallel(const Geometry& g, int64_t count, const Range& range) {
-  const int64_t work = g.B * g.C * g.Ho * g.Wo * g.Kh * g.Kw * (g.outputs ? g.outputs : 1);
+  const int64_t work = g.B * g.C * g.To * g.Ho * g.Wo * g.Kt * g.Kh * g.Kw * (g.outputs ? g.outputs : 1);
   const int64_t threads = std::max<int64_t>(1, std::min({g.threads, count, work / kWorthAThread}));
   const int64_t pieces = threads == 1 ? 1 : std::min(count, 4 * threads);
   if (pieces == 1) return range(0, count);
@@ -173,13 +173,13 @@ void nni_dynconv_depthwise_backward(const Geometry* given, const float* x, const
   parallel(g, groups, [&](int64_t first, int64_t last) { use.backward(g, x, weight, dy, dx, dw, first, last); });
 }
 
-// y[b][o] = the sum of x[b][c] * weight[b][o][c] over c, with stride 1, all of them contiguous.
+// y[b][o] = the sum of x[b][c] * weight[b][o][c] over c, all of them contiguous.
 void nni_dynconv_dense(const Geometry* given, const float* x, const float* weight, float* y) {
   const Kernels use = dense_kernels();
   parallel(*given, given->B, [&](int64_t first, int64_t last) { use.forward(*given, x, weight, y, first, last); });
 }
 
-// Its gradients, either of which may be null: not wanted. No padding may be wider than a kernel reaches.
+// Its gradients, either of which may be null: not wanted; `x` may be null without `dw`.
 void nni_dynconv_dense_backward(const Geometry* given, const float* x, const float* weight, const float* dy, float* dx,
                                 float* dw) {
   const Kernels use = dense_kernels();

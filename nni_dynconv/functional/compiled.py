@@ -8,18 +8,17 @@ import torch
 from torch import Tensor
 
 from . import kernels
-from .geometry import Geometry
+from .geometry import Geometry, GeometryNd
 from .operators import convolution_operator
-from .paths import add_bias, grouped, plain
+from .paths import add_bias
 
 __all__ = ["compiled"]
 
 
-def compiled(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def compiled(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | GeometryNd) -> Tensor:
     """What :func:`kernels.serves`, in float32."""
     if torch.compiler.is_compiling():
-        options = geometry.stride, geometry.padding, geometry.dilation, geometry.G
-        return add_bias(convolution_operator(x, weight, *options), bias)
+        return add_bias(convolution_operator(x, weight, *geometry.options, geometry.G), bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return add_bias(Compiled.apply(x, weight, geometry), bias)
     return add_bias(kernels.forward(x.contiguous(), weight.contiguous(), geometry), bias)
@@ -29,7 +28,7 @@ class Compiled(torch.autograd.Function):
     """Forward and backward by the compiled kernels; a second backward by torch's operators."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry | GeometryNd) -> Tensor:
         x, weight = x.contiguous(), weight.contiguous()
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
@@ -40,7 +39,7 @@ class Compiled(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wants_x, wants_weight, _ = ctx.needs_input_grad
         if torch.is_grad_enabled():  # create_graph=True: somebody will differentiate this backward
-            dx, dw = _gradients(x, weight, dy, ctx.geometry, wants_x, wants_weight)
+            dx, dw = _gradients(x, weight, dy, ctx.geometry, (wants_x, wants_weight))
         else:
             dx = torch.empty_like(x) if wants_x else None
             dw = torch.empty_like(weight) if wants_weight else None
@@ -49,9 +48,13 @@ class Compiled(torch.autograd.Function):
 
 
 def _gradients(
-    x: Tensor, weight: Tensor, dy: Tensor, geometry: Geometry, wants_x: bool, wants_weight: bool
+    x: Tensor, weight: Tensor, dy: Tensor, geometry: Geometry | GeometryNd, wanted: tuple[bool, bool]
 ) -> list[Tensor | None]:
-    wanted = [one for one, wants in ((x, wants_x), (weight, wants_weight)) if wants]
-    y = (grouped if geometry.per_sample else plain)(x, weight, None, geometry)
-    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
-    return [next(found) if wants else None for wants in (wants_x, wants_weight)]
+    laid, groups = [x, weight, dy], geometry.G
+    if geometry.per_sample:  # the batch laid into the channels
+        laid = [x.flatten(0, 1)[None], weight.flatten(0, 1), dy.flatten(0, 1)[None]]
+        groups *= geometry.B
+    found = torch.ops.aten.convolution_backward(
+        laid[2], laid[0], laid[1], None, *geometry.options, groups, [*wanted, False]
+    )
+    return [one.view_as(like) if wants else None for one, like, wants in zip(found, (x, weight), wanted, strict=False)]

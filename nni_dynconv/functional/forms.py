@@ -51,7 +51,7 @@ def _is_fixed(geometry: Geometry | GeometryNd, setting: Setting) -> bool:
 def _able(geometry: Geometry | GeometryNd, setting: Setting) -> list[str]:
     if geometry.counts is not None:
         return _forms(geometry, geometry.counts)
-    return possible(geometry, setting) if isinstance(geometry, Geometry) else possible_nd(geometry)
+    return possible(geometry, setting) if isinstance(geometry, Geometry) else possible_nd(geometry, setting)
 
 
 def _forms(geometry: Geometry | GeometryNd, counts: Counts) -> list[str]:

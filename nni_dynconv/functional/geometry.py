@@ -26,6 +26,7 @@ __all__ = [
 
 Pair = tuple[int, int]
 Sizes = tuple[int, ...]
+Options = tuple[list[int], list[int], list[int], bool, list[int]]  # stride, padding, dilation, transposed, at the end
 SPACE = {1: "L", 2: "H W", 3: "T H W"}
 KERNEL = {1: "K", 2: "Kh Kw", 3: "Kt Kh Kw"}
 
@@ -52,9 +53,19 @@ class Geometry(NamedTuple):
     bias_counts: Counts | None = None  # the same of the bias, where its sets are not those of the weight
 
     @property
+    def output(self) -> Sizes:
+        """Shape of the output."""
+        return self.B, self.Cout, self.Ho, self.Wo
+
+    @property
     def depthwise(self) -> bool:
         """Whether each channel has a kernel of its own."""
         return self.G == self.Cin == self.Cout
+
+    @property
+    def options(self) -> Options:
+        """The options as torch's operators take them."""
+        return list(self.stride), list(self.padding), list(self.dilation), False, [0, 0]
 
     @property
     def convolves_backward(self) -> bool:
@@ -104,6 +115,12 @@ class GeometryNd(NamedTuple):
         return self.B, self.Cout, *self.out
 
     @property
+    def options(self) -> Options:
+        """The options as torch's operators take them; ``extra`` of what is not transposed is no part of them."""
+        further = list(self.extra) if self.transposed else [0] * len(self.size)
+        return list(self.stride), list(self.padding), list(self.dilation), self.transposed, further
+
+    @property
     def sets(self) -> int:
         """How many sets of weights there are."""
         return _sets(self)
@@ -119,6 +136,11 @@ class GeometryNd(NamedTuple):
         applied, channels = (self.size, self.Cin) if self.transposed else (self.out, self.Cout)
         per_channel = (self.Cout if self.transposed else self.Cin) // self.G * math.prod(self.kernel)
         return self.B * channels * math.prod(applied) * per_channel
+
+    def adjoint(self) -> GeometryNd:
+        """The convolution that a transposed one is the gradient of, with respect to its input."""
+        sizes = {"size": self.out, "out": self.size, "Cin": self.Cout, "Cout": self.Cin}
+        return self._replace(**sizes, extra=(0,) * len(self.size), transposed=False)
 
     def planar(self) -> Geometry:
         """The same over two axes; one axis gets a first one of size 1."""

@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .geometry import Geometry
+from .geometry import Geometry, GeometryNd, Sizes
 
 __all__ = ["backward", "forward", "level", "loaded", "serves", "wide"]
 
@@ -68,33 +68,79 @@ def wide() -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _struct(geometry: Geometry, threads: int) -> ctypes.Array[ctypes.c_int64]:
+def _struct(geometry: Geometry | GeometryNd, threads: int) -> ctypes.Array[ctypes.c_int64]:
     # the fields of `struct Geometry` in csrc/geometry.h
-    B, C, H, W, _, Kh, Kw, _, Ho, Wo = geometry[:10]
-    options = (*geometry.stride, *geometry.padding, *geometry.dilation)
-    outputs = 0 if geometry.depthwise else geometry.Cout
-    return (ctypes.c_int64 * 17)(B, C, H, W, Ho, Wo, Kh, Kw, *options, not geometry.per_sample, threads, outputs)
+    if isinstance(geometry, Geometry):
+        size, out, kernel = (geometry.H, geometry.W), (geometry.Ho, geometry.Wo), (geometry.Kh, geometry.Kw)
+    else:
+        size, out, kernel = geometry.size, geometry.out, geometry.kernel
+    sizes = [*_three(size, 1), *_three(out, 1), *_three(kernel, 1)]
+    options = [*_three(geometry.stride, 1), *_three(geometry.padding, 0), *_three(geometry.dilation, 1)]
+    B, G, Cin, Cout = geometry.B, geometry.G, geometry.Cin, geometry.Cout
+    # dense groups are samples of their own: their channels and weights lie one behind the other
+    planes = _by_planes(geometry)
+    batch, outputs = ((B, Cin), 0) if planes else ((B * G, Cin // G), Cout // G)
+    return (ctypes.c_int64 * 23)(*batch, *sizes, *options, not geometry.per_sample, threads, outputs)
 
 
-def serves(geometry: Geometry) -> bool:
-    """Whether there is a kernel: for any depthwise convolution, and dense ones of stride 1 with a weight per sample."""
-    if min(geometry[:4]) < 1 or min(geometry.Ho, geometry.Wo) < 1:
-        return False
-    return geometry.depthwise or (geometry.per_sample and geometry.G == 1 and geometry.convolves_backward)
+def _three(axes: Sizes, missing: int) -> Sizes:
+    return (missing,) * (3 - len(axes)) + axes
 
 
-def forward(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:  # B Cin H W, [B] Cout Cin/G ... -> B Cout Ho Wo
-    """Convolve contiguous float32 tensors."""
-    y = x.new_empty((geometry.B, geometry.Cout, geometry.Ho, geometry.Wo))
-    struct, library = _struct(geometry, torch.get_num_threads()), cast(ctypes.CDLL, _library)
-    run = library.nni_dynconv_depthwise if geometry.depthwise else library.nni_dynconv_dense
-    run(struct, x.data_ptr(), weight.data_ptr(), y.data_ptr())
+def serves(geometry: Geometry | GeometryNd) -> bool:
+    """Whether there is a kernel: for depthwise convolutions of images, and for all with a weight per sample."""
+    if isinstance(geometry, Geometry):
+        shape = (*geometry[:4], geometry.Ho, geometry.Wo)
+    else:
+        shape = (geometry.B, geometry.Cin, *geometry.size, *geometry.out)
+    return min(shape) > 0 and (geometry.per_sample or _by_planes(geometry))
+
+
+def _by_planes(geometry: Geometry | GeometryNd) -> bool:
+    return isinstance(geometry, Geometry) and geometry.depthwise
+
+
+def forward(x: Tensor, weight: Tensor, geometry: Geometry | GeometryNd) -> Tensor:
+    """Convolve contiguous float32 tensors.
+
+    ``x: B Cin ...``, ``weight: [B] Cout Cin/G ...``, transposed ``Cin Cout/G`` -> ``B Cout ...``.
+    """
+    y = x.new_empty(geometry.output)
+    if isinstance(geometry, GeometryNd) and geometry.transposed:
+        _differentiate(None, weight, x, y, None, geometry.adjoint())
+    else:
+        _convolve(x, weight, y, geometry)
     return y
 
 
-def backward(x: Tensor, weight: Tensor, dy: Tensor, dx: Tensor | None, dw: Tensor | None, geometry: Geometry) -> None:
+def backward(
+    x: Tensor, weight: Tensor, dy: Tensor, dx: Tensor | None, dw: Tensor | None, geometry: Geometry | GeometryNd
+) -> None:
     """Gradients of :func:`forward` into ``dx`` and ``dw``, each of which may be None: not wanted."""
+    if isinstance(geometry, GeometryNd) and geometry.transposed:
+        if dx is not None:
+            _convolve(dy, weight, dx, geometry.adjoint())
+        if dw is not None:
+            _differentiate(dy, weight, x, None, dw, geometry.adjoint())
+    else:
+        _differentiate(x, weight, dy, dx, dw, geometry)
+
+
+def _convolve(x: Tensor, weight: Tensor, y: Tensor, geometry: Geometry | GeometryNd) -> None:
+    struct, library = _struct(geometry, torch.get_num_threads()), cast(ctypes.CDLL, _library)
+    run = library.nni_dynconv_depthwise if _by_planes(geometry) else library.nni_dynconv_dense
+    run(struct, x.data_ptr(), weight.data_ptr(), y.data_ptr())
+
+
+def _differentiate(
+    x: Tensor | None,  # a dense convolution needs none for `dx` alone
+    weight: Tensor,
+    dy: Tensor,
+    dx: Tensor | None,
+    dw: Tensor | None,
+    geometry: Geometry | GeometryNd,
+) -> None:
     pointers = [None if one is None else one.data_ptr() for one in (x, weight, dy, dx, dw)]
     struct, library = _struct(geometry, torch.get_num_threads()), cast(ctypes.CDLL, _library)
-    run = library.nni_dynconv_depthwise_backward if geometry.depthwise else library.nni_dynconv_dense_backward
+    run = library.nni_dynconv_depthwise_backward if _by_planes(geometry) else library.nni_dynconv_dense_backward
     run(struct, *pointers)

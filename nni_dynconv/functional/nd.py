@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import kernels
+from .compiled import compiled
 from .geometry import GeometryNd, Sizes
 from .paths import add_bias, mix
 from .planner import GROUPED, LARGE_SAMPLE, VECTOR, Choice, Setting, choose_anywhere
@@ -37,13 +39,14 @@ def choose_nd(geometry: GeometryNd, setting: Setting) -> Choice:
     return found or GROUPED
 
 
-def possible_nd(geometry: GeometryNd) -> list[str]:
+def possible_nd(geometry: GeometryNd, setting: Setting) -> list[str]:
     """List every path that can compute one convolution."""
     if not geometry.per_sample:
         return ["plain"]
+    able = ["compiled"] if setting.kernels and kernels.serves(geometry) else []
     several = ["grouped"] if torch.compiler.is_compiling() else ["grouped", "looped"]  # a graph is for any B
     paths = ["single"] if geometry.B == 1 else several
-    return [*paths, "patches", *(["matmul"] if geometry.pointwise else [])]
+    return [*paths, "patches", *(["matmul"] if geometry.pointwise else []), *able]
 
 
 def _loops(geometry: GeometryNd, setting: Setting) -> bool:
@@ -115,6 +118,7 @@ PATHS: dict[str, Callable[[Tensor, Tensor, Tensor | None, Any], Tensor]] = {
     "looped": looped,
     "matmul": matmul,
     "patches": patches,
+    "compiled": compiled,
 }
 
 

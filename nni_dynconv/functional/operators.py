@@ -15,39 +15,58 @@ import torch
 from torch import Tensor
 
 from . import kernels
-from .geometry import Geometry, measure
+from .geometry import Geometry, GeometryNd, measure_nd, measure_transposed
 
 __all__ = ["convolution_operator"]
 
 DENSE = torch.contiguous_format
 
 
-def _geometry(x: Tensor, weight: Tensor, options: Sequence[Any]) -> Geometry:
-    (sh, sw), (ph, pw), (dh, dw), groups = options
-    return measure(x.shape, weight.shape, None, (sh, sw), (ph, pw), (dh, dw), groups)
+def _geometry(x: Tensor, weight: Tensor, options: Sequence[Any]) -> Geometry | GeometryNd:
+    stride, padding, dilation, transposed, output_padding, groups = options
+    rank, shapes = len(stride), (x.shape, weight.shape, None)
+    if transposed:
+        return measure_transposed(rank, *shapes, stride, padding, output_padding, groups, dilation)
+    geometry = measure_nd(rank, *shapes, stride, padding, dilation, groups)
+    return geometry.planar() if rank == 2 else geometry
 
 
 @torch.library.custom_op("nni_dynconv::convolution", mutates_args=(), device_types="cpu")
 def convolution_operator(
-    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+    x: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
 ) -> Tensor:
-    """Convolution of ``x: B Cin H W`` with ``weight: [B] Cout Cin/G Kh Kw``, float32, of those that kernels serve."""
-    geometry = _geometry(x, weight, (stride, padding, dilation, groups))
+    """Convolution as ``aten::convolution``, float32, of those that kernels serve; weights may be per sample."""
+    geometry = _geometry(x, weight, (stride, padding, dilation, transposed, output_padding, groups))
     return kernels.forward(x.contiguous(), weight.contiguous(), geometry)
 
 
 @convolution_operator.register_fake
 def _(x: Tensor, weight: Tensor, *options: Any) -> Tensor:
     geometry = _geometry(x, weight, options)
-    return x.new_empty((geometry.B, geometry.Cout, geometry.Ho, geometry.Wo))
+    return x.new_empty(geometry.output)
 
 
 @torch.library.custom_op("nni_dynconv::convolution_backward", mutates_args=(), device_types="cpu")
 def backward_operator(
-    x: Tensor, weight: Tensor, dy: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+    x: Tensor,
+    weight: Tensor,
+    dy: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
 ) -> tuple[Tensor, Tensor]:
     """Both gradients of ``convolution``."""
-    geometry = _geometry(x, weight, (stride, padding, dilation, groups))
+    geometry = _geometry(x, weight, (stride, padding, dilation, transposed, output_padding, groups))
     dx, dw = torch.empty_like(x, memory_format=DENSE), torch.empty_like(weight, memory_format=DENSE)
     kernels.backward(x.contiguous(), weight.contiguous(), dy.contiguous(), dx, dw, geometry)
     return dx, dw
@@ -64,7 +83,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-    return *backward_operator(*ctx.saved_tensors, dy, *ctx.options), None, None, None, None
+    return *backward_operator(*ctx.saved_tensors, dy, *ctx.options), None, None, None, None, None, None
 
 
 convolution_operator.register_autograd(_backward, setup_context=_remember)
