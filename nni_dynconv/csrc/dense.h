@@ -1,181 +1,10 @@
-// Dense convolution with a kernel for each sample, LANES places in a vector: rows of a plane lie one behind the other
-// with the zeros between them, so that no row is too short. What is computed at the zeros is thrown away.
+// Dense convolution with a kernel for each sample, LANES places in a vector. What is computed at zeros between rows is
+// thrown away.
 //
-// With a stride, places that are as many apart lie side by side: a plane is dealt out to phases, and each tap sees one of
-// them without gaps. Included once per instruction set, after `rows.h`.
+// Included once per instruction set, after `correlate.h`.
 
 constexpr int OUTPUTS = LANES == 16 ? 8 : 4;  // channels at a time, of three vectors each: as registers allow
 constexpr int64_t STRIP_PLACES = 768;         // so many places of OUTPUTS channels stay in the first cache
-
-// One axis of a convolution: sizes of input, output and kernel; stride, padding, dilation.
-struct Axis {
-  int64_t in, out, K, stride, padding, dilation;
-
-  int64_t reach() const { return (K - 1) * dilation; }
-  int64_t last() const { return (in - 1 + padding) / stride; }  // the place of the last input in its phase
-  int64_t seen() const { return most(out + reach() / stride, last() + 1); }  // places of a phase of the input
-  int64_t before() const { return up(reach() - padding, stride); }           // zeros before the gradient of the output
-  int64_t pulled() const { return before() + most(out, last() + 1); }        // places of that gradient
-};
-
-struct Axes {
-  const Axis t, h, w;
-
-  explicit Axes(const Geometry& g)
-      : t{g.T, g.To, g.Kt, g.st, g.pt, g.dt}, h{g.H, g.Ho, g.Kh, g.sh, g.ph, g.dh}, w{g.W, g.Wo, g.Kw, g.sw, g.pw, g.dw} {}
-
-  int64_t taps() const { return t.K * h.K * w.K; }
-  int64_t phases() const { return t.stride * h.stride * w.stride; }
-  int64_t inputs() const { return t.in * h.in * w.in; }
-  int64_t outputs() const { return t.out * h.out * w.out; }
-};
-
-// Values along one axis, zeros before them, and the phases that they are dealt out to.
-struct Along {
-  int64_t size, before, phases;
-
-  int64_t first(int64_t phase) const { return (phase + phases - before % phases) % phases; }  // its first value,
-  int64_t place(int64_t value) const { return (value + before) / phases; }                    // and where that goes
-};
-
-// How far apart places are in memory: of the next row, of the next frame.
-struct Pitch {
-  int64_t row, frame;
-};
-
-// The planes of one sample with zeros around them, and so many behind them that a vector too many does no harm.
-struct Field {
-  const Along t, h, w;
-  const Pitch pitch;
-  const int64_t C, phase, plane;
-  const Floats memory;
-  float* const origin;  // the first zero; the first value begins a vector, or with phases the first zero
-
-  Field(int64_t C, const Along& t, const Along& h, const Along& w, int64_t frames, const Pitch& pitch)
-      : t(t), h(h), w(w), pitch(pitch), C(C), phase(whole(frames * pitch.frame) + LANES),
-        plane(phase * t.phases * h.phases * w.phases), memory(C * plane + 2 * LANES),
-        origin(memory.data + (plane == phase ? whole(before()) - before() : 0)) {}
-
-  int64_t before() const { return t.before * pitch.frame + h.before * pitch.row + w.before; }
-
-  // Place `z, y, x` of a plane with its zeros.
-  int64_t at(int64_t z, int64_t y, int64_t x) const {
-    const int64_t number = (z % t.phases * h.phases + y % h.phases) * w.phases + x % w.phases;
-    return number * phase + z / t.phases * pitch.frame + y / h.phases * pitch.row + x / w.phases;
-  }
-
-  void draw(const float* x) const {
-    float* to = origin;
-    for (int64_t i = 0; i < t.phases; ++i) {
-      for (int64_t j = 0; j < h.phases; ++j) {
-        for (int64_t k = 0; k < w.phases; ++k, to += phase) deal(x, t.first(i), h.first(j), w.first(k), to);
-      }
-    }
-  }
-
- private:
-  // One phase of all planes, whose first value is at `z0, y0, x0`.
-  void deal(const float* x, int64_t z0, int64_t y0, int64_t x0, float* to) const {
-    const int64_t n = up(w.size - x0, w.phases);
-    to += t.place(z0) * pitch.frame + h.place(y0) * pitch.row + w.place(x0);
-    for (int64_t c = 0; c < C; ++c, x += t.size * h.size * w.size, to += plane) {
-      float* frame = to;
-      for (int64_t z = z0; z < t.size; z += t.phases, frame += pitch.frame) {
-        float* row = frame;
-        const float* from = x + (z * h.size + y0) * w.size + x0;
-        for (int64_t y = y0; y < h.size; y += h.phases, row += pitch.row, from += h.phases * w.size) {
-          if (w.phases == 1) copy(row, from, n);
-          else for (int64_t i = 0; i < n; ++i) row[i] = from[i * w.phases];
-        }
-      }
-    }
-  }
-};
-
-static Field input_field(const Geometry& g, const Axes& axes, const Pitch& pitch) {
-  const auto along = [](const Axis& axis) { return Along{axis.in, axis.padding, axis.stride}; };
-  return Field(g.C, along(axes.t), along(axes.h), along(axes.w), axes.t.seen(), pitch);
-}
-
-static Field gradient_field(const Geometry& g, const Axes& axes, const Pitch& pitch) {
-  const auto along = [](const Axis& axis) { return Along{axis.out, axis.before(), 1}; };
-  return Field(g.outputs, along(axes.t), along(axes.h), along(axes.w), axes.t.pulled(), pitch);
-}
-
-static Pitch pitch_of(int64_t rows, int64_t columns) { return {columns, rows * columns}; }
-
-// The taps that an output sees, frame by frame: where, from its own place on, and which weight; and how far apart weights
-// are: of the next output, of the next input.
-struct Stencil {
-  const int64_t next_out, next_in;
-
-  Stencil(int64_t taps, int64_t next_out, int64_t next_in)
-      : next_out(next_out), next_in(next_in), places_(taps), taps_(taps), frames_(taps) {}
-
-  void see(int64_t frame, int64_t place, int64_t tap) {
-    frames_.data[count_] = frame, places_.data[count_] = place, taps_.data[count_++] = tap;
-  }
-
-  // Those that see one of the frames `first` to `last`.
-  struct Seen {
-    const int64_t *places, *taps, count;
-  };
-
-  Seen within(int64_t first, int64_t last) const {
-    int64_t from = 0, to = count_;
-    const auto outside = [&](int64_t i) { return frames_.data[i] < first || frames_.data[i] >= last; };
-    while (from < to && outside(from)) ++from;
-    while (from < to && outside(to - 1)) --to;
-    return {places_.data + from, taps_.data + from, to - from};
-  }
-
-  int64_t place(int64_t i) const { return places_.data[i]; }
-
- private:
-  const Integers places_, taps_, frames_;
-  int64_t count_ = 0;
-};
-
-static void see_inputs(Stencil& seen, const Axes& axes, const Field& in) {
-  for (int64_t tap = 0; tap < axes.taps(); ++tap) {
-    const int64_t x = tap % axes.w.K, y = tap / axes.w.K % axes.h.K, z = tap / axes.w.K / axes.h.K * axes.t.dilation;
-    seen.see(z, in.at(z, y * axes.h.dilation, x * axes.w.dilation), tap);
-  }
-}
-
-// The vectors that cover T frames of H rows of W places: row by row where whole ones fit, else one behind the other,
-// zeros and all.
-struct Cover {
-  const int64_t T, H, W;
-  const Pitch pitch;
-  const bool packed;  // no zeros
-  const int64_t count;
-  const Integers at;
-
-  Cover(int64_t T, int64_t H, int64_t W, const Pitch& pitch)
-      : T(T), H(H), W(W), pitch(pitch), packed(W % LANES == 0),
-        count(packed ? T * within(H) : up((T - 1) * pitch.frame + (H - 1) * pitch.row + W, LANES)), at(count) {
-    const int64_t row = W / LANES;
-    for (int64_t i = 0; i < count; ++i) {
-      at.data[i] = packed ? i / row / H * pitch.frame + i / row % H * pitch.row + i % row * LANES : i * LANES;
-    }
-  }
-
-  // How many of them, the first, cover some rows of a frame.
-  int64_t within(int64_t rows) const { return packed ? rows * (W / LANES) : up((rows - 1) * pitch.row + W, LANES); }
-};
-
-// Where outputs go: the first one, and the steps to the next channel, frame, row and column.
-struct Target {
-  float* first;
-  int64_t channel, frame, row, column;
-
-  void put(const float* from, int64_t c, int64_t z, int64_t y, int64_t n) const {
-    float* to = first + c * channel + z * frame + y * row;
-    if (column == 1) return copy(to, from, n);
-    for (int64_t i = 0; i < n; ++i) to[i * column] = from[i];
-  }
-};
 
 // V vectors of O outputs, which are `apart`.
 template <int O, int V>
@@ -221,7 +50,7 @@ static int64_t some_outputs(int64_t left) { return left >= OUTPUTS ? OUTPUTS : l
 static int64_t some_vectors(int64_t left) { return left == 4 ? 2 : least(left, 3); }
 
 // Room for strips of OUTPUTS channels, of rows so far apart.
-static int64_t room(const Pitch& pitch) { return whole(most(STRIP_PLACES, pitch.row)); }
+static int64_t room(const Pitch& pitch) { return whole(least(most(STRIP_PLACES, pitch.row), pitch.frame)); }
 
 // `C` planes, all of one cover, each frame of which looks `step` frames further than the one before. `aside` has `room`
 // for each of OUTPUTS channels.
@@ -251,62 +80,11 @@ static void convolve(const Field& in, int64_t step, const Stencil& all, const Co
   }
 }
 
-// Sums over places of a gradient times what is seen from there: of LANES / 4 channels and of four neighbours.
-constexpr int GRADIENTS = LANES / 4;
-
-static INLINE vec correlate(const float* const (&grad)[GRADIENTS], const float* const (&seen)[4], const int64_t* at,
-                            int64_t vectors) {
-  vec sum[LANES] = {};
-  for (int64_t i = 0; i < vectors; ++i) {
-    vec one[4];
-    UNROLL for (int t = 0; t < 4; ++t) {
-      one[t] = load(seen[t] + at[i]);
-      IN_REGISTER(one[t]);
-    }
-    UNROLL for (int o = 0; o < GRADIENTS; ++o) {
-      const vec own = load(grad[o] + at[i]);
-      UNROLL for (int t = 0; t < 4; ++t) sum[o * 4 + t] += own * one[t];
-    }
-  }
-  return sum_lanes(sum);
-}
-
-// Those of `live` channels, which are `apart` in `dw`, and of all `count` neighbours; `more` are added to what is there.
-ALONE static void correlate(const float* const (&grad)[GRADIENTS], const float* in, const int64_t* places, int64_t count,
-                            const int64_t* at, int64_t vectors, int64_t live, bool more, float* dw) {
-  for (int64_t t = 0; t < count; t += 4) {
-    const float* seen[4];
-    UNROLL for (int i = 0; i < 4; ++i) seen[i] = in + places[least(t + i, count - 1)];
-    float sums[LANES];
-    store(sums, correlate(grad, seen, at, vectors));
-    const int64_t some = least(4, count - t);
-    float* to = dw + t;
-    for (int64_t o = 0; o < live; ++o, to += count) {
-      if (some == 4 && !more) __builtin_memcpy(to, sums + o * 4, 16);
-      else for (int64_t i = 0; i < some; ++i) to[i] = sums[o * 4 + i] + (more ? to[i] : 0);
-    }
-  }
-}
-
-// `dw` of one sample, by strips of places that stay in the first cache; `places` are those of all inputs.
-static void correlate(const Field& in, const Field& grad, const Integers& places, int64_t count, const Cover& cover,
-                      float* dw) {
-  const int64_t strip = up(cover.count, up(cover.count, 2 * STRIP_PLACES / LANES));
-  for (int64_t first = 0; first < cover.count; first += strip) {
-    for (int64_t o = 0; o < grad.C; o += GRADIENTS) {
-      const float* own[GRADIENTS];
-      for (int i = 0; i < GRADIENTS; ++i) own[i] = grad.origin + grad.before() + least(o + i, grad.C - 1) * grad.plane;
-      correlate(own, in.origin, places.data, count, cover.at.data + first, least(strip, cover.count - first),
-                least(GRADIENTS, grad.C - o), first > 0, dw + o * count);
-    }
-  }
-}
-
 // Samples `first` to `last`.
 static void forward_dense(const Geometry& g, const float* x, const float* weight, float* y, int64_t first, int64_t last) {
   const Axes axes(g);
   const int64_t taps = axes.taps(), outputs = axes.outputs();
-  const Field input(input_field(g, axes, pitch_of(axes.h.seen(), axes.w.seen())));
+  const Field input(input_field(g, axes));
   Stencil seen(taps, g.C * taps, taps);
   see_inputs(seen, axes, input);
   const Cover cover(axes.t.out, axes.h.out, axes.w.out, input.pitch);
@@ -373,29 +151,45 @@ struct Phases {
   Phase* all() const { return reinterpret_cast<Phase*>(memory_.data); }
 };
 
+// Gradients of the input, a sample at a time.
+struct Pull {
+  const Geometry& g;
+  const Axes& axes;
+  const Field& grad;
+  const Phases phases;
+  const Floats aside;
+
+  Pull(const Geometry& g, const Axes& axes, const Field& grad)
+      : g(g), axes(axes), grad(grad), phases(axes, grad, g.C), aside(OUTPUTS * room(grad.pitch)) {}
+
+  void operator()(const float* weight, float* dx) const {
+    const int64_t row = axes.h.stride * axes.w.in, frame = axes.t.stride * axes.h.in * axes.w.in;
+    for (int64_t i = 0; i < phases.count; ++i) {
+      const Target to{dx + phases[i].first, axes.inputs(), frame, row, axes.w.stride};
+      convolve(grad, 1, phases[i].seen, phases[i].cover, weight, g.C, aside.data, to);
+    }
+  }
+};
+
+template <class Correlate>
+static void backward_dense(const Geometry& g, const Axes& axes, const float* x, const float* weight, const float* dy,
+                           float* dx, float* dw, int64_t first, int64_t last) {
+  const int64_t kernels = g.outputs * g.C * axes.taps(), inputs = g.C * axes.inputs();
+  const Field grad(gradient_field(g, axes));
+  const Pull pull(g, axes, grad);
+  const Correlate correlate(g, axes, grad);
+  for (int64_t b = first; b < last; ++b) {
+    const float* own = dy + b * g.outputs * axes.outputs();
+    grad.draw(own);
+    if (dx) pull(weight + b * kernels, dx + b * inputs);
+    if (dw) correlate(x + b * inputs, own, dw + b * kernels);
+  }
+}
+
 // Samples `first` to `last`. `dx` or `dw` may be null, and `x` without `dw`.
 static void backward_dense(const Geometry& g, const float* x, const float* weight, const float* dy, float* dx, float* dw,
                            int64_t first, int64_t last) {
   const Axes axes(g);
-  const int64_t taps = axes.taps(), kernels = g.outputs * g.C * taps, inputs = axes.inputs();
-  const Pitch pitch(pitch_of(most(axes.h.seen(), axes.h.pulled()), most(axes.w.seen(), axes.w.pulled())));
-  const Field input(input_field(g, axes, pitch)), grad(gradient_field(g, axes, pitch));
-  const Phases phases(axes, grad, g.C);
-  Stencil seen(taps, g.C * taps, taps);
-  see_inputs(seen, axes, input);
-  const Integers places(g.C * taps);
-  for (int64_t i = 0; i < g.C * taps; ++i) places.data[i] = i / taps * input.plane + seen.place(i % taps);
-  const Cover cover(axes.t.out, axes.h.out, axes.w.out, pitch);
-  const Floats aside(OUTPUTS * room(pitch));
-  for (int64_t b = first; b < last; ++b) {
-    grad.draw(dy + b * g.outputs * axes.outputs());
-    for (int64_t i = 0; dx && i < phases.count; ++i) {
-      const int64_t frame = axes.h.in * axes.w.in;
-      const Target to{dx + b * g.C * inputs + phases[i].first, inputs, axes.t.stride * frame, axes.h.stride * axes.w.in, axes.w.stride};
-      convolve(grad, 1, phases[i].seen, phases[i].cover, weight + b * kernels, g.C, aside.data, to);
-    }
-    if (!dw) continue;
-    input.draw(x + b * g.C * inputs);
-    correlate(input, grad, places, g.C * taps, cover, dw + b * kernels);
-  }
+  const auto backward = Crowd::suits(g, axes) ? backward_dense<Crowd> : backward_dense<Correlation>;
+  backward(g, axes, x, weight, dy, dx, dw, first, last);
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "geometry.h"
+#include "pages.h"
 #include "pool.h"
 #include "scratch.h"
 
@@ -23,6 +24,8 @@ namespace baseline {  // SSE2, NEON, or whatever the compiler takes for granted
 #include "lanes.h"
 #include "depthwise.h"
 #include "rows.h"
+#include "fields.h"
+#include "correlate.h"
 #include "dense.h"
 #undef LANES
 #undef IN_REGISTER
@@ -40,6 +43,8 @@ namespace avx2 {
 #include "lanes.h"
 #include "depthwise.h"
 #include "rows.h"
+#include "fields.h"
+#include "correlate.h"
 #include "dense.h"
 #undef LANES
 #undef IN_REGISTER
@@ -57,6 +62,8 @@ namespace avx512 {
 #include "lanes.h"
 #include "depthwise.h"
 #include "rows.h"
+#include "fields.h"
+#include "correlate.h"
 #include "dense.h"
 #undef LANES
 #undef IN_REGISTER
@@ -139,6 +146,10 @@ void parallel(const Geometry& g, int64_t count, const Range& range) {
                        [&](int64_t i) { range(count * i / pieces, count * (i + 1) / pieces); });
 }
 
+int64_t inputs(const Geometry& g) { return g.B * g.C * g.T * g.H * g.W; }
+
+int64_t outputs(const Geometry& g) { return g.B * (g.outputs ? g.outputs : g.C) * g.To * g.Ho * g.Wo; }
+
 // Weights that are per sample count as channels of one sample.
 Geometry flat(const Geometry& g) {
   Geometry one = g;
@@ -161,6 +172,7 @@ void nni_dynconv_depthwise(const Geometry* given, const float* x, const float* w
   const Geometry g = flat(*given);
   const Kernels use = kernels(g);
   const int64_t groups = (g.C + use.at_once - 1) / use.at_once;
+  expect_huge_pages(y, outputs(g));
   parallel(g, g.B * groups, [&](int64_t first, int64_t last) { use.forward(g, x, weight, y, first, last); });
 }
 
@@ -170,12 +182,14 @@ void nni_dynconv_depthwise_backward(const Geometry* given, const float* x, const
   const Geometry g = flat(*given);
   const Kernels use = kernels(g);
   const int64_t groups = (g.C + use.at_once - 1) / use.at_once;
+  expect_huge_pages(dx, inputs(g));
   parallel(g, groups, [&](int64_t first, int64_t last) { use.backward(g, x, weight, dy, dx, dw, first, last); });
 }
 
 // y[b][o] = the sum of x[b][c] * weight[b][o][c] over c, all of them contiguous.
 void nni_dynconv_dense(const Geometry* given, const float* x, const float* weight, float* y) {
   const Kernels use = dense_kernels();
+  expect_huge_pages(y, outputs(*given));
   parallel(*given, given->B, [&](int64_t first, int64_t last) { use.forward(*given, x, weight, y, first, last); });
 }
 
@@ -183,6 +197,7 @@ void nni_dynconv_dense(const Geometry* given, const float* x, const float* weigh
 void nni_dynconv_dense_backward(const Geometry* given, const float* x, const float* weight, const float* dy, float* dx,
                                 float* dw) {
   const Kernels use = dense_kernels();
+  expect_huge_pages(dx, inputs(*given));
   parallel(*given, given->B,
            [&](int64_t first, int64_t last) { use.backward(*given, x, weight, dy, dx, dw, first, last); });
 }

@@ -26,7 +26,7 @@ class Scratch {
 
   // The blocks that this thread keeps: few, and none of the large ones.
   struct Shelf {
-    static constexpr int PLACES = 12;
+    static constexpr int PLACES = 24;
     static constexpr size_t LARGEST = 4 << 20;
     Block blocks[PLACES] = {};
     ~Shelf() {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from hypothesis import assume
+from hypothesis import strategies as st
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 
@@ -74,3 +76,34 @@ def assert_like_loop(function, reference, inputs, tolerance=None, **options):
     ):
         scale = max(1.0, right.detach().abs().max().item()) if right.numel() else 1.0
         torch.testing.assert_close(mine / scale, right / scale, **close)
+
+
+@st.composite
+def problems(draw, kinds, channels=2, size=5, kernel=3, padding=2, own=False):
+    """Any convolution of ``kinds``, (axes of space, transposed): its name, inputs and options.
+
+    Channels are those of a group. With ``own`` weights are per sample, in float32, and there is no bias.
+    """
+    rank, transposed = draw(st.sampled_from(kinds))
+    B, G, inner, outer = (draw(st.integers(1, top)) for top in (3, 2, channels, channels))
+    sizes, kernels, stride, paddings, dilation = (
+        draw(st.tuples(*[st.integers(low, top)] * rank))
+        for low, top in ((1, size), (1, kernel), (1, 3), (0, padding), (1, 2))
+    )
+    options = {"stride": stride, "padding": paddings, "dilation": dilation, "groups": G}
+    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernels, strict=True)]
+    if transposed:
+        further = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+        options["output_padding"] = further
+        for n, s, p, span, e in zip(sizes, stride, paddings, spans, further, strict=True):
+            assume((n - 1) * s - 2 * p + span + e >= 1)
+        weight = (G * inner, outer, *kernels)
+    else:
+        assume(all(n + 2 * p >= span for n, p, span in zip(sizes, paddings, spans, strict=True)))
+        weight = (G * outer, inner, *kernels)
+    op = f"conv{'_transpose' if transposed else ''}{rank}d"
+    if own:
+        return op, tensors((B, G * inner, *sizes), (B, *weight), dtype=torch.float32), options
+    lead, added = (draw(st.sampled_from([(), (B,), (1,)])) for _ in range(2))
+    dtype = draw(st.sampled_from([torch.float64, torch.float32]))
+    return op, tensors((B, G * inner, *sizes), (*lead, *weight), (*added, G * outer), dtype=dtype), options

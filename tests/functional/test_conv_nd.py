@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from functional import loops
-from functional.loops import assert_like_loop, tensors
-from hypothesis import assume, given, settings
+from functional.loops import assert_like_loop, problems, tensors
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nni_dynconv import functional as F
@@ -46,6 +46,7 @@ CASES = {  # op, x, one set of weights, options, channels out, the path for per-
     "transposed, large": ("conv_transpose2d", (2, 32, 64, 64), (32, 32, 2, 2), {"stride": 2}, 32, "looped"),
     "transposed 3d": ("conv_transpose3d", (2, 2, 2, 3, 3), (2, 2, 2, 2, 3), {"stride": (1, 2, 2)}, 2, "grouped"),
 }
+KINDS = [(1, False), (3, False), (1, True), (2, True), (3, True)]
 cases = pytest.mark.parametrize(("op", "x", "weight", "options", "Cout", "path"), CASES.values(), ids=CASES)
 sets = pytest.mark.parametrize("sets", ["shared", "own", "blocks"])
 
@@ -124,32 +125,7 @@ def test_an_empty_batch_gives_an_empty_output_and_zero_gradients(op, x, weight, 
     assert not any(g.any() for g in gradients)
 
 
-@st.composite
-def problems(draw):
-    rank, transposed = draw(st.sampled_from([(1, False), (3, False), (1, True), (2, True), (3, True)]))
-    B, G, inner, outer = (draw(st.integers(1, top)) for top in (3, 2, 2, 2))
-    size, kernel, stride, padding, dilation = (
-        draw(st.tuples(*[st.integers(low, top)] * rank)) for low, top in ((1, 5), (1, 3), (1, 2), (0, 2), (1, 2))
-    )
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": G}
-    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    if transposed:
-        options["output_padding"] = tuple(
-            draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True)
-        )
-        for n, s, p, span, e in zip(size, stride, padding, spans, options["output_padding"], strict=True):
-            assume((n - 1) * s - 2 * p + span + e >= 1)
-        weight = (G * inner, outer, *kernel)
-    else:
-        assume(all(n + 2 * p >= span for n, p, span in zip(size, padding, spans, strict=True)))
-        weight = (G * outer, inner, *kernel)
-    op = f"conv{'_transpose' if transposed else ''}{rank}d"
-    lead, added = (draw(st.sampled_from([(), (B,), (1,)])) for _ in range(2))
-    dtype = draw(st.sampled_from([torch.float64, torch.float32]))
-    return op, tensors((B, G * inner, *size), (*lead, *weight), (*added, G * outer), dtype=dtype), options
-
-
-@given(problems(), st.booleans())
+@given(problems(KINDS), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_any_problem_equals_the_loop(problem, exported):
     op, inputs, options = problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from functional import loops
 from functional.loops import assert_like_loop, loop_conv2d, tensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,8 @@ from hypothesis import strategies as st
 import nni_dynconv.functional
 from nni_dynconv.functional import conv2d, kernels, without_kernels
 from nni_dynconv.functional.compiled import Compiled, compiled
+from nni_dynconv.functional.conv import measure_planned
+from nni_dynconv.functional.explain import OPS
 from nni_dynconv.functional.geometry import measure
 from nni_dynconv.functional.operators import convolution_operator
 
@@ -83,26 +87,34 @@ def test_any_problem_that_goes_row_by_row_equals_the_loop(data):
     assert_like_loop(conv2d, loop_conv2d, inputs, padding=padding, dilation=dilation, groups=C)
 
 
+PLANES = {"channels": 19, "size": 36, "kernel": 5, "padding": 5}
+LINES = {"channels": 9, "size": 40, "kernel": 5, "padding": 9}
+VOLUMES = {"channels": 9, "size": 9, "kernel": 3, "padding": 5}
+DENSE = [([(2, False), (2, True)], PLANES), ([(1, False), (1, True)], LINES), ([(3, False), (3, True)], VOLUMES)]
+
+
 @built
 @pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize(("kinds", "limits"), DENSE, ids=["planes", "lines", "volumes"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_dense_problem_equals_the_loop(data):
-    pair = lambda least, most: data.draw(st.tuples(*[st.integers(least, most)] * 2))  # noqa: E731
-    (Kh, Kw), dilation, (Cin, Cout) = pair(1, 5), pair(1, 3), pair(1, 19)
-    reach = dilation[0] * (Kh - 1), dilation[1] * (Kw - 1)
-    padding = tuple(data.draw(st.integers(0, most)) for most in reach)
-    H, W = (data.draw(st.integers(max(1, r + 1 - 2 * p), 36)) for r, p in zip(reach, padding, strict=True))
-    B = data.draw(st.integers(2, 3))
-    inputs = tensors((B, Cin, H, W), (B, Cout, Cin, Kh, Kw), dtype=torch.float32)
-    geometry = measure(inputs[0].shape, inputs[1].shape, None, 1, padding, dilation, 1)
-    assert_like_loop(
-        lambda x, weight, **_: compiled(x, weight, None, geometry),
-        loop_conv2d,
-        inputs,
-        padding=padding,
-        dilation=dilation,
-    )
+def test_any_problem_with_own_weights_equals_the_loop(kinds, limits, data):
+    op, inputs, options = data.draw(loops.problems(kinds, own=True, **limits))
+    assert_like_loop(by_kernel(op), getattr(loops, f"loop_{op}"), inputs, **options)
+
+
+def by_kernel(op):
+    """The compiled path of any convolution, whatever the planner would choose; nothing ``kernels.serves`` not."""
+
+    def run(x, weight, **options):
+        axes, function = OPS[op]
+        given = inspect.signature(function).bind(x.shape, weight.shape, None, **options)
+        given.apply_defaults()
+        geometry = measure_planned(axes, *given.arguments.values())[1 if axes == 2 else 0]  # sequences as they are
+        assert kernels.serves(geometry)
+        return compiled(x, weight, None, geometry)
+
+    return run
 
 
 @built
@@ -134,21 +146,31 @@ def test_one_gradient_alone_is_the_same(wanted, groups):
     torch.testing.assert_close(alone, both[wanted], atol=0, rtol=0)
 
 
-@built
-@pytest.mark.parametrize(
-    ("weight", "groups"), [((2, 4, 1, 3, 3), 4), ((4, 1, 3, 3), 4), ((2, 4, 4, 3, 3), 1)],
-    ids=["depthwise", "shared", "dense"],
-)  # fmt: skip
-def test_second_gradients_are_those_of_torch(weight, groups):
-    def second(x, weight, **options):
-        y = conv2d(x, weight, **options)
-        dx, dw = torch.autograd.grad(y.square().sum(), (x, weight), create_graph=True)
-        return torch.autograd.grad(dx.square().sum() + dw.square().sum(), (x, weight))
+SECOND = {  # op, x, weight, options
+    "depthwise": ("conv2d", (2, 4, 6, 6), (2, 4, 1, 3, 3), {"groups": 4}),
+    "shared": ("conv2d", (2, 4, 6, 6), (4, 1, 3, 3), {"groups": 4}),
+    "dense": ("conv2d", (2, 4, 6, 6), (2, 4, 4, 3, 3), {}),
+    "strided, in groups": ("conv2d", (2, 4, 7, 6), (2, 4, 2, 3, 3), {"groups": 2, "stride": 2}),
+    "transposed": ("conv_transpose2d", (2, 4, 5, 6), (2, 4, 3, 3, 3), {"stride": 2, "output_padding": 1}),
+    "volumes": ("conv3d", (2, 2, 3, 4, 5), (2, 3, 2, 3, 3, 3), {"stride": (1, 2, 1)}),
+}
 
-    inputs = tensors((2, 4, 6, 6), weight, dtype=torch.float32)
-    ours = second(*inputs, padding=1, groups=groups)
+
+@built
+@pytest.mark.parametrize(("op", "x", "weight", "options"), SECOND.values(), ids=SECOND)
+@pytest.mark.parametrize("wanted", [(0, 1), (0,), (1,)], ids=["both", "x", "weight"])
+def test_second_gradients_are_those_of_torch(op, x, weight, options, wanted):
+    def second(function):
+        inputs = tensors(x, weight, dtype=torch.float32)
+        for i, one in enumerate(inputs):
+            one.requires_grad_(i in wanted)
+        leaves = [inputs[i] for i in wanted]
+        first = torch.autograd.grad(function(*inputs, padding=1, **options).square().sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(one.square().sum() for one in first), leaves)
+
+    ours = second(by_kernel(op))
     with without_kernels():
-        theirs = second(*inputs, padding=1, groups=groups)
+        theirs = second(getattr(nni_dynconv.functional, op))
     for mine, right in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine / right.abs().max(), right / right.abs().max(), atol=1e-5, rtol=1e-4)
 
@@ -227,9 +249,13 @@ def test_torch_compile_keeps_the_kernel_in_one_graph(shared):
 @built
 def test_the_operator_passes_torchs_own_check():
     x, weight = make(3, 4, 9, 9, 3)
-    torch.library.opcheck(convolution_operator, (x, weight, [2, 1], [1, 1], [1, 2], 4))
-    torch.library.opcheck(convolution_operator, (x, weight[0].detach(), [1, 1], [1, 1], [1, 1], 4))
-    torch.library.opcheck(convolution_operator, (x, weight.mT.repeat(1, 1, 4, 1, 1), [1, 1], [1, 1], [1, 1], 1))
+    none, dense = (False, [0, 0]), weight.mT.repeat(1, 1, 4, 1, 1)
+    torch.library.opcheck(convolution_operator, (x, weight, [2, 1], [1, 1], [1, 2], *none, 4))
+    torch.library.opcheck(convolution_operator, (x, weight[0].detach(), [1, 1], [1, 1], [1, 1], *none, 4))
+    torch.library.opcheck(convolution_operator, (x, dense, [2, 1], [1, 1], [1, 1], *none, 1))
+    torch.library.opcheck(convolution_operator, (x, dense, [2, 2], [1, 1], [1, 1], True, [1, 0], 1))
+    volumes = tensors((2, 2, 3, 4, 5), (2, 3, 2, 2, 2, 2), dtype=torch.float32)
+    torch.library.opcheck(convolution_operator, (*volumes, [1, 1, 2], [1, 0, 1], [1, 1, 1], False, [0, 0, 0], 1))
 
 
 def test_the_environment_turns_the_kernels_off():

@@ -1,0 +1,170 @@
+// Gradients of the weight of a dense convolution, in two ways: LANES places in a vector, whose sum over lanes costs as much
+// as a small plane; and LANES input channels in a vector, of which there must be enough.
+//
+// Included once per instruction set, after `fields.h`.
+
+// Sums over places of a gradient times what is seen from there: of LANES / 4 channels and of four neighbours.
+constexpr int64_t STRIP_VECTORS = 1536 / LANES;  // so many of GRADIENTS channels and four places stay in the first cache
+constexpr int GRADIENTS = LANES / 4;
+
+static INLINE vec correlate(const float* const (&grad)[GRADIENTS], const float* const (&seen)[4], const int64_t* at,
+                            int64_t vectors) {
+  vec sum[LANES] = {};
+  for (int64_t i = 0; i < vectors; ++i) {
+    vec one[4];
+    UNROLL for (int t = 0; t < 4; ++t) {
+      one[t] = load(seen[t] + at[i]);
+      IN_REGISTER(one[t]);
+    }
+    UNROLL for (int o = 0; o < GRADIENTS; ++o) {
+      const vec own = load(grad[o] + at[i]);
+      UNROLL for (int t = 0; t < 4; ++t) sum[o * 4 + t] += own * one[t];
+    }
+  }
+  return sum_lanes(sum);
+}
+
+// Those of `live` channels, which are `apart` in `dw`, and of all `count` neighbours; `more` are added to what is there.
+ALONE static void correlate(const float* const (&grad)[GRADIENTS], const float* in, const int64_t* places, int64_t count,
+                            const int64_t* at, int64_t vectors, int64_t live, bool more, float* dw) {
+  for (int64_t t = 0; t < count; t += 4) {
+    const float* seen[4];
+    UNROLL for (int i = 0; i < 4; ++i) seen[i] = in + places[least(t + i, count - 1)];
+    float sums[LANES];
+    store(sums, correlate(grad, seen, at, vectors));
+    const int64_t some = least(4, count - t);
+    float* to = dw + t;
+    for (int64_t o = 0; o < live; ++o, to += count) {
+      if (some == 4 && !more) __builtin_memcpy(to, sums + o * 4, 16);
+      else for (int64_t i = 0; i < some; ++i) to[i] = sums[o * 4 + i] + (more ? to[i] : 0);
+    }
+  }
+}
+
+// LANES places at a time.
+struct Correlation {
+  const int64_t count;  // of all inputs' taps
+  const Field input;
+  const Field& grad;
+  const Integers places;
+  const Cover cover;
+
+  Correlation(const Geometry& g, const Axes& axes, const Field& grad)
+      : count(g.C * axes.taps()), input(input_field(g, axes)), grad(grad), places(count),
+        cover(axes.t.out, axes.h.out, axes.w.out, input.pitch) {
+    Stencil seen(axes.taps(), 0, 0);
+    see_inputs(seen, axes, input);
+    for (int64_t i = 0; i < count; ++i) {
+      places.data[i] = i / axes.taps() * input.plane + seen.place(i % axes.taps());
+    }
+  }
+
+  // `dw` of the sample whose gradient of the output is in `grad`, by strips of places that stay in the first cache.
+  void operator()(const float* x, const float*, float* dw) const {
+    input.draw(x);
+    const int64_t strip = up(cover.count, up(cover.count, STRIP_VECTORS));
+    for (int64_t first = 0; first < cover.count; first += strip) {
+      for (int64_t o = 0; o < grad.C; o += GRADIENTS) {
+        const float* own[GRADIENTS];
+        for (int i = 0; i < GRADIENTS; ++i) {
+          own[i] = grad.origin + grad.before() + least(o + i, grad.C - 1) * grad.plane;
+        }
+        correlate(own, input.origin, places.data, count, cover.at.data + first, least(strip, cover.count - first),
+                  least(GRADIENTS, grad.C - o), first > 0, dw + o * count);
+      }
+    }
+  }
+};
+
+constexpr int PULLED = LANES == 16 ? 4 : 2;  // outputs at a time, of TAPS taps: as registers allow
+constexpr int TAPS = 6;
+constexpr int64_t CROWD_BYTES = 512 << 10;
+
+// LANES input channels at a time, one in each lane, with zeros around them: sums over places need no sum over lanes then.
+struct Crowd {
+  const Geometry& g;
+  const Axes& axes;
+  const Pitch pitch;
+  const Floats memory;
+  const Integers place, taps;  // of each input; of each tap, from the first on
+  const Floats sums;           // LANES for each tap of PULLED outputs
+
+  Crowd(const Geometry& g, const Axes& axes, const Field&)
+      : g(g), axes(axes), pitch{padded(axes.w) * LANES, padded(axes.h) * padded(axes.w) * LANES}, memory(padded(axes.t) * pitch.frame),
+        place(axes.inputs()), taps(axes.taps()), sums(PULLED * axes.taps() * LANES) {
+    int64_t* to = place.data;
+    for (int64_t z = 0; z < axes.t.in; ++z) {
+      for (int64_t y = 0; y < axes.h.in; ++y) {
+        for (int64_t x = 0; x < axes.w.in; ++x) *to++ = at(z + axes.t.padding, y + axes.h.padding, x + axes.w.padding);
+      }
+    }
+    for (int64_t t = 0; t < axes.taps(); ++t) {
+      const int64_t i = t / axes.w.K / axes.h.K, j = t / axes.w.K % axes.h.K, k = t % axes.w.K;
+      taps.data[t] = at(i * axes.t.dilation, j * axes.h.dilation, k * axes.w.dilation);
+    }
+  }
+
+  // Whether few lanes stay empty, and all of it finds room in the second cache.
+  static bool suits(const Geometry& g, const Axes& axes) {
+    const int64_t size = padded(axes.t) * padded(axes.h) * padded(axes.w) * LANES;
+    return 4 * g.C >= 3 * whole(g.C) && size * static_cast<int64_t>(sizeof(float)) <= CROWD_BYTES;
+  }
+
+  static int64_t padded(const Axis& axis) { return axis.in + 2 * axis.padding; }
+
+  int64_t at(int64_t z, int64_t y, int64_t x) const { return z * pitch.frame + y * pitch.row + x * LANES; }
+
+  void operator()(const float* x, const float* dy, float* dw) const;
+};
+
+// Sums over places of O gradients, from `dy` on, times what T taps see there; `sums` has LANES for each tap of each of
+// the `taps` of an output.
+template <int O, int T>
+ALONE static void weigh(const Crowd& in, const int64_t* places, const float* dy, float* sums, int64_t taps) {
+  const Axes& axes = in.axes;
+  const int64_t apart = axes.outputs(), right = axes.w.stride * LANES;
+  vec total[O * T] = {};
+  for (int64_t z = 0; z < axes.t.out; ++z) {
+    for (int64_t y = 0; y < axes.h.out; ++y) {
+      const float* seen = in.memory.data + in.at(z * axes.t.stride, y * axes.h.stride, 0);
+      for (int64_t x = 0; x < axes.w.out; ++x, ++dy, seen += right) {
+        vec own[O];
+        UNROLL for (int o = 0; o < O; ++o) own[o] = every(dy[o * apart]);
+        UNROLL for (int t = 0; t < T; ++t) {
+          vec one = load(seen + places[t]);
+          IN_REGISTER(one);
+          UNROLL for (int o = 0; o < O; ++o) total[o * T + t] += one * own[o];
+        }
+      }
+    }
+  }
+  UNROLL for (int o = 0; o < O; ++o) {
+    UNROLL for (int t = 0; t < T; ++t) store(sums + (o * taps + t) * LANES, total[o * T + t]);
+  }
+}
+
+template <int O>
+static void weigh(int64_t some, const Crowd& in, const int64_t* places, const float* dy, float* sums, int64_t taps) {
+  (some == 6 ? weigh<O, 6> : some == 5 ? weigh<O, 5> : some == 4 ? weigh<O, 4> : some == 3 ? weigh<O, 3>
+   : some == 2 ? weigh<O, 2> : weigh<O, 1>)(in, places, dy, sums, taps);
+}
+
+// `dw` of one sample, LANES inputs at a time.
+inline void Crowd::operator()(const float* x, const float* dy, float* dw) const {
+  const int64_t count = axes.taps(), parts = up(count, TAPS);
+  for (int64_t c = 0; c < g.C; c += LANES) {
+    const int live = static_cast<int>(least(LANES, g.C - c));
+    gather(x + c * axes.inputs(), axes.inputs(), live, axes.inputs(), memory.data, place.data);
+    for (int64_t o = 0, some; o < g.outputs; o += some) {
+      some = g.outputs - o >= PULLED ? PULLED : 1;
+      for (int64_t i = 0; i < parts; ++i) {
+        const int64_t t = count * i / parts, these = count * (i + 1) / parts - t;
+        const auto one = some == PULLED ? weigh<PULLED> : weigh<1>;
+        one(these, *this, taps.data + t, dy + o * axes.outputs(), sums.data + t * LANES, count);
+      }
+      for (int64_t i = 0; i < some; ++i) {
+        scatter(sums.data + i * count * LANES, dw + ((o + i) * g.C + c) * count, count, live, count);
+      }
+    }
+  }
+}
