@@ -13,6 +13,9 @@ struct Axis {
   int64_t seen() const { return most(out + reach() / stride, last() + 1); }  // places of a phase of the input
   int64_t before() const { return up(reach() - padding, stride); }           // zeros before the gradient of the output
   int64_t pulled() const { return before() + most(out, last() + 1); }        // places of that gradient
+
+  // From one row to the next: the zeros behind a row are those before the next one.
+  int64_t row() const { return most(most(seen() - padding / stride, last() + 1), most(pulled() - before(), before() + out)); }
 };
 
 struct Axes {
@@ -49,7 +52,7 @@ struct Field {
   float* const origin;  // the first zero; the first value begins a vector, or with phases the first zero
 
   Field(int64_t C, const Along& t, const Along& h, const Along& w, int64_t frames, const Pitch& pitch)
-      : t(t), h(h), w(w), pitch(pitch), C(C), phase(whole(frames * pitch.frame) + LANES),
+      : t(t), h(h), w(w), pitch(pitch), C(C), phase(whole(frames * pitch.frame + w.before) + LANES),
         plane(phase * t.phases * h.phases * w.phases), memory(C * plane + 2 * LANES),
         origin(memory.data + (plane == phase ? whole(before()) - before() : 0)) {}
 
@@ -93,8 +96,7 @@ struct Field {
 // Inputs and gradients of outputs have their rows, and their frames, equally far apart: what is seen from a place is as far
 // from it in both.
 static Pitch common_pitch(const Axes& axes) {
-  const int64_t rows = most(axes.h.seen(), axes.h.pulled()), columns = most(axes.w.seen(), axes.w.pulled());
-  return {columns, rows * columns};
+  return {axes.w.row(), most(axes.h.seen(), axes.h.pulled()) * axes.w.row()};
 }
 
 static Field input_field(const Geometry& g, const Axes& axes) {
