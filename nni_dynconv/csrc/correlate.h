@@ -1,5 +1,6 @@
-// Gradients of the weight of a dense convolution, in two ways: LANES places in a vector, whose sum over lanes costs as much
-// as a small plane; and LANES input channels in a vector, of which there must be enough.
+// Gradients of the weight of a dense convolution, summed over the samples that share a set of weights, in two ways: LANES
+// places in a vector, whose sum over lanes costs as much as a small plane; and LANES input channels in a vector, of which
+// there must be enough.
 //
 // Included once per instruction set, after `fields.h`.
 
@@ -43,6 +44,8 @@ ALONE static void correlate(const float* const (&grad)[GRADIENTS], const float* 
 
 // LANES places at a time.
 struct Correlation {
+  const Geometry& g;
+  const Axes& axes;
   const int64_t count;  // of all inputs' taps
   const Field input;
   const Field& grad;
@@ -50,7 +53,7 @@ struct Correlation {
   const Cover cover;
 
   Correlation(const Geometry& g, const Axes& axes, const Field& grad)
-      : count(g.C * axes.taps()), input(input_field(g, axes)), grad(grad), places(count),
+      : g(g), axes(axes), count(g.C * axes.taps()), input(input_field(g, axes)), grad(grad), places(count),
         cover(axes.t.out, axes.h.out, axes.w.out, input.pitch) {
     Stencil seen(axes.taps(), 0, 0);
     see_inputs(seen, axes, input);
@@ -59,25 +62,28 @@ struct Correlation {
     }
   }
 
-  // `dw` of the sample whose gradient of the output is in `grad`, by strips of places that stay in the first cache.
-  void operator()(const float* x, const float*, float* dw) const {
-    input.draw(x);
+  // `dw` of outputs `first` to `last` of one set, by strips of places that stay in the first cache.
+  void operator()(const float* x, const float* dy, float* dw, int64_t set, int64_t first, int64_t last) const {
     const int64_t strip = up(cover.count, up(cover.count, STRIP_VECTORS));
-    for (int64_t first = 0; first < cover.count; first += strip) {
-      for (int64_t o = 0; o < grad.C; o += GRADIENTS) {
-        const float* own[GRADIENTS];
-        for (int i = 0; i < GRADIENTS; ++i) {
-          own[i] = grad.origin + grad.before() + least(o + i, grad.C - 1) * grad.plane;
+    for (int64_t b = set; b < g.B; b += g.sets) {
+      input.draw(x + b * g.C * axes.inputs()), grad.draw(dy + b * g.outputs * axes.outputs());
+      for (int64_t v = 0; v < cover.count; v += strip) {
+        for (int64_t o = first; o < last; o += GRADIENTS) {
+          const float* own[GRADIENTS];
+          for (int i = 0; i < GRADIENTS; ++i) {
+            own[i] = grad.origin + grad.before() + least(o + i, last - 1) * grad.plane;
+          }
+          correlate(own, input.origin, places.data, count, cover.at.data + v, least(strip, cover.count - v),
+                    least(GRADIENTS, last - o), v > 0 || b > set, dw + (set * g.outputs + o) * count);
         }
-        correlate(own, input.origin, places.data, count, cover.at.data + first, least(strip, cover.count - first),
-                  least(GRADIENTS, grad.C - o), first > 0, dw + o * count);
       }
     }
   }
 };
 
-constexpr int PULLED = LANES == 16 ? 4 : 2;  // outputs at a time, of TAPS taps: as registers allow
-constexpr int TAPS = 6;
+constexpr int TAPS = 6;                      // at a time,
+constexpr int PULLED = LANES == 16 ? 4 : 2;  // of so many outputs: as registers allow;
+constexpr int FEW_TAPS = 2, PULLED_BY_FEW = 8;
 constexpr int64_t CROWD_BYTES = 512 << 10;
 
 // LANES input channels at a time, one in each lane, with zeros around them: sums over places need no sum over lanes then.
@@ -87,11 +93,11 @@ struct Crowd {
   const Pitch pitch;
   const Floats memory;
   const Integers place, taps;  // of each input; of each tap, from the first on
-  const Floats sums;           // LANES for each tap of PULLED outputs
+  const Floats sums;           // LANES for each tap of each output
 
   Crowd(const Geometry& g, const Axes& axes, const Field&)
       : g(g), axes(axes), pitch{padded(axes.w) * LANES, padded(axes.h) * padded(axes.w) * LANES}, memory(padded(axes.t) * pitch.frame),
-        place(axes.inputs()), taps(axes.taps()), sums(PULLED * axes.taps() * LANES) {
+        place(axes.inputs()), taps(axes.taps()), sums(g.outputs * axes.taps() * LANES) {
     int64_t* to = place.data;
     for (int64_t z = 0; z < axes.t.in; ++z) {
       for (int64_t y = 0; y < axes.h.in; ++y) {
@@ -114,16 +120,19 @@ struct Crowd {
 
   int64_t at(int64_t z, int64_t y, int64_t x) const { return z * pitch.frame + y * pitch.row + x * LANES; }
 
-  void operator()(const float* x, const float* dy, float* dw) const;
+  void operator()(const float* x, const float* dy, float* dw, int64_t set, int64_t first, int64_t last) const;
 };
 
-// Sums over places of O gradients, from `dy` on, times what T taps see there; `sums` has LANES for each tap of each of
-// the `taps` of an output.
+// Sums over places of O gradients, from `dy` on, times what T taps see there; `sums` has LANES for each of the `taps` of
+// each output; `more` are added to what is there.
 template <int O, int T>
-ALONE static void weigh(const Crowd& in, const int64_t* places, const float* dy, float* sums, int64_t taps) {
+ALONE static void weigh(const Crowd& in, const int64_t* places, const float* dy, float* sums, int64_t taps, bool more) {
   const Axes& axes = in.axes;
   const int64_t apart = axes.outputs(), right = axes.w.stride * LANES;
   vec total[O * T] = {};
+  UNROLL for (int o = 0; o < (more ? O : 0); ++o) {
+    UNROLL for (int t = 0; t < T; ++t) total[o * T + t] = load(sums + (o * taps + t) * LANES);
+  }
   for (int64_t z = 0; z < axes.t.out; ++z) {
     for (int64_t y = 0; y < axes.h.out; ++y) {
       const float* seen = in.memory.data + in.at(z * axes.t.stride, y * axes.h.stride, 0);
@@ -144,27 +153,61 @@ ALONE static void weigh(const Crowd& in, const int64_t* places, const float* dy,
 }
 
 template <int O>
-static void weigh(int64_t some, const Crowd& in, const int64_t* places, const float* dy, float* sums, int64_t taps) {
-  (some == 6 ? weigh<O, 6> : some == 5 ? weigh<O, 5> : some == 4 ? weigh<O, 4> : some == 3 ? weigh<O, 3>
-   : some == 2 ? weigh<O, 2> : weigh<O, 1>)(in, places, dy, sums, taps);
+static void weigh_few(int64_t some, const Crowd& in, const int64_t* places, const float* dy, float* sums, int64_t taps,
+                      bool more) {
+  (some == 2 ? weigh<O, 2> : weigh<O, 1>)(in, places, dy, sums, taps, more);
 }
 
-// `dw` of one sample, LANES inputs at a time.
-inline void Crowd::operator()(const float* x, const float* dy, float* dw) const {
-  const int64_t count = axes.taps(), parts = up(count, TAPS);
+template <int O>
+static void weigh(int64_t some, const Crowd& in, const int64_t* places, const float* dy, float* sums, int64_t taps,
+                  bool more) {
+  (some == 6 ? weigh<O, 6> : some == 5 ? weigh<O, 5> : some == 4 ? weigh<O, 4> : some == 3 ? weigh<O, 3>
+   : some == 2 ? weigh<O, 2> : weigh<O, 1>)(in, places, dy, sums, taps, more);
+}
+
+// `dw` of outputs `first` to `last` of one set, LANES inputs at a time.
+inline void Crowd::operator()(const float* x, const float* dy, float* dw, int64_t set, int64_t first, int64_t last) const {
+  const int64_t count = axes.taps(), parts = up(count, TAPS), inputs = axes.inputs(), outputs = axes.outputs();
   for (int64_t c = 0; c < g.C; c += LANES) {
     const int live = static_cast<int>(least(LANES, g.C - c));
-    gather(x + c * axes.inputs(), axes.inputs(), live, axes.inputs(), memory.data, place.data);
-    for (int64_t o = 0, some; o < g.outputs; o += some) {
-      some = g.outputs - o >= PULLED ? PULLED : 1;
-      for (int64_t i = 0; i < parts; ++i) {
-        const int64_t t = count * i / parts, these = count * (i + 1) / parts - t;
-        const auto one = some == PULLED ? weigh<PULLED> : weigh<1>;
-        one(these, *this, taps.data + t, dy + o * axes.outputs(), sums.data + t * LANES, count);
-      }
-      for (int64_t i = 0; i < some; ++i) {
-        scatter(sums.data + i * count * LANES, dw + ((o + i) * g.C + c) * count, count, live, count);
+    for (int64_t b = set; b < g.B; b += g.sets) {
+      gather(x + (b * g.C + c) * inputs, inputs, live, inputs, memory.data, place.data);
+      for (int64_t o = first, some; o < last; o += some) {
+        const bool few = count <= FEW_TAPS && last - o >= PULLED_BY_FEW;
+        some = few ? PULLED_BY_FEW : last - o >= PULLED ? PULLED : 1;
+        for (int64_t i = 0; i < parts; ++i) {
+          const int64_t t = count * i / parts, these = count * (i + 1) / parts - t;
+          const auto one = few ? weigh_few<PULLED_BY_FEW> : some == PULLED ? weigh<PULLED> : weigh<1>;
+          one(these, *this, taps.data + t, dy + (b * g.outputs + o) * outputs, sums.data + (o * count + t) * LANES, count,
+              b > set);
+        }
       }
     }
+    for (int64_t o = first; o < last; ++o) {
+      scatter(sums.data + o * count * LANES, dw + ((set * g.outputs + o) * g.C + c) * count, count, live, count);
+    }
   }
+}
+
+// Which of the two serves.
+template <class Use>
+static void with_correlate(const Geometry& g, const Axes& axes, const Field& grad, const Use& use) {
+  if (Crowd::suits(g, axes)) use(Crowd(g, axes, grad));
+  else use(Correlation(g, axes, grad));
+}
+
+constexpr int64_t OUTPUTS_OF_A_JOB = 16;  // of a set that several samples share
+
+static int64_t jobs(const Geometry& g) { return up(g.outputs, OUTPUTS_OF_A_JOB); }
+
+// Jobs `first` to `last` of `sets * jobs`.
+static void correlate_dense(const Geometry& g, const float* x, const float* dy, float* dw, int64_t first, int64_t last) {
+  const Axes axes(g);
+  const Field grad(gradient_field(g, axes));
+  with_correlate(g, axes, grad, [&](const auto& correlate) {
+    for (int64_t job = first; job < last; ++job) {
+      const int64_t o = job % jobs(g) * OUTPUTS_OF_A_JOB;
+      correlate(x, dy, dw, job / jobs(g), o, least(o + OUTPUTS_OF_A_JOB, g.outputs));
+    }
+  });
 }

@@ -92,7 +92,7 @@ static void forward_dense(const Geometry& g, const float* x, const float* weight
   for (int64_t b = first; b < last; ++b) {
     input.draw(x + b * g.C * axes.inputs());
     const Target to{y + b * g.outputs * outputs, outputs, axes.h.out * axes.w.out, axes.w.out, 1};
-    convolve(input, axes.t.stride, seen, cover, weight + b * g.outputs * g.C * taps, g.outputs, aside.data, to);
+    convolve(input, axes.t.stride, seen, cover, weight + b % g.sets * g.outputs * g.C * taps, g.outputs, aside.data, to);
   }
 }
 
@@ -171,25 +171,19 @@ struct Pull {
   }
 };
 
-template <class Correlate>
-static void backward_dense(const Geometry& g, const Axes& axes, const float* x, const float* weight, const float* dy,
-                           float* dx, float* dw, int64_t first, int64_t last) {
-  const int64_t kernels = g.outputs * g.C * axes.taps(), inputs = g.C * axes.inputs();
-  const Field grad(gradient_field(g, axes));
-  const Pull pull(g, axes, grad);
-  const Correlate correlate(g, axes, grad);
-  for (int64_t b = first; b < last; ++b) {
-    const float* own = dy + b * g.outputs * axes.outputs();
-    grad.draw(own);
-    if (dx) pull(weight + b * kernels, dx + b * inputs);
-    if (dw) correlate(x + b * inputs, own, dw + b * kernels);
-  }
-}
-
-// Samples `first` to `last`. `dx` or `dw` may be null, and `x` without `dw`.
+// Samples `first` to `last`. `dx` or `dw` may be null, and `x` without `dw`, which samples must not share.
 static void backward_dense(const Geometry& g, const float* x, const float* weight, const float* dy, float* dx, float* dw,
                            int64_t first, int64_t last) {
   const Axes axes(g);
-  const auto backward = Crowd::suits(g, axes) ? backward_dense<Crowd> : backward_dense<Correlation>;
-  backward(g, axes, x, weight, dy, dx, dw, first, last);
+  const Field grad(gradient_field(g, axes));
+  const Pull pull(g, axes, grad);
+  const auto each = [&](const auto& correlate) {
+    for (int64_t b = first; b < last; ++b) {
+      grad.draw(dy + b * g.outputs * axes.outputs());
+      if (dx) pull(weight + b % g.sets * g.outputs * g.C * axes.taps(), dx + b * g.C * axes.inputs());
+      correlate(x, dy, dw, b, 0, g.outputs);
+    }
+  };
+  if (dw) with_correlate(g, axes, grad, each);
+  else each([](auto...) {});
 }

@@ -64,7 +64,10 @@ struct Field {
     return number * phase + z / t.phases * pitch.frame + y / h.phases * pitch.row + x / w.phases;
   }
 
+  // Twice the same planes is once.
   void draw(const float* x) const {
+    if (x == drawn_) return;
+    drawn_ = x;
     float* to = origin;
     for (int64_t i = 0; i < t.phases; ++i) {
       for (int64_t j = 0; j < h.phases; ++j) {
@@ -74,6 +77,8 @@ struct Field {
   }
 
  private:
+  mutable const float* drawn_ = nullptr;
+
   // One phase of all planes, whose first value is at `z0, y0, x0`.
   void deal(const float* x, int64_t z0, int64_t y0, int64_t x0, float* to) const {
     const int64_t n = up(w.size - x0, w.phases);

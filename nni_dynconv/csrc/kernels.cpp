@@ -125,12 +125,20 @@ Kernels kernels(const Geometry& g) {
   return {baseline::forward, baseline::backward, 4};
 }
 
-Kernels dense_kernels() {
+struct DenseKernels {
+  Forward forward;
+  Backward backward;
+  decltype(&baseline::correlate_dense) correlate;
+};
+
+#define DENSE(level) {level::forward_dense, level::backward_dense, level::correlate_dense}
+
+DenseKernels dense_kernels() {
 #if defined(__x86_64__)
-  if (level == 2) return {avx512::forward_dense, avx512::backward_dense, 1};
-  if (level == 1) return {avx2::forward_dense, avx2::backward_dense, 1};
+  if (level == 2) return DENSE(avx512);
+  if (level == 1) return DENSE(avx2);
 #endif
-  return {baseline::forward_dense, baseline::backward_dense, 1};
+  return DENSE(baseline);
 }
 
 // Multiply-adds below which waking another thread costs more than it brings.
@@ -153,7 +161,7 @@ int64_t outputs(const Geometry& g) { return g.B * (g.outputs ? g.outputs : g.C) 
 // Weights that are per sample count as channels of one sample.
 Geometry flat(const Geometry& g) {
   Geometry one = g;
-  if (!g.shared) one.C = g.B * g.C, one.B = 1;
+  if (g.sets == g.B) one.C = g.B * g.C, one.B = 1;
   return one;
 }
 
@@ -186,9 +194,9 @@ void nni_dynconv_depthwise_backward(const Geometry* given, const float* x, const
   parallel(g, groups, [&](int64_t first, int64_t last) { use.backward(g, x, weight, dy, dx, dw, first, last); });
 }
 
-// y[b][o] = the sum of x[b][c] * weight[b][o][c] over c, all of them contiguous.
+// y[b][o] = the sum of x[b][c] * weight[set of b][o][c] over c, all of them contiguous.
 void nni_dynconv_dense(const Geometry* given, const float* x, const float* weight, float* y) {
-  const Kernels use = dense_kernels();
+  const DenseKernels use = dense_kernels();
   expect_huge_pages(y, outputs(*given));
   parallel(*given, given->B, [&](int64_t first, int64_t last) { use.forward(*given, x, weight, y, first, last); });
 }
@@ -196,9 +204,18 @@ void nni_dynconv_dense(const Geometry* given, const float* x, const float* weigh
 // Its gradients, either of which may be null: not wanted; `x` may be null without `dw`.
 void nni_dynconv_dense_backward(const Geometry* given, const float* x, const float* weight, const float* dy, float* dx,
                                 float* dw) {
-  const Kernels use = dense_kernels();
-  expect_huge_pages(dx, inputs(*given));
-  parallel(*given, given->B,
-           [&](int64_t first, int64_t last) { use.backward(*given, x, weight, dy, dx, dw, first, last); });
+  const Geometry& g = *given;
+  const DenseKernels use = dense_kernels();
+  const bool apart = g.sets < g.B;  // samples share weights: their gradients are jobs of their own
+  expect_huge_pages(dx, inputs(g));
+  if (dx || !apart) {
+    parallel(g, g.B, [&](int64_t first, int64_t last) {
+      use.backward(g, x, weight, dy, dx, apart ? nullptr : dw, first, last);
+    });
+  }
+  if (dw && apart) {
+    parallel(g, g.sets * baseline::jobs(g),
+             [&](int64_t first, int64_t last) { use.correlate(g, x, dy, dw, first, last); });
+  }
 }
 }

@@ -229,7 +229,12 @@ def setting_of(x: Tensor, weight: Tensor | LowRank) -> Setting:
     )
     device = "cpu" if on_cpu else x.device.type
     modes = is_portable(), transformed, is_deterministic()
-    return Setting(device, dtype, training, suits, *modes)
+    return Setting(device, dtype, training, suits, *modes, not x.is_contiguous() and _is_channels_last(x))
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return x.dim() in formats and x.is_contiguous(memory_format=formats[x.dim()])
 
 
 def find_plan(

@@ -53,6 +53,26 @@ class Geometry(NamedTuple):
     bias_counts: Counts | None = None  # the same of the bias, where its sets are not those of the weight
 
     @property
+    def transposed(self) -> bool:
+        """Whether it is the gradient of a convolution: never."""
+        return False
+
+    @property
+    def size(self) -> Pair:
+        """Height and width of the input."""
+        return self.H, self.W
+
+    @property
+    def kernel(self) -> Pair:
+        """Height and width of the kernel."""
+        return self.Kh, self.Kw
+
+    @property
+    def out(self) -> Pair:
+        """Height and width of the output."""
+        return self.Ho, self.Wo
+
+    @property
     def output(self) -> Sizes:
         """Shape of the output."""
         return self.B, self.Cout, self.Ho, self.Wo
@@ -139,8 +159,8 @@ class GeometryNd(NamedTuple):
 
     def adjoint(self) -> GeometryNd:
         """The convolution that a transposed one is the gradient of, with respect to its input."""
-        sizes = {"size": self.out, "out": self.size, "Cin": self.Cout, "Cout": self.Cin}
-        return self._replace(**sizes, extra=(0,) * len(self.size), transposed=False)
+        turned = self._replace(size=self.out, out=self.size, Cin=self.Cout, Cout=self.Cin)
+        return turned._replace(extra=(0,) * len(self.size), transposed=False)
 
     def planar(self) -> Geometry:
         """The same over two axes; one axis gets a first one of size 1."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .geometry import Geometry, GeometryNd, Sizes
 
-__all__ = ["backward", "forward", "level", "loaded", "serves", "wide"]
+__all__ = ["backward", "forward", "lanes", "level", "loaded", "serves"]
 
 LEVELS = ("baseline", "AVX2", "AVX-512")
 
@@ -59,28 +59,25 @@ def level(wanted: int = -1) -> int:
     return _library.nni_dynconv_level(wanted) if _library is not None else 0
 
 
-_wide = level() > 0
+_lanes = 4 << level()
 
 
-def wide() -> bool:
-    """Whether this CPU has vectors of more than four values."""
-    return _wide
+def lanes() -> int:
+    """How many values the vectors of this CPU hold."""
+    return _lanes
 
 
 @lru_cache(maxsize=1024)
 def _struct(geometry: Geometry | GeometryNd, threads: int) -> ctypes.Array[ctypes.c_int64]:
     # the fields of `struct Geometry` in csrc/geometry.h
-    if isinstance(geometry, Geometry):
-        size, out, kernel = (geometry.H, geometry.W), (geometry.Ho, geometry.Wo), (geometry.Kh, geometry.Kw)
-    else:
-        size, out, kernel = geometry.size, geometry.out, geometry.kernel
-    sizes = [*_three(size, 1), *_three(out, 1), *_three(kernel, 1)]
+    sizes = [*_three(geometry.size, 1), *_three(geometry.out, 1), *_three(geometry.kernel, 1)]
     options = [*_three(geometry.stride, 1), *_three(geometry.padding, 0), *_three(geometry.dilation, 1)]
     B, G, Cin, Cout = geometry.B, geometry.G, geometry.Cin, geometry.Cout
     # dense groups are samples of their own: their channels and weights lie one behind the other
-    planes = _by_planes(geometry)
-    batch, outputs = ((B, Cin), 0) if planes else ((B * G, Cin // G), Cout // G)
-    return (ctypes.c_int64 * 23)(*batch, *sizes, *options, not geometry.per_sample, threads, outputs)
+    sets = B if geometry.per_sample else 1
+    if _by_planes(geometry):
+        return (ctypes.c_int64 * 23)(B, Cin, *sizes, *options, sets, threads, 0)
+    return (ctypes.c_int64 * 23)(B * G, Cin // G, *sizes, *options, sets * G, threads, Cout // G)
 
 
 def _three(axes: Sizes, missing: int) -> Sizes:
@@ -88,12 +85,8 @@ def _three(axes: Sizes, missing: int) -> Sizes:
 
 
 def serves(geometry: Geometry | GeometryNd) -> bool:
-    """Whether there is a kernel: for depthwise convolutions of images, and for all with a weight per sample."""
-    if isinstance(geometry, Geometry):
-        shape = (*geometry[:4], geometry.Ho, geometry.Wo)
-    else:
-        shape = (geometry.B, geometry.Cin, *geometry.size, *geometry.out)
-    return min(shape) > 0 and (geometry.per_sample or _by_planes(geometry))
+    """Whether there is a kernel: for every convolution that computes anything."""
+    return min(geometry.B, geometry.Cin, geometry.Cout, *geometry.size, *geometry.out) > 0
 
 
 def _by_planes(geometry: Geometry | GeometryNd) -> bool:

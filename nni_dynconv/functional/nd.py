@@ -17,7 +17,7 @@ from . import kernels
 from .compiled import compiled
 from .geometry import GeometryNd, Sizes
 from .paths import add_bias, mix
-from .planner import GROUPED, LARGE_SAMPLE, VECTOR, Choice, Setting, choose_anywhere
+from .planner import DIRECT, GROUPED, LARGE_SAMPLE, VECTOR, Choice, Setting, choose_anywhere, serves_directly
 
 __all__ = ["PATHS", "choose_nd", "possible_nd"]
 
@@ -33,6 +33,8 @@ LARGE_FORWARD = 2 << 20  # or of a forward without gradients,
 
 def choose_nd(geometry: GeometryNd, setting: Setting) -> Choice:
     """Pick the path of one convolution whose weights are shared or per sample."""
+    if serves_directly(geometry, setting):
+        return DIRECT
     found = choose_anywhere(geometry, setting, columns="patches")
     if found is None and _loops(geometry, setting):
         return Choice("looped", "transposed and large: one sample at a time stays in the cache")
@@ -41,9 +43,10 @@ def choose_nd(geometry: GeometryNd, setting: Setting) -> Choice:
 
 def possible_nd(geometry: GeometryNd, setting: Setting) -> list[str]:
     """List every path that can compute one convolution."""
-    if not geometry.per_sample:
-        return ["plain"]
     able = ["compiled"] if setting.kernels and kernels.serves(geometry) else []
+    if not geometry.per_sample:
+        mixes = geometry.pointwise and geometry.G == 1
+        return ["plain", *(["matmul"] if mixes else []), *able]
     several = ["grouped"] if torch.compiler.is_compiling() else ["grouped", "looped"]  # a graph is for any B
     paths = ["single"] if geometry.B == 1 else several
     return [*paths, "patches", *(["matmul"] if geometry.pointwise else []), *able]
@@ -90,6 +93,8 @@ def looped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd)
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: GeometryNd) -> Tensor:
     """A kernel of one tap: one matrix product per sample (and group)."""
+    if not geometry.per_sample:
+        weight = weight.expand(geometry.B, *weight.shape)
     places: Any = (..., *[slice(None, None, step) for step in geometry.stride])
     x = x[places]
     return add_bias(mix(x.flatten(2), _forward(weight, geometry), geometry.G, geometry.out), bias)

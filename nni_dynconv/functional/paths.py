@@ -53,6 +53,8 @@ def looped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """A 1x1 kernel only mixes channels: one matrix product per sample (and group)."""
+    if not geometry.per_sample:
+        weight = weight.expand(geometry.B, *weight.shape)
     sh, sw = geometry.stride
     if sh > 1 or sw > 1:
         x = x[:, :, ::sh, ::sw]

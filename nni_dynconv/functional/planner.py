@@ -12,10 +12,12 @@ from typing import NamedTuple
 import torch
 
 from . import kernels
+from .direct import is_direct
 from .geometry import Geometry, GeometryLinear, GeometryNd
 
 __all__ = [
     "APPLIED",
+    "DIRECT",
     "FORMED",
     "GROUPED",
     "Choice",
@@ -27,6 +29,7 @@ __all__ = [
     "choose_factors",
     "choose_linear",
     "possible",
+    "serves_directly",
 ]
 
 TINY_DENSE = 4096  # elements of x up to which one matrix product beats oneDNN's set-up,
@@ -46,13 +49,10 @@ ALONE = 24  # the same of a weight that all samples share: it is formed once
 ROWS = 2  # with a base: so many of them for each row that the weight maps,
 MANY = 1 << 15  # and so many values in all weights, so that the calls themselves cost little
 LARGE = 8 << 20  # bytes of x above which chunks of samples are faster, as long as freed memory goes back to the system
-# Dense convolutions: the compiled kernel is faster than oneDNN's (AVX2 and AVX-512, kernels of 3 to 7, 1 to 64
-# channels), but not where all places fill one vector and outputs are more than WIDE,
-OUTPUTS = 8  # up to so many outputs,
-FOLDED = 32  # than mixing taps first too, as long as inputs are no more than so many for each output;
-TAPS = 300  # or up to so many values of x that one output sums;
-TAPS_WHOLE = {True: 400, False: 1600}  # so many, with gradients and without, in rows of whole vectors,
-TAPS_SHORT = {True: 400, False: 800}  # and in rows of less than one, which are computed with the zeros around them
+FOLDED = {True: 64, False: 32}  # inputs for each output up to which the dense kernel beats mixing taps first
+# Of more samples than these torch lays x out anew for a 1x1 kernel, which only mixes channels: one matrix product for
+# each took a seventh to three quarters of the time, 8 to 128 channels, forward and backward.
+MANY_SAMPLES = 16
 # Dense convolutions with a stride, and gradients: that of x by groups leaves the cache, a call for each sample does not
 # (CPU time on AVX-512, kernels of 3 and 5, 16 to 64 channels, 8 and 32 samples; `stride 2` in benchmarks/ops.py).
 LARGE_STRIDED = 3 << 20  # bytes of x from which it is faster to loop over the samples,
@@ -70,6 +70,7 @@ class Setting(NamedTuple):
     portable: bool = False
     transformed: bool = False  # torch.func or forward-mode differentiation watches
     deterministic: bool = False  # what was measured on this machine must not count
+    channels_last: bool = False  # x lies so in memory
 
 
 class Factors(NamedTuple):
@@ -87,6 +88,7 @@ class Choice(NamedTuple):
 
 
 APPLIED, FORMED = "applied", "formed"
+DIRECT = Choice("compiled", "dense in float32, for which there is a compiled kernel")
 GROUPED = Choice("grouped", "the batch fits into the groups of one convolution")
 
 
@@ -102,6 +104,8 @@ def choose(geometry: Geometry, setting: Setting) -> Choice:
     """
     if setting.kernels and not setting.portable and geometry.depthwise and kernels.serves(geometry):
         return Choice("compiled", "depthwise in float32, for which there is a compiled kernel")
+    if serves_directly(geometry, setting) and not _is_folded_first(geometry, setting.training):
+        return DIRECT
     found = choose_anywhere(geometry, setting, columns="unfold")
     if found is not None:
         return found
@@ -119,6 +123,8 @@ def choose_anywhere(geometry: Geometry | GeometryNd, setting: Setting, columns: 
         The path that lays patches into columns.
     """
     if not geometry.per_sample:
+        if _mixes(geometry, setting):
+            return Choice("matmul", "a 1x1 kernel only mixes channels, and torch's convolution would lay x out anew")
         return Choice("plain", "all samples share the weights")
     if setting.portable:
         return Choice(columns, "a dynamic batch must survive the export")
@@ -129,6 +135,24 @@ def choose_anywhere(geometry: Geometry | GeometryNd, setting: Setting, columns: 
     if geometry.pointwise:
         return Choice("matmul", "a 1x1 kernel only mixes channels")
     return None
+
+
+def serves_directly(geometry: Geometry | GeometryNd, setting: Setting) -> bool:
+    """Whether the compiled kernel of dense convolutions may serve, and is faster than what is chosen without it."""
+    if not setting.kernels or setting.portable or setting.transformed:
+        return False
+    keeps = setting.channels_last and not geometry.per_sample  # torch's own way, unlike every other, keeps that layout
+    return not keeps and is_direct(geometry)
+
+
+def _mixes(geometry: Geometry | GeometryNd, setting: Setting) -> bool:
+    """Whether one matrix product a sample is faster, although all samples share the weights."""
+    if not geometry.pointwise or geometry.G > 1 or geometry.B <= MANY_SAMPLES:
+        return False
+    if setting.portable or setting.transformed or setting.channels_last:
+        return False
+    few = geometry.Cout <= 2 * math.prod(geometry.out)  # the gradients of all samples' weights need little room
+    return setting.device == "cpu" and setting.dtype is torch.float32 and few
 
 
 def choose_linear(geometry: GeometryLinear) -> Choice:
@@ -229,7 +253,7 @@ def possible(geometry: Geometry, setting: Setting) -> list[str]:
     else:
         looped = [] if torch.compiler.is_compiling() else ["looped"]  # a graph is for any batch
         paths = ["grouped", *looped, "unfold"]
-    if geometry.per_sample and geometry.pointwise:
+    if geometry.pointwise and (geometry.per_sample or geometry.G == 1):
         paths.append("matmul")
     if geometry.per_sample and _folds(geometry):
         paths.append("folded")
@@ -243,8 +267,6 @@ def possible(geometry: Geometry, setting: Setting) -> list[str]:
 def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
     elements = geometry.B * geometry.Cin * geometry.H * geometry.W
     columns = geometry.B * geometry.Cin * geometry.Kh * geometry.Kw * geometry.Ho * geometry.Wo
-    if setting.kernels and kernels.serves(geometry) and _is_direct(geometry, setting.training):
-        return Choice("compiled", "dense in float32 with few channels, for which there is a compiled kernel")
     if geometry.G == 1 and elements <= TINY_DENSE and columns <= TINY_COLUMNS:
         return Choice("unfold", f"dense and tiny: the patches of x have at most {TINY_COLUMNS} values")
     if _is_folded(geometry, setting.training):
@@ -256,18 +278,6 @@ def _choose_on_cpu(geometry: Geometry, setting: Setting) -> Choice:
     if setting.training and _loops(geometry, elements * setting.dtype.itemsize):
         return Choice("looped", "strided and large, with gradients: one sample at a time stays in the cache")
     return GROUPED
-
-
-def _is_direct(geometry: Geometry, training: bool) -> bool:
-    """Whether the dense kernel is faster than oneDNN's."""
-    if not kernels.wide() or (geometry.Ho * geometry.Wo <= VECTOR and geometry.Cout > WIDE):
-        return False
-    if geometry.Cout <= OUTPUTS:
-        return geometry.Cin <= FOLDED * geometry.Cout or not _is_folded(geometry, training)
-    taps, Wo = geometry.Cin * geometry.Kh * geometry.Kw, geometry.Wo
-    if Wo < VECTOR:
-        return taps * (Wo + geometry.dilation[1] * (geometry.Kw - 1)) <= TAPS_SHORT[training] * Wo
-    return taps <= (TAPS if Wo % VECTOR else TAPS_WHOLE[training])
 
 
 def _loops(geometry: Geometry, size: int) -> bool:
@@ -286,6 +296,12 @@ def _folds(geometry: Geometry) -> bool:
     """Whether the taps can be mixed first and added up afterwards, in little memory."""
     small = geometry.Cout * geometry.Kh * geometry.Kw <= SHARES * geometry.Cin
     return geometry.G == 1 and small and geometry.convolves_backward
+
+
+def _is_folded_first(geometry: Geometry, training: bool) -> bool:
+    """Whether mixing the taps first is faster than the compiled kernel too."""
+    many = geometry.Cin > FOLDED[training] * geometry.Cout
+    return many and geometry.per_sample and geometry.B > 1 and _is_folded(geometry, training)
 
 
 def _is_folded(geometry: Geometry, training: bool) -> bool:

@@ -7,7 +7,7 @@ import torch
 
 from nni_dynconv.errors import ShapeError
 from nni_dynconv.functional import explain, kernels, portable, without_kernels
-from nni_dynconv.functional.geometry import measure, measure_transposed
+from nni_dynconv.functional.geometry import measure, measure_nd, measure_transposed
 from nni_dynconv.functional.nd import choose_nd, possible_nd
 from nni_dynconv.functional.planner import Setting, choose, possible
 
@@ -48,33 +48,47 @@ RULES = {
     "transformed": ("grouped", (8, 4, 16, 16), (8, 4, 1, 5, 5), {"groups": 4}, CPU._replace(transformed=True)),
     "compiled": ("compiled", (8, 4, 16, 16), (8, 4, 1, 3, 3), {"groups": 4}, KERNELS),
     "compiled, shared": ("compiled", (8, 4, 16, 16), (4, 1, 3, 3), {"groups": 4}, KERNELS),
-    "kernels, in groups": ("grouped", (8, 8, 16, 16), (8, 8, 4, 3, 3), {"groups": 2}, KERNELS),
-    "kernels, strided": ("grouped", (8, 8, 16, 16), (8, 8, 8, 3, 3), {"stride": 2}, KERNELS),
-    "kernels, much padded": ("grouped", (8, 8, 16, 16), (8, 8, 8, 3, 3), {"padding": 3}, KERNELS),
     "kernels, no sample": ("unfold", (0, 8, 16, 16), (0, 8, 8, 3, 3), {"padding": 1}, KERNELS),
     "kernels, 1x1": ("matmul", (8, 8, 16, 16), (8, 8, 8, 1, 1), {}, KERNELS),
     "kernels, transformed": ("grouped", (8, 8, 28, 28), (8, 8, 8, 3, 3), {}, KERNELS._replace(transformed=True)),
     "kernels, portable": ("unfold", (8, 8, 28, 28), (8, 8, 8, 3, 3), {}, KERNELS._replace(portable=True)),
 }
-WIDE = {  # where vectors have more than four values
+ONE = KERNELS._replace(training=False)  # forward only
+LAST = KERNELS._replace(channels_last=True)
+WIDE = {  # where vectors have 16 values
     "narrow": ("compiled", (8, 32, 28, 28), (8, 16, 32, 3, 3), {"padding": 1}, KERNELS),
     "narrow and tiny": ("compiled", (8, 4, 8, 8), (8, 4, 4, 3, 3), {}, KERNELS),
-    "wide": ("grouped", (8, 64, 28, 28), (8, 64, 64, 3, 3), {"padding": 1}, KERNELS),
-    "short rows": ("compiled", (8, 32, 8, 8), (8, 32, 32, 3, 3), {"padding": 1}, KERNELS),
-    "short rows, dilated": ("grouped", (8, 32, 8, 8), (8, 32, 32, 3, 3), {"padding": 2, "dilation": 2}, KERNELS),
-    "whole rows": ("compiled", (8, 40, 32, 32), (8, 64, 40, 3, 3), {"padding": 1}, KERNELS),
-    "wider": ("grouped", (8, 64, 32, 32), (8, 64, 64, 5, 5), {"padding": 2}, KERNELS),
-    "wider, forward": (
-        "compiled",
-        (8, 64, 32, 32),
-        (8, 64, 64, 5, 5),
-        {"padding": 2},
-        KERNELS._replace(training=False),
-    ),
-    "all in one vector": ("grouped", (64, 16, 4, 4), (64, 64, 16, 3, 3), {"padding": 1}, KERNELS),
-    "few outputs": ("compiled", (8, 64, 28, 28), (8, 3, 64, 5, 5), {"padding": 2}, KERNELS),
-    "few outputs, wide": ("folded", (8, 128, 28, 28), (8, 3, 128, 3, 3), {"padding": 1}, KERNELS),
+    "wide": ("grouped", (8, 128, 28, 28), (8, 128, 128, 3, 3), {"padding": 1}, KERNELS),
+    "short rows": ("compiled", (8, 128, 8, 8), (8, 128, 128, 5, 5), {"padding": 2}, KERNELS),
+    "whole rows": ("compiled", (8, 64, 32, 32), (8, 64, 64, 5, 5), {"padding": 2}, KERNELS),
+    "in groups": ("compiled", (8, 8, 16, 16), (8, 8, 4, 3, 3), {"groups": 2}, KERNELS),
+    "strided": ("compiled", (8, 32, 56, 56), (8, 32, 32, 3, 3), {"stride": 2}, KERNELS),
+    "strided, of large samples": ("looped", (8, 128, 56, 56), (8, 128, 128, 3, 3), {"stride": 2}, KERNELS),
+    "strided, of large sets": ("grouped", (8, 256, 8, 8), (8, 256, 256, 3, 3), {"stride": 2}, KERNELS),
+    "much padded": ("compiled", (8, 8, 16, 16), (8, 8, 8, 3, 3), {"padding": 3}, KERNELS),
+    "channels last": ("compiled", (8, 32, 28, 28), (8, 16, 32, 3, 3), {"padding": 1}, LAST),
+    "few outputs": ("compiled", (8, 128, 28, 28), (8, 3, 128, 3, 3), {"padding": 1}, KERNELS),
+    "few outputs, wide": ("folded", (8, 256, 28, 28), (8, 3, 256, 3, 3), {"padding": 1}, KERNELS),
+    "few outputs, forward": ("folded", (8, 128, 28, 28), (8, 3, 128, 3, 3), {"padding": 1}, ONE),
+    "shared": ("compiled", (8, 16, 28, 28), (16, 16, 3, 3), {"padding": 1}, KERNELS),
+    "shared, wide": ("plain", (8, 64, 28, 28), (64, 64, 3, 3), {"padding": 1}, KERNELS),
+    "shared, short rows": ("plain", (8, 32, 8, 8), (32, 32, 3, 3), {"padding": 1}, KERNELS),
+    "shared, channels last": ("plain", (8, 16, 28, 28), (16, 16, 3, 3), {"padding": 1}, LAST),
+    "one sample, narrow": ("compiled", (1, 16, 28, 28), (1, 16, 16, 3, 3), {"padding": 1}, KERNELS),
 }
+SHARED = {  # 1x1
+    "many samples": ("matmul", (32, 16, 28, 28), (16, 16, 1, 1), {}, CPU),
+    "few samples": ("plain", (8, 16, 28, 28), (16, 16, 1, 1), {}, CPU),
+    "strided": ("matmul", (32, 16, 28, 28), (16, 16, 1, 1), {"stride": 2}, CPU),
+    "in groups": ("plain", (32, 16, 28, 28), (16, 8, 1, 1), {"groups": 2}, CPU),
+    "large sets": ("plain", (32, 256, 4, 4), (256, 256, 1, 1), {}, CPU),
+    "double": ("plain", (32, 16, 28, 28), (16, 16, 1, 1), {}, CPU._replace(dtype=torch.float64)),
+    "channels last": ("plain", (32, 16, 28, 28), (16, 16, 1, 1), {}, CPU._replace(channels_last=True)),
+    "transformed": ("plain", (32, 16, 28, 28), (16, 16, 1, 1), {}, CPU._replace(transformed=True)),
+    "portable": ("plain", (32, 16, 28, 28), (16, 16, 1, 1), {}, CPU._replace(portable=True)),
+    "on a GPU": ("plain", (32, 16, 28, 28), (16, 16, 1, 1), {}, CPU._replace(device="cuda")),
+}
+RULES |= {f"shared, 1x1, {name}": rule for name, rule in SHARED.items()}
 
 
 @pytest.mark.parametrize(("path", "x", "weight", "options", "setting"), RULES.values(), ids=RULES)
@@ -86,9 +100,9 @@ def test_the_rules(path, x, weight, options, setting):
 @pytest.mark.parametrize(("path", "x", "weight", "options", "setting"), WIDE.values(), ids=WIDE)
 def test_the_rules_of_the_dense_kernel(path, x, weight, options, setting, monkeypatch):
     arguments = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1} | options
-    monkeypatch.setattr(kernels, "wide", lambda: True)
+    monkeypatch.setattr(kernels, "lanes", lambda: 16)
     assert choose(measure(x, weight, **arguments), setting).path == path
-    monkeypatch.setattr(kernels, "wide", lambda: False)
+    monkeypatch.setattr(kernels, "lanes", lambda: 4)
     assert choose(measure(x, weight, **arguments), setting).path != "compiled"
 
 
@@ -114,24 +128,43 @@ TRANSPOSED = {  # x, one set of weights, options, setting
     "transformed": ("grouped", (8, 64, 32, 32), (64, 64, 4, 4), {"stride": 2}, CPU._replace(transformed=True)),
     "portable": ("patches", (8, 64, 32, 32), (64, 64, 4, 4), {"stride": 2}, CPU._replace(portable=True)),
     "one sample": ("single", (1, 64, 64, 64), (64, 64, 4, 4), {"stride": 2}, CPU),
+    "kernels": ("compiled", (8, 64, 32, 32), (64, 64, 4, 4), {"stride": 2}, KERNELS),
+    "kernels, large sets": ("grouped", (8, 256, 8, 8), (256, 256, 4, 4), {"stride": 2}, KERNELS),
+    "kernels, one sample": ("single", (1, 64, 64, 64), (64, 64, 4, 4), {"stride": 2}, KERNELS),
+    "kernels, one sample, narrow": ("compiled", (1, 16, 64, 64), (16, 16, 4, 4), {"stride": 2}, KERNELS),
 }
 
 
 @pytest.mark.parametrize(("path", "x", "weight", "options", "setting"), TRANSPOSED.values(), ids=TRANSPOSED)
-def test_the_rules_of_transposed_convolutions(path, x, weight, options, setting):
+def test_the_rules_of_transposed_convolutions(path, x, weight, options, setting, monkeypatch):
+    monkeypatch.setattr(kernels, "lanes", lambda: 16)
     named = {"bias": None, "stride": 1, "padding": 1, "output_padding": 0, "groups": 1, "dilation": 1} | options
     assert choose_nd(measure_transposed(2, x, (x[0], *weight), **named), setting).path == path
+
+
+def test_volumes_run_by_the_kernel_where_an_output_sums_few_values(monkeypatch):
+    monkeypatch.setattr(kernels, "lanes", lambda: 8)
+    for C, path in ((32, "compiled"), (64, "grouped")):
+        geometry = measure_nd(3, (8, C, 4, 8, 8), (8, C, C, 3, 3, 3), None, 1, 1, 1, 1)
+        assert choose_nd(geometry, KERNELS).path == path
+        assert possible_nd(geometry, KERNELS) == ["grouped", "looped", "patches", "compiled"]
+
+
+def test_vectors_of_eight_sum_fewer_values(monkeypatch):
+    geometry = measure((8, 64, 32, 32), (8, 64, 64, 5, 5), None, 1, 2, 1, 1)
+    monkeypatch.setattr(kernels, "lanes", lambda: 8)
+    assert choose(geometry, KERNELS).path == "grouped"
 
 
 def test_a_graph_has_no_call_for_each_sample(monkeypatch):
     """It would hold for one size of the batch only."""
     geometry = measure_transposed(2, (8, 64, 32, 32), (8, 64, 64, 4, 4), None, 2, 1, 0, 1, 1)
-    assert "looped" in possible_nd(geometry)
+    assert "looped" in possible_nd(geometry, CPU)
     planar = measure((8, 32, 56, 56), (8, 32, 32, 3, 3), None, 2, 0, 1, 1)
     assert choose(planar, CPU).path == "looped"
     monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
     assert choose(planar, CPU).path == "grouped" and "looped" not in possible(planar, CPU)
-    assert choose_nd(geometry, CPU).path == "grouped" and "looped" not in possible_nd(geometry)
+    assert choose_nd(geometry, CPU).path == "grouped" and "looped" not in possible_nd(geometry, CPU)
 
 
 def test_explain_says_path_and_reason(capsys):

@@ -1,0 +1,49 @@
+"""Where the compiled kernel of dense convolutions is faster than torch's operators: rules for vectors of 8 and 16.
+
+Measured on AVX-512, and with torch, oneDNN and the kernel held to AVX2: kernels of 1 to 7, strides 1 to 4, 1 to 256
+channels, 8 to 64 samples, one thread, by the contenders of ``benchmarks/ops.py``.
+"""
+
+from __future__ import annotations
+
+import math
+
+from . import kernels
+from .geometry import Geometry, GeometryNd
+
+__all__ = ["VECTOR", "is_direct"]
+
+VECTOR = 16  # values
+SHORT = 8  # places of a row that are covered together with others, with the zeros between them
+OUTPUTS = 8  # up to so many, torch's vectors of output channels stay half empty
+TAPS = 600  # values of x that one output sums, up to which rows that no vectors fill cost less than they save;
+TAPS_WHOLE = {8: 1000, 16: 4000}  # up to which whole vectors win, by lanes of a vector,
+TAPS_OF_VOLUMES = 900  # and up to which skipped frames of zeros weigh more than zeros between rows
+LARGE_SET = 1 << 20  # bytes of one set of weights that a stride visits again and again,
+LARGE_SAMPLE = 5 << 18  # or of one sample dealt out to phases: they leave the cache
+TAPS_SHARED, TAPS_SHARED_SHORT = 300, 220  # the same where samples share weights: torch's blocked layouts pay sooner
+
+
+def is_direct(geometry: Geometry | GeometryNd) -> bool:
+    """Whether the kernel is faster than torch's convolution, in batches, groups, or of one sample."""
+    lanes = kernels.lanes()
+    if lanes not in TAPS_WHOLE or geometry.pointwise or not kernels.serves(geometry):
+        return False
+    if geometry.Cout // geometry.G <= OUTPUTS:
+        return True
+    taps = geometry.Cin // geometry.G * math.prod(geometry.kernel)
+    if geometry.transposed:
+        taps //= math.prod(geometry.stride)
+    row = geometry.size[-1] if geometry.transposed else geometry.out[-1]
+    if not geometry.per_sample or geometry.B == 1:
+        return taps <= (TAPS_SHARED if row >= VECTOR else TAPS_SHARED_SHORT) // (2 if geometry.transposed else 1)
+    if max(geometry.stride) > 1 and not _stays_in_cache(geometry):
+        return False
+    if len(geometry.size) == 3:
+        return taps <= TAPS_OF_VOLUMES
+    return max(geometry.stride) > 1 or row <= SHORT or taps <= (TAPS if row % VECTOR else TAPS_WHOLE[lanes])
+
+
+def _stays_in_cache(geometry: Geometry | GeometryNd) -> bool:
+    weights = geometry.Cin * geometry.Cout // geometry.G * math.prod(geometry.kernel)
+    return 4 * weights < LARGE_SET and 4 * geometry.Cin * math.prod(geometry.size) < LARGE_SAMPLE
