@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -27,7 +28,7 @@ kernels = Extension(
     depends=sorted(path.as_posix() for path in Path("nni_dynconv/csrc").glob("*.h")),
     language="c++",
     extra_compile_args=["/O2", "/std:c++17"] if WINDOWS else ["-O3", "-std=c++17", "-ffp-contract=fast", "-pthread"],
-    extra_link_args=[] if WINDOWS else ["-pthread"],
+    extra_link_args=[] if WINDOWS else ["-pthread", "-ldl"] if sys.platform == "linux" else ["-pthread"],
     optional=True,
 )
 

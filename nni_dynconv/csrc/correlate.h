@@ -65,16 +65,17 @@ struct Correlation {
   // `dw` of outputs `first` to `last` of one set, by strips of places that stay in the first cache.
   void operator()(const float* x, const float* dy, float* dw, int64_t set, int64_t first, int64_t last) const {
     const int64_t strip = up(cover.count, up(cover.count, STRIP_VECTORS));
-    for (int64_t b = set; b < g.B; b += g.sets) {
+    for (int64_t i = 0; i < g.together(); ++i) {
+      const int64_t b = g.sample(set, i);
       input.draw(x + b * g.C * axes.inputs()), grad.draw(dy + b * g.outputs * axes.outputs());
       for (int64_t v = 0; v < cover.count; v += strip) {
         for (int64_t o = first; o < last; o += GRADIENTS) {
           const float* own[GRADIENTS];
-          for (int i = 0; i < GRADIENTS; ++i) {
-            own[i] = grad.origin + grad.before() + least(o + i, last - 1) * grad.plane;
+          for (int k = 0; k < GRADIENTS; ++k) {
+            own[k] = grad.origin + grad.before() + least(o + k, last - 1) * grad.plane;
           }
           correlate(own, input.origin, places.data, count, cover.at.data + v, least(strip, cover.count - v),
-                    least(GRADIENTS, last - o), v > 0 || b > set, dw + (set * g.outputs + o) * count);
+                    least(GRADIENTS, last - o), v > 0 || i > 0, dw + (set * g.outputs + o) * count);
         }
       }
     }
@@ -170,7 +171,8 @@ inline void Crowd::operator()(const float* x, const float* dy, float* dw, int64_
   const int64_t count = axes.taps(), parts = up(count, TAPS), inputs = axes.inputs(), outputs = axes.outputs();
   for (int64_t c = 0; c < g.C; c += LANES) {
     const int live = static_cast<int>(least(LANES, g.C - c));
-    for (int64_t b = set; b < g.B; b += g.sets) {
+    for (int64_t k = 0; k < g.together(); ++k) {
+      const int64_t b = g.sample(set, k);
       gather(x + (b * g.C + c) * inputs, inputs, live, inputs, memory.data, place.data);
       for (int64_t o = first, some; o < last; o += some) {
         const bool few = count <= FEW_TAPS && last - o >= PULLED_BY_FEW;
@@ -179,7 +181,7 @@ inline void Crowd::operator()(const float* x, const float* dy, float* dw, int64_
           const int64_t t = count * i / parts, these = count * (i + 1) / parts - t;
           const auto one = few ? weigh_few<PULLED_BY_FEW> : some == PULLED ? weigh<PULLED> : weigh<1>;
           one(these, *this, taps.data + t, dy + (b * g.outputs + o) * outputs, sums.data + (o * count + t) * LANES, count,
-              b > set);
+              k > 0);
         }
       }
     }

@@ -92,7 +92,7 @@ static void forward_dense(const Geometry& g, const float* x, const float* weight
   for (int64_t b = first; b < last; ++b) {
     input.draw(x + b * g.C * axes.inputs());
     const Target to{y + b * g.outputs * outputs, outputs, axes.h.out * axes.w.out, axes.w.out, 1};
-    convolve(input, axes.t.stride, seen, cover, weight + b % g.sets * g.outputs * g.C * taps, g.outputs, aside.data, to);
+    convolve(input, axes.t.stride, seen, cover, weight + g.set(b) * g.outputs * g.C * taps, g.outputs, aside.data, to);
   }
 }
 
@@ -180,7 +180,7 @@ static void backward_dense(const Geometry& g, const float* x, const float* weigh
   const auto each = [&](const auto& correlate) {
     for (int64_t b = first; b < last; ++b) {
       grad.draw(dy + b * g.outputs * axes.outputs());
-      if (dx) pull(weight + b % g.sets * g.outputs * g.C * axes.taps(), dx + b * g.C * axes.inputs());
+      if (dx) pull(weight + g.set(b) * g.outputs * g.C * axes.taps(), dx + b * g.C * axes.inputs());
       correlate(x, dy, dw, b, 0, g.outputs);
     }
   };

@@ -158,11 +158,19 @@ int64_t inputs(const Geometry& g) { return g.B * g.C * g.T * g.H * g.W; }
 
 int64_t outputs(const Geometry& g) { return g.B * (g.outputs ? g.outputs : g.C) * g.To * g.Ho * g.Wo; }
 
-// Weights that are per sample count as channels of one sample.
-Geometry flat(const Geometry& g) {
-  Geometry one = g;
-  if (g.sets == g.B) one.C = g.B * g.C, one.B = 1;
-  return one;
+int64_t taps(const Geometry& g) { return g.C * g.Kh * g.Kw; }
+
+// A depthwise convolution as some in which all samples share their weights. Weights of single samples count as channels
+// of one sample.
+template <class Use>
+void each_block(const Geometry& given, const Use& use) {
+  Geometry one = given;
+  if (given.sets == given.B) {
+    one.C = given.B * given.C, one.B = one.sets = 1;
+    return use(one, 0);
+  }
+  one.B = given.together(), one.sets = 1;
+  for (int64_t block = 0; block < given.sets; ++block) use(one, block);
 }
 
 }  // namespace
@@ -175,23 +183,30 @@ int nni_dynconv_level(int wanted) {
   return level;
 }
 
-// y[b][c] = x[b][c] * weight[[b][c]], all of them contiguous.
+// y[b][c] = x[b][c] * weight[set of b][c], all of them contiguous.
 void nni_dynconv_depthwise(const Geometry* given, const float* x, const float* weight, float* y) {
-  const Geometry g = flat(*given);
-  const Kernels use = kernels(g);
-  const int64_t groups = (g.C + use.at_once - 1) / use.at_once;
-  expect_huge_pages(y, outputs(g));
-  parallel(g, g.B * groups, [&](int64_t first, int64_t last) { use.forward(g, x, weight, y, first, last); });
+  expect_huge_pages(y, outputs(*given));
+  each_block(*given, [&](const Geometry& g, int64_t block) {
+    const Kernels use = kernels(g);
+    const int64_t groups = (g.C + use.at_once - 1) / use.at_once;
+    const float *own = x + block * inputs(g), *kernel = weight + block * taps(g);
+    parallel(g, g.B * groups, [&](int64_t first, int64_t last) {
+      use.forward(g, own, kernel, y + block * outputs(g), first, last);
+    });
+  });
 }
 
 // The gradients of x and weight, either of which may be null: not wanted.
 void nni_dynconv_depthwise_backward(const Geometry* given, const float* x, const float* weight, const float* dy,
                                     float* dx, float* dw) {
-  const Geometry g = flat(*given);
-  const Kernels use = kernels(g);
-  const int64_t groups = (g.C + use.at_once - 1) / use.at_once;
-  expect_huge_pages(dx, inputs(g));
-  parallel(g, groups, [&](int64_t first, int64_t last) { use.backward(g, x, weight, dy, dx, dw, first, last); });
+  expect_huge_pages(dx, inputs(*given));
+  each_block(*given, [&](const Geometry& g, int64_t block) {
+    const Kernels use = kernels(g);
+    const int64_t groups = (g.C + use.at_once - 1) / use.at_once;
+    const float *own = x + block * inputs(g), *kernel = weight + block * taps(g), *pull = dy + block * outputs(g);
+    float *to = dx ? dx + block * inputs(g) : nullptr, *into = dw ? dw + block * taps(g) : nullptr;
+    parallel(g, groups, [&](int64_t first, int64_t last) { use.backward(g, own, kernel, pull, to, into, first, last); });
+  });
 }
 
 // y[b][o] = the sum of x[b][c] * weight[set of b][o][c] over c, all of them contiguous.

@@ -1,7 +1,9 @@
-// A small pool of threads: `parallel` runs a task for each number below `count` and returns when all are done.
+// Runs a task for each number below `count` on several threads and returns when all are done.
 //
-// The pool starts its threads at the first call that wants them. A call that finds the pool busy, or is made inside
-// a task, runs alone. After a fork the child starts afresh: threads do not survive a fork.
+// Where torch computes by the OpenMP of GCC its threads do this too: they wait busily for their next work, and others
+// would have to share their cores. Elsewhere, and after a fork, which OpenMP's threads do not survive, a small pool does.
+// It starts its threads at the first call that wants them; a call that finds it busy, or is made inside a task, runs
+// alone; the child of a fork starts afresh.
 #pragma once
 
 #include <atomic>
@@ -14,6 +16,7 @@
 #include <vector>
 
 #ifndef _WIN32
+#include <dlfcn.h>
 #include <pthread.h>
 #endif
 
@@ -27,20 +30,24 @@ class Pool {
     std::call_once(once, [] {
       current() = new Pool;
 #ifndef _WIN32
-      pthread_atfork(nullptr, nullptr, [] { current() = new Pool; });
+      pthread_atfork(nullptr, nullptr, [] { current() = new Pool, forked() = true; });
 #endif
     });
     return *current();
   }
 
   void run(int threads, int64_t count, const Task& task) {
+    const int wanted = static_cast<int>(count < threads ? count : threads);
+    if (const Team team = forked() ? nullptr : torchs_team()) {
+      Job job{task, count};
+      return team([](void* mine) { static_cast<Job*>(mine)->work(); }, &job, static_cast<unsigned>(wanted), 0);
+    }
     std::unique_lock<std::mutex> alone(busy_, std::try_to_lock);
     if (threads < 2 || count < 2 || !alone.owns_lock()) {
       for (int64_t i = 0; i < count; ++i) task(i);
       return;
     }
-    const int helpers = static_cast<int>(count < threads ? count : threads) - 1;
-    start(helpers, count, task);
+    start(wanted - 1, count, task);
     work();
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [this] { return running_ == 0; });
@@ -48,6 +55,33 @@ class Pool {
   }
 
  private:
+  struct Job {
+    const Task& task;
+    const int64_t count;
+    std::atomic<int64_t> next{0};
+
+    void work() {
+      for (int64_t i; (i = next.fetch_add(1)) < count;) task(i);
+    }
+  };
+
+  // `GOMP_parallel`: a function, what to give it, how many threads, flags. torch makes its library visible to all.
+  using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+  static Team torchs_team() {
+#ifdef _WIN32
+    return nullptr;
+#else
+    static const Team found = reinterpret_cast<Team>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    return found;
+#endif
+  }
+
+  static bool& forked() {
+    static bool yes = false;
+    return yes;
+  }
+
   static Pool*& current() {
     static Pool* pool = nullptr;
     return pool;

@@ -11,12 +11,15 @@ from . import kernels
 from .geometry import Geometry, GeometryNd
 from .operators import convolution_operator
 from .paths import add_bias
+from .sets import spread
 
 __all__ = ["compiled"]
 
 
 def compiled(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | GeometryNd) -> Tensor:
-    """What :func:`kernels.serves`, in float32."""
+    """What :func:`kernels.serves`, in float32; a bias has the sets of the weight, or is shared."""
+    if bias is not None and bias.dim() == 2 and geometry.counts is not None:
+        bias = spread(bias, geometry.counts)
     if torch.compiler.is_compiling():
         return add_bias(convolution_operator(x, weight, *geometry.options, geometry.G), bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
@@ -50,6 +53,14 @@ class Compiled(torch.autograd.Function):
 def _gradients(
     x: Tensor, weight: Tensor, dy: Tensor, geometry: Geometry | GeometryNd, wanted: tuple[bool, bool]
 ) -> list[Tensor | None]:
+    if geometry.counts is not None:
+        block = geometry._replace(B=geometry.counts[0], per_sample=False, counts=None)
+        parts = zip(x.split(block.B), weight.unbind(), dy.split(block.B), strict=True)
+        found = zip(*[_gradients(*part, block, wanted) for part in parts], strict=True)
+        return [
+            join(one) if wants else None
+            for join, one, wants in zip((torch.cat, torch.stack), found, wanted, strict=True)
+        ]
     laid, groups = [x, weight, dy], geometry.G
     if geometry.per_sample:  # the batch laid into the channels
         laid = [x.flatten(0, 1)[None], weight.flatten(0, 1), dy.flatten(0, 1)[None]]

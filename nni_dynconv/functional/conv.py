@@ -229,7 +229,9 @@ def setting_of(x: Tensor, weight: Tensor | LowRank) -> Setting:
     )
     device = "cpu" if on_cpu else x.device.type
     modes = is_portable(), transformed, is_deterministic()
-    return Setting(device, dtype, training, suits, *modes, not x.is_contiguous() and _is_channels_last(x))
+    channels_last = not x.is_contiguous() and _is_channels_last(x)
+    threaded = not torch.compiler.is_compiling() and torch.get_num_threads() > 1  # which no graph can ask
+    return Setting(device, dtype, training, suits, *modes, channels_last, threaded)
 
 
 def _is_channels_last(x: Tensor) -> bool:

@@ -27,7 +27,7 @@ TAPS_SHARED, TAPS_SHARED_SHORT = 300, 220  # the same where samples share weight
 def is_direct(geometry: Geometry | GeometryNd) -> bool:
     """Whether the kernel is faster than torch's convolution, in batches, groups, or of one sample."""
     lanes = kernels.lanes()
-    if lanes not in TAPS_WHOLE or geometry.pointwise or not kernels.serves(geometry):
+    if lanes not in TAPS_WHOLE or geometry.pointwise:
         return False
     if geometry.Cout // geometry.G <= OUTPUTS:
         return True
@@ -35,6 +35,8 @@ def is_direct(geometry: Geometry | GeometryNd) -> bool:
     if geometry.transposed:
         taps //= math.prod(geometry.stride)
     row = geometry.size[-1] if geometry.transposed else geometry.out[-1]
+    if geometry.counts is not None:  # torch's operators want copies of x and y, or a call for each block
+        return taps <= TAPS
     if not geometry.per_sample or geometry.B == 1:
         return taps <= (TAPS_SHARED if row >= VECTOR else TAPS_SHARED_SHORT) // (2 if geometry.transposed else 1)
     if max(geometry.stride) > 1 and not _stays_in_cache(geometry):

@@ -115,7 +115,8 @@ def chosen(
     given.apply_defaults()
     kind = torch.device(device).type
     suits = kernels.loaded() and wants_kernels() and dtype == torch.float32 and kind == "cpu"
-    setting = Setting(kind, dtype, training, suits, is_portable(), deterministic=is_deterministic())
+    modes = {"deterministic": is_deterministic(), "threaded": torch.get_num_threads() > 1}
+    setting = Setting(kind, dtype, training, suits, is_portable(), **modes)
     problem, factors = given.arguments.values(), None if rank is None else Factors(rank, base)
     if axes:
         geometry, planned = measure_planned(axes, *problem)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from . import kernels
 from .geometry import Geometry, GeometryNd
 from .nd import choose_nd, possible_nd
 from .paths import add_bias
-from .planner import Choice, Setting, choose, possible
+from .planner import Choice, Setting, choose, is_compiled, possible
 from .sets import Counts, spread
 from .tuning import recall
 
@@ -50,15 +51,16 @@ def _is_fixed(geometry: Geometry | GeometryNd, setting: Setting) -> bool:
 
 def _able(geometry: Geometry | GeometryNd, setting: Setting) -> list[str]:
     if geometry.counts is not None:
-        return _forms(geometry, geometry.counts)
+        return _forms(geometry, geometry.counts, setting)
     return possible(geometry, setting) if isinstance(geometry, Geometry) else possible_nd(geometry, setting)
 
 
-def _forms(geometry: Geometry | GeometryNd, counts: Counts) -> list[str]:
+def _forms(geometry: Geometry | GeometryNd, counts: Counts, setting: Setting) -> list[str]:
     if len(counts) == 1 or len(set(counts)) > 1:
         return ["split"]
     stacks = geometry.pointwise and set(geometry.stride) == {1}
-    return ["split", "regrouped", *(["stacked"] if stacks else [])]
+    compiled = ["compiled"] if setting.kernels and kernels.serves(geometry) else []
+    return ["split", "regrouped", *(["stacked"] if stacks else []), *compiled]
 
 
 def _form(geometry: Geometry | GeometryNd, counts: Counts, setting: Setting) -> Choice:
@@ -66,6 +68,8 @@ def _form(geometry: Geometry | GeometryNd, counts: Counts, setting: Setting) -> 
         return Choice("split", "one shared convolution for each block of samples")
     if geometry.pointwise and set(geometry.stride) == {1}:
         return Choice("stacked", "a 1x1 kernel only mixes channels: the samples of a block lie side by side")
+    if is_compiled(geometry, setting):
+        return Choice("compiled", "equal blocks in float32, for which there is a compiled kernel")
     size = (geometry.H, geometry.W) if isinstance(geometry, Geometry) else geometry.size
     if setting.device == "cpu" and counts[0] * geometry.Cin * math.prod(size) > LARGE_BLOCK:
         return Choice("split", "one shared convolution for each block of samples: the blocks are large")

@@ -74,10 +74,10 @@ def _struct(geometry: Geometry | GeometryNd, threads: int) -> ctypes.Array[ctype
     options = [*_three(geometry.stride, 1), *_three(geometry.padding, 0), *_three(geometry.dilation, 1)]
     B, G, Cin, Cout = geometry.B, geometry.G, geometry.Cin, geometry.Cout
     # dense groups are samples of their own: their channels and weights lie one behind the other
-    sets = B if geometry.per_sample else 1
+    sets = 1 if not geometry.per_sample else B if geometry.counts is None else len(geometry.counts)
     if _by_planes(geometry):
-        return (ctypes.c_int64 * 23)(B, Cin, *sizes, *options, sets, threads, 0)
-    return (ctypes.c_int64 * 23)(B * G, Cin // G, *sizes, *options, sets * G, threads, Cout // G)
+        return (ctypes.c_int64 * 24)(B, Cin, *sizes, *options, sets, 1, threads, 0)
+    return (ctypes.c_int64 * 24)(B * G, Cin // G, *sizes, *options, sets * G, G, threads, Cout // G)
 
 
 def _three(axes: Sizes, missing: int) -> Sizes:
@@ -85,8 +85,9 @@ def _three(axes: Sizes, missing: int) -> Sizes:
 
 
 def serves(geometry: Geometry | GeometryNd) -> bool:
-    """Whether there is a kernel: for every convolution that computes anything."""
-    return min(geometry.B, geometry.Cin, geometry.Cout, *geometry.size, *geometry.out) > 0
+    """Whether there is a kernel: for every convolution that computes anything; blocks of samples must be equal."""
+    equal = geometry.counts is None or len(set(geometry.counts)) == 1
+    return equal and min(geometry.B, geometry.Cin, geometry.Cout, *geometry.size, *geometry.out) > 0
 
 
 def _by_planes(geometry: Geometry | GeometryNd) -> bool:

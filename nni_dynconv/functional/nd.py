@@ -17,7 +17,7 @@ from . import kernels
 from .compiled import compiled
 from .geometry import GeometryNd, Sizes
 from .paths import add_bias, mix
-from .planner import DIRECT, GROUPED, LARGE_SAMPLE, VECTOR, Choice, Setting, choose_anywhere, serves_directly
+from .planner import DENSE, GROUPED, LARGE_SAMPLE, VECTOR, Choice, Setting, choose_anywhere, is_compiled
 
 __all__ = ["PATHS", "choose_nd", "possible_nd"]
 
@@ -33,8 +33,8 @@ LARGE_FORWARD = 2 << 20  # or of a forward without gradients,
 
 def choose_nd(geometry: GeometryNd, setting: Setting) -> Choice:
     """Pick the path of one convolution whose weights are shared or per sample."""
-    if serves_directly(geometry, setting):
-        return DIRECT
+    if is_compiled(geometry, setting):
+        return DENSE
     found = choose_anywhere(geometry, setting, columns="patches")
     if found is None and _loops(geometry, setting):
         return Choice("looped", "transposed and large: one sample at a time stays in the cache")

@@ -17,7 +17,7 @@ from .geometry import Geometry, GeometryLinear, GeometryNd
 
 __all__ = [
     "APPLIED",
-    "DIRECT",
+    "DENSE",
     "FORMED",
     "GROUPED",
     "Choice",
@@ -28,8 +28,8 @@ __all__ = [
     "choose_anywhere",
     "choose_factors",
     "choose_linear",
+    "is_compiled",
     "possible",
-    "serves_directly",
 ]
 
 TINY_DENSE = 4096  # elements of x up to which one matrix product beats oneDNN's set-up,
@@ -50,8 +50,8 @@ ROWS = 2  # with a base: so many of them for each row that the weight maps,
 MANY = 1 << 15  # and so many values in all weights, so that the calls themselves cost little
 LARGE = 8 << 20  # bytes of x above which chunks of samples are faster, as long as freed memory goes back to the system
 FOLDED = {True: 64, False: 32}  # inputs for each output up to which the dense kernel beats mixing taps first
-# Of more samples than these torch lays x out anew for a 1x1 kernel, which only mixes channels: one matrix product for
-# each took a seventh to three quarters of the time, 8 to 128 channels, forward and backward.
+# Of more samples than these, and on several threads of any number, torch lays x out anew for a 1x1 kernel, which only
+# mixes channels: one matrix product for each took a seventh to three quarters of the time (8 to 128 channels).
 MANY_SAMPLES = 16
 # Dense convolutions with a stride, and gradients: that of x by groups leaves the cache, a call for each sample does not
 # (CPU time on AVX-512, kernels of 3 and 5, 16 to 64 channels, 8 and 32 samples; `stride 2` in benchmarks/ops.py).
@@ -71,6 +71,7 @@ class Setting(NamedTuple):
     transformed: bool = False  # torch.func or forward-mode differentiation watches
     deterministic: bool = False  # what was measured on this machine must not count
     channels_last: bool = False  # x lies so in memory
+    threaded: bool = False  # torch computes on more than one thread
 
 
 class Factors(NamedTuple):
@@ -88,7 +89,8 @@ class Choice(NamedTuple):
 
 
 APPLIED, FORMED = "applied", "formed"
-DIRECT = Choice("compiled", "dense in float32, for which there is a compiled kernel")
+DEPTHWISE = Choice("compiled", "depthwise in float32, for which there is a compiled kernel")
+DENSE = Choice("compiled", "dense in float32, for which there is a compiled kernel")
 GROUPED = Choice("grouped", "the batch fits into the groups of one convolution")
 
 
@@ -102,10 +104,8 @@ def choose(geometry: Geometry, setting: Setting) -> Choice:
     >>> choose(geometry, Setting("cpu", torch.float32, True)).path
     'matmul'
     """
-    if setting.kernels and not setting.portable and geometry.depthwise and kernels.serves(geometry):
-        return Choice("compiled", "depthwise in float32, for which there is a compiled kernel")
-    if serves_directly(geometry, setting) and not _is_folded_first(geometry, setting.training):
-        return DIRECT
+    if is_compiled(geometry, setting) and not _is_folded_first(geometry, setting.training):
+        return DEPTHWISE if geometry.depthwise else DENSE
     found = choose_anywhere(geometry, setting, columns="unfold")
     if found is not None:
         return found
@@ -137,17 +137,19 @@ def choose_anywhere(geometry: Geometry | GeometryNd, setting: Setting, columns: 
     return None
 
 
-def serves_directly(geometry: Geometry | GeometryNd, setting: Setting) -> bool:
-    """Whether the compiled kernel of dense convolutions may serve, and is faster than what is chosen without it."""
-    if not setting.kernels or setting.portable or setting.transformed:
+def is_compiled(geometry: Geometry | GeometryNd, setting: Setting) -> bool:
+    """Whether a compiled kernel may serve, and is faster than what is chosen without it."""
+    if not setting.kernels or setting.portable or setting.transformed or not kernels.serves(geometry):
         return False
+    if isinstance(geometry, Geometry) and geometry.depthwise:
+        return True
     keeps = setting.channels_last and not geometry.per_sample  # torch's own way, unlike every other, keeps that layout
     return not keeps and is_direct(geometry)
 
 
 def _mixes(geometry: Geometry | GeometryNd, setting: Setting) -> bool:
     """Whether one matrix product a sample is faster, although all samples share the weights."""
-    if not geometry.pointwise or geometry.G > 1 or geometry.B <= MANY_SAMPLES:
+    if not geometry.pointwise or geometry.G > 1 or not (geometry.B > MANY_SAMPLES or setting.threaded):
         return False
     if setting.portable or setting.transformed or setting.channels_last:
         return False

@@ -82,7 +82,8 @@ def assert_like_loop(function, reference, inputs, tolerance=None, **options):
 def problems(draw, kinds, channels=2, size=5, kernel=3, padding=2, own=False):
     """Any convolution of ``kinds``, (axes of space, transposed): its name, inputs and options.
 
-    Channels are those of a group. With ``own`` weights are per sample, in float32, and there is no bias.
+    Channels are those of a group. With ``own`` weights are for blocks of one or more samples, or all, in float32,
+    without a bias.
     """
     rank, transposed = draw(st.sampled_from(kinds))
     B, G, inner, outer = (draw(st.integers(1, top)) for top in (3, 2, channels, channels))
@@ -103,7 +104,12 @@ def problems(draw, kinds, channels=2, size=5, kernel=3, padding=2, own=False):
         weight = (G * outer, inner, *kernels)
     op = f"conv{'_transpose' if transposed else ''}{rank}d"
     if own:
-        return op, tensors((B, G * inner, *sizes), (B, *weight), dtype=torch.float32), options
+        sets = draw(st.sampled_from([(), (B,)]))
+        return (
+            op,
+            tensors((B * draw(st.integers(1, 2)), G * inner, *sizes), (*sets, *weight), dtype=torch.float32),
+            options,
+        )
     lead, added = (draw(st.sampled_from([(), (B,), (1,)])) for _ in range(2))
     dtype = draw(st.sampled_from([torch.float64, torch.float32]))
     return op, tensors((B, G * inner, *sizes), (*lead, *weight), (*added, G * outer), dtype=dtype), options

@@ -32,7 +32,7 @@ def make(x, weight, bias, sets=2, **more):
 @cases
 @biases
 def test_equal_blocks_equal_the_loop(x, weight, options, form, bias):
-    assert chosen(x, (2, *weight), **options)[1].path == form
+    assert chosen(x, (2, *weight), dtype=torch.float64, **options)[1].path == form
     assert_like_loop(conv2d, loop_conv2d, make(x, weight, bias), **options)
 
 
@@ -158,8 +158,8 @@ def test_wrong_blocks_are_refused_in_words(x, weight, bias, counts, text):
 
 
 def test_explain_names_blocks_and_form(capsys):
-    explain((8, 4, 16, 16), (2, 4, 4, 3, 3))
+    explain((8, 4, 16, 16), (2, 4, 4, 3, 3), dtype=torch.float64)
     assert capsys.readouterr().out.splitlines()[:2] == [
-        "conv2d, x: 8 4 16 16, weight: 2 4 4 3 3 (2 sets for blocks of samples), float32 on cpu, with gradients",
+        "conv2d, x: 8 4 16 16, weight: 2 4 4 3 3 (2 sets for blocks of samples), float64 on cpu, with gradients",
         "  path `regrouped`: the blocks of samples fit into the groups of one convolution",
     ]

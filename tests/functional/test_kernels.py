@@ -98,7 +98,7 @@ DENSE = [([(2, False), (2, True)], PLANES), ([(1, False), (1, True)], LINES), ([
 @pytest.mark.parametrize(("kinds", "limits"), DENSE, ids=["planes", "lines", "volumes"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_problem_with_own_weights_equals_the_loop(kinds, limits, data):
+def test_any_dense_problem_equals_the_loop(kinds, limits, data):
     op, inputs, options = data.draw(loops.problems(kinds, own=True, **limits))
     assert_like_loop(by_kernel(op), getattr(loops, f"loop_{op}"), inputs, **options)
 
@@ -152,6 +152,8 @@ SECOND = {  # op, x, weight, options
     "dense": ("conv2d", (2, 4, 6, 6), (2, 4, 4, 3, 3), {}),
     "strided, in groups": ("conv2d", (2, 4, 7, 6), (2, 4, 2, 3, 3), {"groups": 2, "stride": 2}),
     "transposed": ("conv_transpose2d", (2, 4, 5, 6), (2, 4, 3, 3, 3), {"stride": 2, "output_padding": 1}),
+    "blocks": ("conv2d", (4, 4, 6, 5), (2, 3, 4, 3, 3), {}),
+    "depthwise blocks": ("conv2d", (4, 4, 6, 5), (2, 4, 1, 3, 3), {"groups": 4}),
     "volumes": ("conv3d", (2, 2, 3, 4, 5), (2, 3, 2, 3, 3, 3), {"stride": (1, 2, 1)}),
 }
 

@@ -79,6 +79,7 @@ WIDE = {  # where vectors have 16 values
 SHARED = {  # 1x1
     "many samples": ("matmul", (32, 16, 28, 28), (16, 16, 1, 1), {}, CPU),
     "few samples": ("plain", (8, 16, 28, 28), (16, 16, 1, 1), {}, CPU),
+    "few samples, threads": ("matmul", (8, 16, 28, 28), (16, 16, 1, 1), {}, CPU._replace(threaded=True)),
     "strided": ("matmul", (32, 16, 28, 28), (16, 16, 1, 1), {"stride": 2}, CPU),
     "in groups": ("plain", (32, 16, 28, 28), (16, 8, 1, 1), {"groups": 2}, CPU),
     "large sets": ("plain", (32, 256, 4, 4), (256, 256, 1, 1), {}, CPU),
