@@ -131,8 +131,10 @@ ALONE static void weigh(const Crowd& in, const int64_t* places, const float* dy,
   const Axes& axes = in.axes;
   const int64_t apart = axes.outputs(), right = axes.w.stride * LANES;
   vec total[O * T] = {};
-  UNROLL for (int o = 0; o < (more ? O : 0); ++o) {
-    UNROLL for (int t = 0; t < T; ++t) total[o * T + t] = load(sums + (o * taps + t) * LANES);
+  if (more) {
+    UNROLL for (int o = 0; o < O; ++o) {
+      UNROLL for (int t = 0; t < T; ++t) total[o * T + t] = load(sums + (o * taps + t) * LANES);
+    }
   }
   for (int64_t z = 0; z < axes.t.out; ++z) {
     for (int64_t y = 0; y < axes.h.out; ++y) {

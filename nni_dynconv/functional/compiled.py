@@ -20,7 +20,7 @@ def compiled(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry 
     """What :func:`kernels.serves`, in float32; a bias has the sets of the weight, or is shared."""
     if bias is not None and bias.dim() == 2 and geometry.counts is not None:
         bias = spread(bias, geometry.counts)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # somebody watches
         return add_bias(convolution_operator(x, weight, *geometry.options, geometry.G), bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return add_bias(Compiled.apply(x, weight, geometry), bias)

@@ -3,7 +3,7 @@
 They are kernels of the CPU, and the dispatcher refuses tensors of another device.
 
 The dispatcher costs more than a small convolution does, so :mod:`nni_dynconv.functional.compiled` uses this only
-while something traces.
+while something traces, or watches what is dispatched, as torch's counter of FLOPs does.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from . import kernels
 from .geometry import Geometry, GeometryNd, measure_nd, measure_transposed
@@ -23,12 +24,16 @@ DENSE = torch.contiguous_format
 
 
 def _geometry(x: Tensor, weight: Tensor, options: Sequence[Any]) -> Geometry | GeometryNd:
+    geometry = _measure(x.shape, weight.shape, options)
+    return geometry.planar() if len(geometry.size) == 2 and not geometry.transposed else geometry
+
+
+def _measure(x: Sequence[int], weight: Sequence[int], options: Sequence[Any]) -> GeometryNd:
     stride, padding, dilation, transposed, output_padding, groups = options
-    rank, shapes = len(stride), (x.shape, weight.shape, None)
+    shapes = len(stride), x, weight, None
     if transposed:
-        return measure_transposed(rank, *shapes, stride, padding, output_padding, groups, dilation)
-    geometry = measure_nd(rank, *shapes, stride, padding, dilation, groups)
-    return geometry.planar() if rank == 2 else geometry
+        return measure_transposed(*shapes, stride, padding, output_padding, groups, dilation)
+    return measure_nd(*shapes, stride, padding, dilation, groups)
 
 
 @torch.library.custom_op("nni_dynconv::convolution", mutates_args=(), device_types="cpu")
@@ -87,3 +92,13 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
 
 
 convolution_operator.register_autograd(_backward, setup_context=_remember)
+
+
+@register_flop_formula(torch.ops.nni_dynconv.convolution)
+def _flops(x: Sequence[int], weight: Sequence[int], *options: Any, **_: Any) -> int:
+    return 2 * _measure(x, weight, options).multiply_adds
+
+
+@register_flop_formula(torch.ops.nni_dynconv.convolution_backward)
+def _backward_flops(x: Sequence[int], weight: Sequence[int], dy: Sequence[int], *options: Any, **_: Any) -> int:
+    return 2 * _flops(x, weight, *options)

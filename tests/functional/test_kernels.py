@@ -17,6 +17,7 @@ from functional import loops
 from functional.loops import assert_like_loop, loop_conv2d, tensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 import nni_dynconv.functional
 from nni_dynconv.functional import conv2d, kernels, without_kernels
@@ -246,6 +247,19 @@ def test_torch_compile_keeps_the_kernel_in_one_graph(shared):
     compiled = torch.compile(conv2d, backend=backend, fullgraph=True)
     assert_like_loop(compiled, loop_conv2d, make(3, 4, 6, 6, 5, shared), padding=2, groups=4)
     assert ["nni_dynconv.convolution" in graph for graph in graphs] == [True]
+
+
+@built
+def test_torchs_counter_sees_what_the_kernels_compute():
+    x, weight = tensors((4, 8, 9, 9), (2, 8, 4, 3, 3), dtype=torch.float32)
+    with FlopCounterMode(display=False) as forward:
+        y = conv2d(x, weight, padding=1, groups=2)
+    with FlopCounterMode(display=False) as both:
+        torch.autograd.grad(y.sum(), [x, weight])
+    with without_kernels(), FlopCounterMode(display=False) as torchs:
+        conv2d(x, weight, padding=1, groups=2)
+    assert forward.get_total_flops() == torchs.get_total_flops() > 0
+    assert both.get_total_flops() == 2 * forward.get_total_flops()
 
 
 @built
