@@ -108,7 +108,7 @@ def _way_measured(
 
 
 def _problem(geometry: GeometryNd | GeometryLinear, factors: Factors, setting: Setting) -> object:
-    """Return what a measurement is remembered by; the compiled kernels, which are depthwise, take no part in it."""
+    """Return what a measurement is remembered by; what is called in the end asks anew for compiled kernels."""
     return geometry, factors, setting._replace(kernels=False)
 
 

@@ -37,10 +37,11 @@ TINY_COLUMNS = 1 << 15  # if its columns, the patches of x, have no more values 
 FEW = 4  # outputs up to which oneDNN's vectors, of eight and more, stay empty,
 SHARES = 6  # if the shares of all taps, before they are added up, have no more values than so many x;
 SHARES_OF_FEW = 4  # of so many x with as many outputs as FEW, which fill half a vector, and without gradients of one x
-# Factors applied against kernels formed, by the contenders of benchmarks/low_rank.py. In CPU time (3x3, 8 and 32
-# samples) forming took 1.6 to 6 times as long where they are applied without a base, with one 0.9 to 2.9 times.
+# Factors applied against kernels formed, by benchmarks/low_rank.py. In CPU time (3x3, 16 to 128 channels, 8 to 128
+# samples) forming took 1.3 to 40 times as long where they are applied without a base, with one 0.6 to 3.4 times.
 NARROW = 4  # channels, in and out, for each of the rank from which applying without a base is faster,
-WIDE = 32  # if there are so many of them; with 16 and rank 4 both take about as long
+WIDE = 16  # if there are so many of them,
+WIDE_MIXING = 32  # of 1x1 kernels, and with a base, which is a convolution of its own, so many
 CROWDED = 16  # with a base: pairs of channels, in and out, for each place of the output from which it is no slower
 # The same of linear maps: without a base forming took 0.8 to 132 times as long where each sample has its own, 0.9 to 9
 # times where all share them, and with a base 0.9 to 162 times.
@@ -224,7 +225,8 @@ def _why_formed(geometry: GeometryNd, rank: int, base: bool, setting: Setting) -
     planar = geometry.planar()
     if rank <= FEW and not planar.pointwise and not _folds(planar._replace(Cout=rank)):
         return "a convolution to so few channels is slow"
-    if min(geometry.Cin, geometry.Cout) < max(WIDE, NARROW * rank):
+    wide = WIDE_MIXING if base or geometry.pointwise else WIDE
+    if min(geometry.Cin, geometry.Cout) < max(wide, NARROW * rank):
         return "the kernel is narrow, or the rank large"
     if base and (geometry.pointwise or geometry.Cin * geometry.Cout < CROWDED * math.prod(geometry.out)):
         return "beside the convolution with the base, forming the kernel costs little"

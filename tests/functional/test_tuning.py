@@ -250,7 +250,7 @@ def test_without_gradients_another_path_may_be_the_fastest(tmp_path):
 
 # Weights given by factors
 
-FACTORED = {"linear": (linear, (4, 3, 16), (16,)), "conv2d": (conv2d, (4, 16, 6, 6), (16, 3, 3))}
+FACTORED = {"linear": (linear, (4, 3, 16), (16,)), "conv2d": (conv2d, (4, 12, 6, 6), (12, 3, 3))}
 factored = pytest.mark.parametrize(("op", "x", "rest"), FACTORED.values(), ids=FACTORED)
 
 
