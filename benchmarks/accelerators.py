@@ -14,26 +14,37 @@ RESULTS = {True: "benchmarks/results.json", False: "benchmarks/results_gpu.json"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Let a benchmark ask for ``--device`` and ``--output``."""
+    """Let a benchmark ask for ``--device``, ``--threads`` and ``--output``."""
     parser.add_argument("--device", default="cpu", help="cpu, or what torch calls another device: cuda, cuda:1")
+    parser.add_argument("--threads", type=int, default=1, help="of a CPU; of more than one name another file")
     parser.add_argument("--output", help=f"file of results: {RESULTS[True]}, of another device {RESULTS[False]}")
 
 
 def output_of(arguments: argparse.Namespace) -> str:
-    """Return the file that a benchmark writes: results of different devices do not mix unless they are told to."""
+    """Return the file that a benchmark writes: results of different devices do not mix unless they are told to.
+
+    Raises
+    ------
+    SystemExit
+        Several threads, and no file of their own.
+    """
+    if arguments.threads > 1 and not arguments.output:
+        raise SystemExit(
+            f"`--threads {arguments.threads}`: name a file by `--output`; the usual ones are of one thread."
+        )
     return arguments.output or RESULTS[torch.device(arguments.device).type == "cpu"]
 
 
-def prepare(name: str) -> torch.device:
+def prepare(name: str, threads: int = 1) -> torch.device:
     """Open a device and set what decides on its speed, for every contender alike.
 
-    A CPU gets one thread and keeps freed memory. Another device multiplies without TF32: torch allows it in
+    A CPU gets so many threads and keeps freed memory. Another device multiplies without TF32: torch allows it in
     convolutions but not in matrix products, so ways that differ in nothing else would differ in precision.
     """
     device = open_device(name)
     if device == CPU:
         keep_freed_memory()
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
     elif device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False

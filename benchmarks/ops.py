@@ -1,6 +1,6 @@
 """Per-sample operators against a loop, groups = batch, vmap and a static layer, over a grid of shapes.
 
-On one thread of a CPU, or on another device, in float32 without TF32.
+On one thread of a CPU, or on several, or on another device, in float32 without TF32.
 
 Prints a line per operator and writes every shape to a JSON file::
 
@@ -8,6 +8,7 @@ Prints a line per operator and writes every shape to a JSON file::
     python benchmarks/ops.py --quick              # a few shapes, about a minute
     python benchmarks/ops.py --ops depthwise      # the operators with this in their name
     python benchmarks/ops.py --device cuda        # on a GPU, into another file
+    python benchmarks/ops.py --threads 2 --output threads.json
 
 Where a compiled kernel serves, what torch's own operators reach is measured beside it (``rows_torch`` in the file).
 """
@@ -42,7 +43,7 @@ SMALL = 1 << 20  # bytes of input up to which calls are timed together
 
 def main() -> None:
     arguments = _parse()
-    device, output = prepare(arguments.device), output_of(arguments)
+    device, output = prepare(arguments.device, arguments.threads), output_of(arguments)
     torch.manual_seed(0)
     limits = measure_limits(device=device)
     about = machine(device) | _describe(limits, device)

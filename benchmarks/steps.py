@@ -34,7 +34,7 @@ PATHS = 4  # drawn paths in a turn: all contenders run the same ones, and a rati
 
 def main() -> None:
     arguments = _parse()
-    device, output = prepare(arguments.device), output_of(arguments)
+    device, output = prepare(arguments.device, arguments.threads), output_of(arguments)
     size = QUICK if arguments.quick else dict(zip(SIZE, arguments.size, strict=True))
     rows: list[dict[str, Any]] = []
     for space, sampler, context in _plan(arguments):

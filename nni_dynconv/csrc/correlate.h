@@ -1,13 +1,13 @@
-// Gradients of the weight of a dense convolution, summed over the samples that share a set of weights, in two ways: LANES
-// places in a vector, whose sum over lanes costs as much as a small plane; and LANES input channels in a vector, of which
-// there must be enough.
+// Gradients of the weight of a dense convolution, summed over the samples that share a set of weights, in two ways:
+// LANES places in a vector, whose sum over lanes costs as much as a small plane; and LANES input channels in a vector,
+// of which there must be enough.
 //
 // Included once per instruction set, after `fields.h`.
 
-// Sums over places of a gradient times what is seen from there: of LANES / 4 channels and of four neighbours.
-constexpr int64_t STRIP_VECTORS = 1536 / LANES;  // so many of GRADIENTS channels and four places stay in the first cache
-constexpr int GRADIENTS = LANES / 4;
+constexpr int GRADIENTS = LANES / 4;             // channels at a time, and four neighbours of each place:
+constexpr int64_t STRIP_VECTORS = 1536 / LANES;  // so many vectors of all of them stay in the first cache
 
+// Sums over places of a gradient times what is seen from there.
 static INLINE vec correlate(const float* const (&grad)[GRADIENTS], const float* const (&seen)[4], const int64_t* at,
                             int64_t vectors) {
   vec sum[LANES] = {};
@@ -83,8 +83,8 @@ struct Correlation {
 };
 
 constexpr int TAPS = 6;                      // at a time,
-constexpr int PULLED = LANES == 16 ? 4 : 2;  // of so many outputs: as registers allow;
-constexpr int FEW_TAPS = 2, PULLED_BY_FEW = 8;
+constexpr int PULLED = LANES == 16 ? 4 : 2;  // of so many outputs: as registers allow; where there are few taps,
+constexpr int FEW_TAPS = 2, PULLED_BY_FEW = 2 * PULLED;  // of more
 constexpr int64_t CROWD_BYTES = 512 << 10;
 
 // LANES input channels at a time, one in each lane, with zeros around them: sums over places need no sum over lanes then.
@@ -97,8 +97,8 @@ struct Crowd {
   const Floats sums;           // LANES for each tap of each output
 
   Crowd(const Geometry& g, const Axes& axes, const Field&)
-      : g(g), axes(axes), pitch{padded(axes.w) * LANES, padded(axes.h) * padded(axes.w) * LANES}, memory(padded(axes.t) * pitch.frame),
-        place(axes.inputs()), taps(axes.taps()), sums(g.outputs * axes.taps() * LANES) {
+      : g(g), axes(axes), pitch{padded(axes.w) * LANES, padded(axes.h) * padded(axes.w) * LANES},
+        memory(padded(axes.t) * pitch.frame), place(axes.inputs()), taps(axes.taps()), sums(g.outputs * axes.taps() * LANES) {
     int64_t* to = place.data;
     for (int64_t z = 0; z < axes.t.in; ++z) {
       for (int64_t y = 0; y < axes.h.in; ++y) {

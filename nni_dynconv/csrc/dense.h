@@ -56,7 +56,8 @@ static int64_t room(const Pitch& pitch) { return whole(least(most(STRIP_PLACES, 
 // for each of OUTPUTS channels.
 static void convolve(const Field& in, int64_t step, const Stencil& all, const Cover& cover, const float* weight, int64_t C,
                      float* aside, const Target& to) {
-  const int64_t strip = least(cover.H, most(1, STRIP_PLACES / in.pitch.row)), apart = cover.packed ? cover.W : in.pitch.row;
+  const int64_t strip = least(cover.H, most(1, STRIP_PLACES / in.pitch.row));
+  const int64_t apart = cover.packed ? cover.W : in.pitch.row;
   const bool straight = cover.packed && to.column == 1 && to.row == cover.W;
   for (int64_t z = 0; z < cover.T; ++z) {
     const int64_t ahead = in.t.before - z * step;  // of the first frame that is more than zeros
@@ -130,7 +131,8 @@ struct Phase {
 struct Phases {
   int64_t count = 0;
 
-  Phases(const Axes& axes, const Field& grad, int64_t inputs) : memory_(axes.phases() * up(sizeof(Phase), sizeof(int64_t))) {
+  Phases(const Axes& axes, const Field& grad, int64_t inputs)
+      : memory_(axes.phases() * up(sizeof(Phase), sizeof(int64_t))) {
     for (int64_t z = 0; z < least(axes.t.stride, axes.t.in); ++z) {
       for (int64_t y = 0; y < least(axes.h.stride, axes.h.in); ++y) {
         for (int64_t x = 0; x < least(axes.w.stride, axes.w.in); ++x) {

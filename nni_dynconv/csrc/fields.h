@@ -1,6 +1,6 @@
-// What lies where in the convolutions of `dense.h`: rows of a plane one behind the other with the zeros between them, so
-// that no row is too short for vectors; with a stride, places that are as many apart side by side: a plane is dealt out to
-// phases, and each tap sees one of them without gaps.
+// What lies where in the convolutions of `dense.h`: rows of a plane one behind the other with the zeros between them,
+// so that no row is too short for vectors; with a stride, places that are as many apart side by side: a plane is dealt
+// out to phases, and each tap sees one of them without gaps.
 //
 // Included once per instruction set, after `rows.h`.
 
@@ -15,7 +15,9 @@ struct Axis {
   int64_t pulled() const { return before() + most(out, last() + 1); }        // places of that gradient
 
   // From one row to the next: the zeros behind a row are those before the next one.
-  int64_t row() const { return most(most(seen() - padding / stride, last() + 1), most(pulled() - before(), before() + out)); }
+  int64_t row() const {
+    return most(most(seen() - padding / stride, last() + 1), most(pulled() - before(), before() + out));
+  }
 };
 
 struct Axes {
@@ -98,8 +100,8 @@ struct Field {
   }
 };
 
-// Inputs and gradients of outputs have their rows, and their frames, equally far apart: what is seen from a place is as far
-// from it in both.
+// Inputs and gradients of outputs have their rows, and their frames, equally far apart: what is seen from a place is as
+// far from it in both.
 static Pitch common_pitch(const Axes& axes) {
   return {axes.w.row(), most(axes.h.seen(), axes.h.pulled()) * axes.w.row()};
 }
@@ -114,8 +116,8 @@ static Field gradient_field(const Geometry& g, const Axes& axes) {
   return Field(g.outputs, along(axes.t), along(axes.h), along(axes.w), axes.t.pulled(), common_pitch(axes));
 }
 
-// The taps that an output sees, frame by frame: where, from its own place on, and which weight; and how far apart weights
-// are: of the next output, of the next input.
+// The taps that an output sees, frame by frame: where, from its own place on, and which weight; and how far apart
+// weights are: of the next output, of the next input.
 struct Stencil {
   const int64_t next_out, next_in;
 

@@ -28,13 +28,13 @@ class Pool {
   static Pool& instance() {
     static std::once_flag once;
     std::call_once(once, [] {
-      current() = new Pool;
-#ifndef _WIN32
-      pthread_atfork(nullptr, nullptr, [] { current() = new Pool, forked() = true; });
-#endif
+      if (!current()) current() = new Pool;
     });
     return *current();
   }
+
+  // In a child, from the moment on when it is forked.
+  static void start_afresh() { current() = new Pool, forked() = true; }
 
   void run(int threads, int64_t count, const Task& task) {
     const int wanted = static_cast<int>(count < threads ? count : threads);
@@ -126,3 +126,7 @@ class Pool {
   int started_ = 0, wanted_ = 0, running_ = 0;
   uint64_t round_ = 0;
 };
+
+#ifndef _WIN32
+static const int watching_forks = pthread_atfork(nullptr, nullptr, Pool::start_afresh);
+#endif

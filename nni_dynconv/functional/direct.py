@@ -11,21 +11,29 @@ import math
 from . import kernels
 from .geometry import Geometry, GeometryNd
 
-__all__ = ["VECTOR", "is_direct"]
+__all__ = ["is_direct"]
 
 VECTOR = 16  # values
 SHORT = 8  # places of a row that are covered together with others, with the zeros between them
 OUTPUTS = 8  # up to so many, torch's vectors of output channels stay half empty
-TAPS = 600  # values of x that one output sums, up to which rows that no vectors fill cost less than they save;
-TAPS_WHOLE = {8: 1000, 16: 4000}  # up to which whole vectors win, by lanes of a vector,
-TAPS_OF_VOLUMES = 900  # and up to which skipped frames of zeros weigh more than zeros between rows
+# Values of x that one output sums, up to which the kernel wins: in rows that no vectors fill (with gradients: True);
+TAPS = {True: 600, False: 500}
+TAPS_DILATED = 300  # in short rows that a dilated kernel mostly sees zeros of;
+TAPS_WHOLE = {8: 1000, 16: 4000}  # in rows of whole vectors, by lanes of a vector;
+TAPS_OF_VOLUMES = 900  # in volumes, whose frames of zeros are skipped;
+TAPS_SHARED, TAPS_SHARED_SHORT = 300, 220  # where samples share weights, for torch's blocked layouts pay sooner then
 LARGE_SET = 1 << 20  # bytes of one set of weights that a stride visits again and again,
 LARGE_SAMPLE = 5 << 18  # or of one sample dealt out to phases: they leave the cache
-TAPS_SHARED, TAPS_SHARED_SHORT = 300, 220  # the same where samples share weights: torch's blocked layouts pay sooner
 
 
-def is_direct(geometry: Geometry | GeometryNd) -> bool:
-    """Whether the kernel is faster than torch's convolution, in batches, groups, or of one sample."""
+def is_direct(geometry: Geometry | GeometryNd, training: bool) -> bool:
+    """Whether the kernel is faster than torch's convolution, in batches, groups, or of one sample.
+
+    Parameters
+    ----------
+    training
+        Whether gradients are wanted.
+    """
     lanes = kernels.lanes()
     if lanes not in TAPS_WHOLE or geometry.pointwise:
         return False
@@ -36,14 +44,18 @@ def is_direct(geometry: Geometry | GeometryNd) -> bool:
         taps //= math.prod(geometry.stride)
     row = geometry.size[-1] if geometry.transposed else geometry.out[-1]
     if geometry.counts is not None:  # torch's operators want copies of x and y, or a call for each block
-        return taps <= TAPS
+        return taps <= TAPS[training]
     if not geometry.per_sample or geometry.B == 1:
         return taps <= (TAPS_SHARED if row >= VECTOR else TAPS_SHARED_SHORT) // (2 if geometry.transposed else 1)
     if max(geometry.stride) > 1 and not _stays_in_cache(geometry):
         return False
     if len(geometry.size) == 3:
         return taps <= TAPS_OF_VOLUMES
-    return max(geometry.stride) > 1 or row <= SHORT or taps <= (TAPS if row % VECTOR else TAPS_WHOLE[lanes])
+    if max(geometry.stride) > 1:
+        return True
+    if row <= SHORT:
+        return max(geometry.dilation) == 1 or taps <= TAPS_DILATED
+    return taps <= (TAPS[training] if row % VECTOR else TAPS_WHOLE[lanes])
 
 
 def _stays_in_cache(geometry: Geometry | GeometryNd) -> bool:

@@ -145,7 +145,7 @@ def is_compiled(geometry: Geometry | GeometryNd, setting: Setting) -> bool:
     if isinstance(geometry, Geometry) and geometry.depthwise:
         return True
     keeps = setting.channels_last and not geometry.per_sample  # torch's own way, unlike every other, keeps that layout
-    return not keeps and is_direct(geometry)
+    return not keeps and is_direct(geometry, setting.training)
 
 
 def _mixes(geometry: Geometry | GeometryNd, setting: Setting) -> bool:

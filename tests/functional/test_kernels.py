@@ -235,6 +235,30 @@ def test_a_forked_child_has_threads_of_its_own():
         child.kill()
 
 
+CHILD = """
+import os, torch
+from nni_dynconv.functional import kernels
+from nni_dynconv.functional.geometry import measure
+
+torch.set_num_threads(2)
+x, weight, y = torch.randn(8, 16, 40, 40), torch.randn(8, 16, 1, 5, 5), torch.zeros(8, 16, 40, 40)
+struct = kernels._struct(measure(x.shape, weight.shape, None, 1, 2, 1, 16), 2)
+torch.ones(1 << 22).exp_()  # torch's threads have started; the kernels have not run yet
+child = os.fork()
+if not child:
+    kernels._library.nni_dynconv_depthwise(struct, x.data_ptr(), weight.data_ptr(), y.data_ptr())
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+@built
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_a_child_does_not_wait_for_threads_that_torch_had_in_its_parent():
+    found = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.strip() == "0"
+
+
 @built
 @pytest.mark.parametrize("shared", [False, True])
 def test_torch_compile_keeps_the_kernel_in_one_graph(shared):
