@@ -31,16 +31,33 @@ struct Steps {
 // A grid of outputs that see the same taps, which are a grid too: output = sum of weight * canvas over the taps.
 struct Grid {
   int64_t rows, columns, taps_down, taps_right;
-  const float* in;         // where the first tap of the first output looks in the canvas
-  int64_t out, weight;     // where the first output goes; its first weight
+  const Canvas* canvas;
+  int64_t from, per_row, per_tap;  // the canvas's row that the first tap of the first output sees; rows per step from it
+  const float* in;                 // where it sees
+  int64_t out, weight;             // where the first output goes; its first weight
   Steps see, tap, pick, put;  // in the canvas per output and per tap; in the weights per tap; in the output per output
+
+  // Rows of taps.
+  struct Band {
+    int64_t first, last;
+  };
+
+  // Those that a row of outputs sees more than zeros of.
+  Band seen(int64_t row) const {
+    const int64_t start = from + row * per_row - canvas->top;  // 0 to H - 1 are rows of the plane
+    Band band{0, taps_down};
+    const auto outside = [&](int64_t i) { return start + i * per_tap < 0 || start + i * per_tap >= canvas->H; };
+    while (band.first < band.last && outside(band.first)) ++band.first;
+    while (band.first < band.last && outside(band.last - 1)) --band.last;
+    return band;
+  }
 
   // X outputs beside each other; `Right` is `see.right` and `Taps` is `taps_right` where they are known.
   template <int X, int Right, int Taps>
-  INLINE void block(const float* from, const float* weights, float* to) const {
+  INLINE void block(const float* from, const float* weights, int64_t bands, float* to) const {
     const int64_t right = Right ? Right : see.right, n = Taps ? Taps : taps_right, over = tap.right, next = pick.right;
     vec total[X] = {};
-    for (int64_t i = taps_down; i; --i, from += tap.down, weights += pick.down) {
+    for (int64_t i = bands; i; --i, from += tap.down, weights += pick.down) {
       const float *seen = from, *weight = weights;
       UNROLL for (int64_t k = 0; k < n; ++k, seen += over, weight += next) {
         const vec one = load(weight);
@@ -51,26 +68,29 @@ struct Grid {
   }
 
   template <int Right, int Taps>
-  INLINE void row(const float* from, const float* weights, float* to) const {
+  INLINE void row(const float* from, const float* weights, int64_t bands, float* to) const {
     int64_t x = 0;
-    for (; x + 8 <= columns; x += 8) block<8, Right, Taps>(from + x * see.right, weights, to + x * put.right);
-    for (; x + 4 <= columns; x += 4) block<4, Right, Taps>(from + x * see.right, weights, to + x * put.right);
-    for (; x < columns; ++x) block<1, Right, Taps>(from + x * see.right, weights, to + x * put.right);
+    for (; x + 8 <= columns; x += 8) block<8, Right, Taps>(from + x * see.right, weights, bands, to + x * put.right);
+    for (; x + 4 <= columns; x += 4) block<4, Right, Taps>(from + x * see.right, weights, bands, to + x * put.right);
+    for (; x < columns; ++x) block<1, Right, Taps>(from + x * see.right, weights, bands, to + x * put.right);
   }
 
   template <int Right, int Taps>
-  ALONE void all_of(const float* from, const float* weights, int64_t count, float* to) const {
-    for (; count > 0; --count, from += see.down, to += put.down) row<Right, Taps>(from, weights, to);
+  ALONE void all_of(const float* weights, int64_t first, int64_t last, float* to) const {
+    for (int64_t y = first; y < last; ++y, to += put.down) {
+      const Band band = seen(y);
+      const float* from = in + y * see.down + band.first * tap.down;
+      row<Right, Taps>(from, weights + band.first * pick.down, band.last - band.first, to);
+    }
   }
 
   // Rows `first` to `last`; `to` is where row `first` of the whole output begins.
   void some(const float* weights, int64_t first, int64_t last, float* to) const {
-    const float* from = in + first * see.down;
-    const int64_t count = least(last, rows) - first;
-    if (see.right != LANES) return all_of<0, 0>(from, weights + weight, count, to + out);
-    if (taps_right == 3) return all_of<LANES, 3>(from, weights + weight, count, to + out);
-    if (taps_right == 5) return all_of<LANES, 5>(from, weights + weight, count, to + out);
-    all_of<LANES, 0>(from, weights + weight, count, to + out);
+    const int64_t end = least(last, rows);
+    if (see.right != LANES) return all_of<0, 0>(weights + weight, first, end, to + out);
+    if (taps_right == 3) return all_of<LANES, 3>(weights + weight, first, end, to + out);
+    if (taps_right == 5) return all_of<LANES, 5>(weights + weight, first, end, to + out);
+    all_of<LANES, 0>(weights + weight, first, end, to + out);
   }
 };
 
@@ -99,6 +119,7 @@ struct Output {
 static void plan_forward(const Geometry& g, const Canvas& canvas, Output& out) {
   Grid& grid = out.grid[out.grids++];
   grid.rows = g.Ho, grid.columns = g.Wo, grid.taps_down = g.Kh, grid.taps_right = g.Kw;
+  grid.canvas = &canvas, grid.from = 0, grid.per_row = g.sh, grid.per_tap = g.dh;
   grid.in = canvas.memory.data, grid.out = 0, grid.weight = 0;
   grid.see = {g.sh * canvas.pitch, g.sw * LANES}, grid.tap = {g.dh * canvas.pitch, g.dw * LANES};
   grid.pick = {g.Kw * LANES, LANES}, grid.put = {g.Wo * LANES, LANES};
@@ -128,6 +149,7 @@ static void plan_gradient(const Geometry& g, const Canvas& canvas, Output& out) 
       Grid& grid = out.grid[out.grids++];
       grid.rows = up(g.H - a, g.sh), grid.columns = up(g.W - b, g.sw);
       grid.taps_down = y.count, grid.taps_right = x.count;
+      grid.canvas = &canvas, grid.from = y.at + canvas.top, grid.per_row = 1, grid.per_tap = -y.back;
       grid.in = canvas.memory.data + canvas.at(y.at, x.at), grid.out = (a * g.W + b) * LANES;
       grid.weight = (y.first * g.Kw + x.first) * LANES;
       grid.see = {canvas.pitch, LANES}, grid.tap = {-y.back * canvas.pitch, -x.back * LANES};
