@@ -14,11 +14,12 @@ from .geometry import Geometry, GeometryNd
 __all__ = ["is_direct"]
 
 VECTOR = 16  # values
-SHORT = 8  # places of a row that are covered together with others, with the zeros between them
+SHORT, SHORTEST = 8, 4  # places of a row that are covered together with others, with the zeros between them
 OUTPUTS = 8  # up to so many, torch's vectors of output channels stay half empty
 # Values of x that one output sums, up to which the kernel wins: in rows that no vectors fill (with gradients: True);
 TAPS = {True: 600, False: 500}
-TAPS_DILATED = 300  # in short rows that a dilated kernel mostly sees zeros of;
+TAPS_SHORT, TAPS_DILATED = 500, 300  # in short rows of a small kernel with gradients, and of a dilated one;
+SMALL = 9  # places of a kernel
 TAPS_WHOLE = {8: 1000, 16: 4000}  # in rows of whole vectors, by lanes of a vector;
 TAPS_OF_VOLUMES = 900  # in volumes, whose frames of zeros are skipped;
 TAPS_SHARED, TAPS_SHARED_SHORT = 300, 220  # where samples share weights, for torch's blocked layouts pay sooner then
@@ -53,8 +54,12 @@ def is_direct(geometry: Geometry | GeometryNd, training: bool) -> bool:
         return taps <= TAPS_OF_VOLUMES
     if max(geometry.stride) > 1:
         return True
+    if row <= SHORTEST:
+        return True
     if row <= SHORT:
-        return max(geometry.dilation) == 1 or taps <= TAPS_DILATED
+        if max(geometry.dilation) > 1:
+            return taps <= TAPS_DILATED
+        return not training or math.prod(geometry.kernel) > SMALL or taps <= TAPS_SHORT
     return taps <= (TAPS[training] if row % VECTOR else TAPS_WHOLE[lanes])
 
 
