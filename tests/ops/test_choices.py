@@ -95,7 +95,7 @@ def test_a_frozen_network_does_what_the_supernet_does(context, base, tmp_path):
 
 @pytest.mark.parametrize("sampler", [GdasSampler, EnasSampler])
 def test_samplers_learn_which_arguments_are_good(sampler):
-    mutator = make(sampler())
+    mutator = make(sampler(seed=1))  # which draws each candidate at least once
     for _ in range(4):
         sample = mutator.reset()
         loss = mutator(inputs()).square().mean()
