@@ -62,6 +62,7 @@ format: $(STAMP)  ## format the code and mend what the linter can mend
 
 bench: $(STAMP)  ## measure operators, search steps, growth, memory and factors against their peers (about an hour)
 	@$(BIN)/python benchmarks/ops.py --output benchmarks/results.json
+	@$(BIN)/python benchmarks/bound.py --output benchmarks/results.json
 	@$(BIN)/python benchmarks/steps.py --output benchmarks/results.json
 	@$(BIN)/python benchmarks/growth.py --output benchmarks/results.json
 	@$(BIN)/python benchmarks/memory.py

@@ -8,7 +8,7 @@ import os
 import torch
 from timing import CPU, keep_freed_memory
 
-__all__ = ["add_options", "open_device", "output_of", "prepare"]
+__all__ = ["RESULTS", "add_options", "open_device", "output_of", "prepare"]
 
 RESULTS = {True: "benchmarks/results.json", False: "benchmarks/results_gpu.json"}  # of the CPU, of another device
 

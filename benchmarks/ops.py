@@ -98,8 +98,8 @@ def _measure(
     with without_kernels():
         path_torch = _path(op, B, C, HW, training, device)
     names = ["ours", *PEERS, "static", *(["torch alone"] if path_torch != path else [])]
-    inputs = _inputs(op, B, C, HW, training, device)
-    contenders = {name: _contender(op, C, training, name, inputs) for name in names}
+    inputs = make_inputs(op, B, C, HW, training, device)
+    contenders = {name: contender(op, C, training, name, inputs) for name in names}
     contenders |= {f"{name} again": contenders[name] for name in ("ours", "torch alone") if name in contenders}
     times = interleave(contenders, seconds, device=device)
     about = {"op": op, "B": B, "C": C, "HW": HW, "K": ALL[op][0].K, "mode": mode}
@@ -136,7 +136,7 @@ class Inputs(NamedTuple):
     pulls: list[Tensor]  # gradients of the outputs
 
 
-def _inputs(op: str, B: int, C: int, HW: int, training: bool, device: torch.device = CPU) -> Inputs:
+def make_inputs(op: str, B: int, C: int, HW: int, training: bool, device: torch.device = CPU) -> Inputs:
     layers, calls = ALL[op], range(_calls(B, C, HW))
     make: Callable[..., Tensor] = partial(torch.randn, device=device)
     xs = [make(layers[0].x_shape(B, C, HW), requires_grad=training) for _ in calls]
@@ -147,7 +147,7 @@ def _inputs(op: str, B: int, C: int, HW: int, training: bool, device: torch.devi
     return Inputs(xs, weights, shared, [make(layers[-1].y_shape(B, C, HW)) for _ in calls])
 
 
-def _contender(op: str, C: int, training: bool, name: str, inputs: Inputs) -> Callable[[], Any]:
+def contender(op: str, C: int, training: bool, name: str, inputs: Inputs) -> Callable[[], Any]:
     """Several calls on different inputs: forwards without gradients, or forwards and one backward over them all.
 
     A backward starts the autograd engine, which takes longer than a small convolution. A network starts it once for

@@ -52,6 +52,13 @@ def report(results: dict[str, Any], gpu: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from _table(OP_NAMES, _ops(results["rows"]))
+    if "bound" in results:
+        bound = results["bound"]
+        yield ""
+        yield (
+            f"With kernels that copied x to y, and dy to dx, and computed nothing, {bound['op']} would stand at "
+            f"{bound['copies']}: `python benchmarks/bound.py`, which found {bound['ours']} for ours in the same run."
+        )
     yield ""
     yield "By torch's operators alone, where a compiled kernel serves above:"
     yield ""

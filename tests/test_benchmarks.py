@@ -15,6 +15,8 @@ import pytest
 import torch
 from devices import META, OneDevice
 
+from nni_dynconv.functional import kernels
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 MODULES = [path.stem for path in FOLDER.glob("*.py")]
 OPS = [
@@ -41,7 +43,7 @@ def bench():
         patch.syspath_prepend(str(FOLDER))
         for name in MODULES:
             patch.delitem(sys.modules, name, raising=False)
-        names = ("accelerators", "contenders", "ops", "report", "steps", "supernets", "timing")
+        names = ("accelerators", "bound", "contenders", "ops", "report", "steps", "supernets", "timing")
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
         for name in MODULES:
             sys.modules.pop(name, None)
@@ -116,6 +118,17 @@ def test_a_turn_ends_when_the_device_is_done(bench, monkeypatch):
     times = bench.timing.interleave(contenders, 0.1, device=torch.device("cuda"), clock=lambda: clock.now)
     assert bench.timing.ratio(times, "three", "one").median == pytest.approx(3, rel=1e-3)
     assert max(times["one"]) == pytest.approx(1e-3, rel=1e-3)  # nothing of what the other had queued
+
+
+@pytest.mark.skipif(not kernels.loaded(), reason="the compiled kernels are not built")
+def test_the_bound_comes_from_copies_and_leaves_the_kernels_as_they_were(bench):
+    before = kernels._convolve, kernels._differentiate
+    inputs = bench.ops.make_inputs(bench.bound.OP, 2, 3, 8, True)
+    run = bench.bound.copying(lambda: bench.ops.contender(bench.bound.OP, 3, True, "ours", inputs)())
+    dx, *_ = run()
+    torch.testing.assert_close(dx, inputs.pulls[0], rtol=0, atol=0)
+    assert (kernels._convolve, kernels._differentiate) == before
+    assert set(bench.bound.measure(2, 3, 8, 0.01)) == {"ours", "copies"}
 
 
 def test_no_contender_always_comes_after_the_same_one(bench):
