@@ -102,13 +102,12 @@ struct Crowd {
     int64_t* to = place.data;
     for (int64_t z = 0; z < axes.t.in; ++z) {
       for (int64_t y = 0; y < axes.h.in; ++y) {
-        for (int64_t x = 0; x < axes.w.in; ++x) *to++ = at(z + axes.t.padding, y + axes.h.padding, x + axes.w.padding);
+        for (int64_t x = 0; x < axes.w.in; ++x) {
+          *to++ = at({z + axes.t.padding, y + axes.h.padding, x + axes.w.padding});
+        }
       }
     }
-    for (int64_t t = 0; t < axes.taps(); ++t) {
-      const int64_t i = t / axes.w.K / axes.h.K, j = t / axes.w.K % axes.h.K, k = t % axes.w.K;
-      taps.data[t] = at(i * axes.t.dilation, j * axes.h.dilation, k * axes.w.dilation);
-    }
+    for (int64_t t = 0; t < axes.taps(); ++t) taps.data[t] = at(axes.place(t));
   }
 
   // Whether few lanes stay empty, and all of it finds room in the second cache.
@@ -119,7 +118,7 @@ struct Crowd {
 
   static int64_t padded(const Axis& axis) { return axis.in + 2 * axis.padding; }
 
-  int64_t at(int64_t z, int64_t y, int64_t x) const { return z * pitch.frame + y * pitch.row + x * LANES; }
+  int64_t at(const Place& p) const { return p.z * pitch.frame + p.y * pitch.row + p.x * LANES; }
 
   void operator()(const float* x, const float* dy, float* dw, int64_t set, int64_t first, int64_t last) const;
 };
@@ -138,7 +137,7 @@ ALONE static void weigh(const Crowd& in, const int64_t* places, const float* dy,
   }
   for (int64_t z = 0; z < axes.t.out; ++z) {
     for (int64_t y = 0; y < axes.h.out; ++y) {
-      const float* seen = in.memory.data + in.at(z * axes.t.stride, y * axes.h.stride, 0);
+      const float* seen = in.memory.data + in.at({z * axes.t.stride, y * axes.h.stride, 0});
       for (int64_t x = 0; x < axes.w.out; ++x, ++dy, seen += right) {
         vec own[O];
         UNROLL for (int o = 0; o < O; ++o) own[o] = every(dy[o * apart]);
@@ -155,17 +154,16 @@ ALONE static void weigh(const Crowd& in, const int64_t* places, const float* dy,
   }
 }
 
-template <int O>
-static void weigh_few(int64_t some, const Crowd& in, const int64_t* places, const float* dy, float* sums, int64_t taps,
-                      bool more) {
-  (some == 2 ? weigh<O, 2> : weigh<O, 1>)(in, places, dy, sums, taps, more);
-}
+using Weigh = void (*)(const Crowd&, const int64_t*, const float*, float*, int64_t, bool);
 
 template <int O>
-static void weigh(int64_t some, const Crowd& in, const int64_t* places, const float* dy, float* sums, int64_t taps,
-                  bool more) {
-  (some == 6 ? weigh<O, 6> : some == 5 ? weigh<O, 5> : some == 4 ? weigh<O, 4> : some == 3 ? weigh<O, 3>
-   : some == 2 ? weigh<O, 2> : weigh<O, 1>)(in, places, dy, sums, taps, more);
+static Weigh weigh_of(int64_t taps) {
+  if constexpr (O <= PULLED) {  // more have registers for FEW_TAPS only
+    if (taps > FEW_TAPS) {
+      return taps == 6 ? weigh<O, 6> : taps == 5 ? weigh<O, 5> : taps == 4 ? weigh<O, 4> : weigh<O, 3>;
+    }
+  }
+  return taps == 2 ? weigh<O, 2> : weigh<O, 1>;
 }
 
 // `dw` of outputs `first` to `last` of one set, LANES inputs at a time.
@@ -181,9 +179,9 @@ inline void Crowd::operator()(const float* x, const float* dy, float* dw, int64_
         some = few ? PULLED_BY_FEW : last - o >= PULLED ? PULLED : 1;
         for (int64_t i = 0; i < parts; ++i) {
           const int64_t t = count * i / parts, these = count * (i + 1) / parts - t;
-          const auto one = few ? weigh_few<PULLED_BY_FEW> : some == PULLED ? weigh<PULLED> : weigh<1>;
-          one(these, *this, taps.data + t, dy + (b * g.outputs + o) * outputs, sums.data + (o * count + t) * LANES, count,
-              k > 0);
+          const auto weigh_of_some = few ? weigh_of<PULLED_BY_FEW> : some == PULLED ? weigh_of<PULLED> : weigh_of<1>;
+          const float* own = dy + (b * g.outputs + o) * outputs;
+          weigh_of_some(these)(*this, taps.data + t, own, sums.data + (o * count + t) * LANES, count, k > 0);
         }
       }
     }

@@ -1,5 +1,4 @@
-// Dense convolution with a kernel for each sample, LANES places in a vector. What is computed at zeros between rows is
-// thrown away.
+// Dense convolution, LANES places in a vector. What is computed at zeros between rows is thrown away.
 //
 // Included once per instruction set, after `correlate.h`.
 
@@ -61,7 +60,7 @@ static void convolve(const Field& in, int64_t step, const Stencil& all, const Co
   const bool straight = cover.packed && to.column == 1 && to.row == cover.W;
   for (int64_t z = 0; z < cover.T; ++z) {
     const int64_t ahead = in.t.before - z * step;  // of the first frame that is more than zeros
-    const Stencil::Seen seen = all.within(ahead, ahead + in.t.size);
+    const Stencil::Seen seen = all.of_frames(ahead, ahead + in.t.size);
     for (int64_t y = 0; y < cover.H; y += strip) {
       const int64_t rows = least(strip, cover.H - y), vectors = cover.within(rows);
       const int64_t first = z * in.pitch.frame + y * in.pitch.row, behind = straight ? to.channel : room(in.pitch);

@@ -23,6 +23,20 @@ struct Canvas {
   void draw(const float* plane, int live) const { gather(plane, H * W, live, H * W, memory.data, place.data); }
 };
 
+// Numbers from `first` to `last`.
+struct Span {
+  int64_t first, last;
+};
+
+// What is left of `count` numbers without those outside at either end.
+template <class Outside>
+static INLINE Span within(int64_t count, const Outside& outside) {
+  Span span{0, count};
+  while (span.first < span.last && outside(span.first)) ++span.first;
+  while (span.first < span.last && outside(span.last - 1)) --span.last;
+  return span;
+}
+
 // Steps through memory in two directions, in floats.
 struct Steps {
   int64_t down, right;
@@ -37,19 +51,10 @@ struct Grid {
   int64_t out, weight;             // where the first output goes; its first weight
   Steps see, tap, pick, put;  // in the canvas per output and per tap; in the weights per tap; in the output per output
 
-  // Rows of taps.
-  struct Band {
-    int64_t first, last;
-  };
-
-  // Those that a row of outputs sees more than zeros of.
-  Band seen(int64_t row) const {
+  // The rows of taps by which a row of outputs sees more than zeros.
+  Span seen(int64_t row) const {
     const int64_t start = from + row * per_row - canvas->top;  // 0 to H - 1 are rows of the plane
-    Band band{0, taps_down};
-    const auto outside = [&](int64_t i) { return start + i * per_tap < 0 || start + i * per_tap >= canvas->H; };
-    while (band.first < band.last && outside(band.first)) ++band.first;
-    while (band.first < band.last && outside(band.last - 1)) --band.last;
-    return band;
+    return within(taps_down, [&](int64_t i) { return start + i * per_tap < 0 || start + i * per_tap >= canvas->H; });
   }
 
   // X outputs beside each other; `Right` is `see.right` and `Taps` is `taps_right` where they are known.
@@ -78,7 +83,7 @@ struct Grid {
   template <int Right, int Taps>
   ALONE void all_of(const float* weights, int64_t first, int64_t last, float* to) const {
     for (int64_t y = first; y < last; ++y, to += put.down) {
-      const Band band = seen(y);
+      const Span band = seen(y);
       const float* from = in + y * see.down + band.first * tap.down;
       row<Right, Taps>(from, weights + band.first * pick.down, band.last - band.first, to);
     }

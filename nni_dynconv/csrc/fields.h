@@ -20,6 +20,11 @@ struct Axis {
   }
 };
 
+// Frame, row and column.
+struct Place {
+  int64_t z, y, x;
+};
+
 struct Axes {
   const Axis t, h, w;
 
@@ -30,6 +35,11 @@ struct Axes {
   int64_t phases() const { return t.stride * h.stride * w.stride; }
   int64_t inputs() const { return t.in * h.in * w.in; }
   int64_t outputs() const { return t.out * h.out * w.out; }
+
+  // Where a tap lies, seen from the first one.
+  Place place(int64_t tap) const {
+    return {tap / w.K / h.K * t.dilation, tap / w.K % h.K * h.dilation, tap % w.K * w.dilation};
+  }
 };
 
 // Values along one axis, zeros before them, and the phases that they are dealt out to.
@@ -60,10 +70,10 @@ struct Field {
 
   int64_t before() const { return t.before * pitch.frame + h.before * pitch.row + w.before; }
 
-  // Place `z, y, x` of a plane with its zeros.
-  int64_t at(int64_t z, int64_t y, int64_t x) const {
-    const int64_t number = (z % t.phases * h.phases + y % h.phases) * w.phases + x % w.phases;
-    return number * phase + z / t.phases * pitch.frame + y / h.phases * pitch.row + x / w.phases;
+  // Of a plane with its zeros.
+  int64_t at(const Place& p) const {
+    const int64_t number = (p.z % t.phases * h.phases + p.y % h.phases) * w.phases + p.x % w.phases;
+    return number * phase + p.z / t.phases * pitch.frame + p.y / h.phases * pitch.row + p.x / w.phases;
   }
 
   // Twice the same planes is once.
@@ -133,12 +143,9 @@ struct Stencil {
     const int64_t *places, *taps, count;
   };
 
-  Seen within(int64_t first, int64_t last) const {
-    int64_t from = 0, to = count_;
-    const auto outside = [&](int64_t i) { return frames_.data[i] < first || frames_.data[i] >= last; };
-    while (from < to && outside(from)) ++from;
-    while (from < to && outside(to - 1)) --to;
-    return {places_.data + from, taps_.data + from, to - from};
+  Seen of_frames(int64_t first, int64_t last) const {
+    const Span span = within(count_, [&](int64_t i) { return frames_.data[i] < first || frames_.data[i] >= last; });
+    return {places_.data + span.first, taps_.data + span.first, span.last - span.first};
   }
 
   int64_t place(int64_t i) const { return places_.data[i]; }
@@ -150,8 +157,8 @@ struct Stencil {
 
 static void see_inputs(Stencil& seen, const Axes& axes, const Field& in) {
   for (int64_t tap = 0; tap < axes.taps(); ++tap) {
-    const int64_t x = tap % axes.w.K, y = tap / axes.w.K % axes.h.K, z = tap / axes.w.K / axes.h.K * axes.t.dilation;
-    seen.see(z, in.at(z, y * axes.h.dilation, x * axes.w.dilation), tap);
+    const Place place = axes.place(tap);
+    seen.see(place.z, in.at(place), tap);
   }
 }
 

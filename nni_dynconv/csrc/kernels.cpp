@@ -84,6 +84,8 @@ struct Kernels {
   Forward forward;
   Backward backward;
   int64_t at_once;  // channels that one step of it takes
+
+  int64_t jobs(const Geometry& g) const { return (g.C + at_once - 1) / at_once; }  // of one sample, or of all
 };
 
 int best_level() {
@@ -188,9 +190,8 @@ void nni_dynconv_depthwise(const Geometry* given, const float* x, const float* w
   expect_huge_pages(y, outputs(*given));
   each_block(*given, [&](const Geometry& g, int64_t block) {
     const Kernels use = kernels(g);
-    const int64_t groups = (g.C + use.at_once - 1) / use.at_once;
     const float *own = x + block * inputs(g), *kernel = weight + block * taps(g);
-    parallel(g, g.B * groups, [&](int64_t first, int64_t last) {
+    parallel(g, g.B * use.jobs(g), [&](int64_t first, int64_t last) {
       use.forward(g, own, kernel, y + block * outputs(g), first, last);
     });
   });
@@ -202,10 +203,9 @@ void nni_dynconv_depthwise_backward(const Geometry* given, const float* x, const
   expect_huge_pages(dx, inputs(*given));
   each_block(*given, [&](const Geometry& g, int64_t block) {
     const Kernels use = kernels(g);
-    const int64_t groups = (g.C + use.at_once - 1) / use.at_once;
     const float *own = x + block * inputs(g), *kernel = weight + block * taps(g), *pull = dy + block * outputs(g);
     float *to = dx ? dx + block * inputs(g) : nullptr, *into = dw ? dw + block * taps(g) : nullptr;
-    parallel(g, groups, [&](int64_t first, int64_t last) { use.backward(g, own, kernel, pull, to, into, first, last); });
+    parallel(g, use.jobs(g), [&](int64_t first, int64_t last) { use.backward(g, own, kernel, pull, to, into, first, last); });
   });
 }
 

@@ -10,10 +10,8 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <mutex>
 #include <thread>
-#include <vector>
 
 #ifndef _WIN32
 #include <dlfcn.h>
@@ -25,33 +23,23 @@ class Pool {
   using Task = std::function<void(int64_t)>;
 
   // The pool of this process. It is never destroyed: its threads may outlive the statics of the library.
-  static Pool& instance() {
-    static std::once_flag once;
-    std::call_once(once, [] {
-      if (!current()) current() = new Pool;
-    });
-    return *current();
-  }
+  static Pool& instance() { return *current(); }
 
   // In a child, from the moment on when it is forked.
   static void start_afresh() { current() = new Pool, forked() = true; }
 
   void run(int threads, int64_t count, const Task& task) {
     const int wanted = static_cast<int>(count < threads ? count : threads);
+    Job job{task, count};
     if (const Team team = forked() ? nullptr : torchs_team()) {
-      Job job{task, count};
       return team([](void* mine) { static_cast<Job*>(mine)->work(); }, &job, static_cast<unsigned>(wanted), 0);
     }
     std::unique_lock<std::mutex> alone(busy_, std::try_to_lock);
-    if (threads < 2 || count < 2 || !alone.owns_lock()) {
-      for (int64_t i = 0; i < count; ++i) task(i);
-      return;
-    }
-    start(wanted - 1, count, task);
-    work();
+    if (wanted < 2 || !alone.owns_lock()) return job.work();
+    start(wanted - 1, job);
+    job.work();
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [this] { return running_ == 0; });
-    task_ = nullptr;
   }
 
  private:
@@ -83,26 +71,20 @@ class Pool {
   }
 
   static Pool*& current() {
-    static Pool* pool = nullptr;
+    static Pool* pool = new Pool;
     return pool;
   }
 
-  void start(int helpers, int64_t count, const Task& task) {
+  void start(int helpers, Job& job) {
     std::lock_guard<std::mutex> lock(mutex_);
     while (started_ < helpers) {
       std::thread([this, me = started_] { serve(me); }).detach();
       ++started_;
     }
-    task_ = &task;
-    next_ = 0;
-    count_ = count;
+    job_ = &job;
     wanted_ = running_ = helpers;
     ++round_;
     wake_.notify_all();
-  }
-
-  void work() {
-    for (int64_t i; (i = next_.fetch_add(1)) < count_;) (*task_)(i);
   }
 
   void serve(int me) {
@@ -111,8 +93,9 @@ class Pool {
       wake_.wait(lock, [&] { return round_ != seen; });
       seen = round_;
       if (me >= wanted_) continue;
+      Job* const job = job_;
       lock.unlock();
-      work();
+      job->work();
       lock.lock();
       if (--running_ == 0) done_.notify_one();
     }
@@ -120,9 +103,7 @@ class Pool {
 
   std::mutex busy_, mutex_;
   std::condition_variable wake_, done_;
-  const Task* task_ = nullptr;
-  std::atomic<int64_t> next_{0};
-  int64_t count_ = 0;
+  Job* job_ = nullptr;  // of `run`, which waits until nobody works at it
   int started_ = 0, wanted_ = 0, running_ = 0;
   uint64_t round_ = 0;
 };

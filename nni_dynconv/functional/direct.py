@@ -48,13 +48,12 @@ def is_direct(geometry: Geometry | GeometryNd, training: bool) -> bool:
         return taps <= TAPS[training]
     if not geometry.per_sample or geometry.B == 1:
         return taps <= (TAPS_SHARED if row >= VECTOR else TAPS_SHARED_SHORT) // (2 if geometry.transposed else 1)
-    if max(geometry.stride) > 1 and not _stays_in_cache(geometry):
+    strided = max(geometry.stride) > 1
+    if strided and not _stays_in_cache(geometry):
         return False
     if len(geometry.size) == 3:
         return taps <= TAPS_OF_VOLUMES
-    if max(geometry.stride) > 1:
-        return True
-    if row <= SHORTEST:
+    if strided or row <= SHORTEST:
         return True
     if row <= SHORT:
         if max(geometry.dilation) > 1:
@@ -64,5 +63,4 @@ def is_direct(geometry: Geometry | GeometryNd, training: bool) -> bool:
 
 
 def _stays_in_cache(geometry: Geometry | GeometryNd) -> bool:
-    weights = geometry.Cin * geometry.Cout // geometry.G * math.prod(geometry.kernel)
-    return 4 * weights < LARGE_SET and 4 * geometry.Cin * math.prod(geometry.size) < LARGE_SAMPLE
+    return 4 * geometry.values < LARGE_SET and 4 * geometry.Cin * math.prod(geometry.size) < LARGE_SAMPLE

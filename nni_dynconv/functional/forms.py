@@ -70,8 +70,7 @@ def _form(geometry: Geometry | GeometryNd, counts: Counts, setting: Setting) -> 
         return Choice("stacked", "a 1x1 kernel only mixes channels: the samples of a block lie side by side")
     if is_compiled(geometry, setting):
         return Choice("compiled", "equal blocks in float32, for which there is a compiled kernel")
-    size = (geometry.H, geometry.W) if isinstance(geometry, Geometry) else geometry.size
-    if setting.device == "cpu" and counts[0] * geometry.Cin * math.prod(size) > LARGE_BLOCK:
+    if setting.device == "cpu" and counts[0] * geometry.Cin * math.prod(geometry.size) > LARGE_BLOCK:
         return Choice("split", "one shared convolution for each block of samples: the blocks are large")
     return Choice("regrouped", "the blocks of samples fit into the groups of one convolution")
 

@@ -78,6 +78,16 @@ class Geometry(NamedTuple):
         return self.B, self.Cout, self.Ho, self.Wo
 
     @property
+    def sets(self) -> int:
+        """How many sets of weights there are."""
+        return _sets(self)
+
+    @property
+    def values(self) -> int:
+        """How many values one set of weights has."""
+        return _values(self)
+
+    @property
     def depthwise(self) -> bool:
         """Whether each channel has a kernel of its own."""
         return self.G == self.Cin == self.Cout
@@ -90,7 +100,7 @@ class Geometry(NamedTuple):
     @property
     def convolves_backward(self) -> bool:
         """Whether both gradients are convolutions of stride 1 as well: no padding is wider than a kernel reaches."""
-        pads = zip(self.padding, self.dilation, (self.Kh, self.Kw), strict=True)
+        pads = zip(self.padding, self.dilation, self.kernel, strict=True)
         return self.stride == (1, 1) and all(p <= d * (k - 1) for p, d, k in pads)
 
     @property
@@ -148,7 +158,7 @@ class GeometryNd(NamedTuple):
     @property
     def values(self) -> int:
         """How many values one set of weights has."""
-        return self.Cin * self.Cout // self.G * math.prod(self.kernel)
+        return _values(self)
 
     @property
     def multiply_adds(self) -> int:
@@ -212,7 +222,11 @@ class GeometryLinear(NamedTuple):
         return self.rows * self.values
 
 
-def _sets(geometry: GeometryNd | GeometryLinear) -> int:
+def _values(geometry: Geometry | GeometryNd) -> int:
+    return geometry.Cin * geometry.Cout // geometry.G * math.prod(geometry.kernel)
+
+
+def _sets(geometry: Geometry | GeometryNd | GeometryLinear) -> int:
     if not geometry.per_sample:
         return 1
     return geometry.B if geometry.counts is None else len(geometry.counts)

@@ -74,10 +74,9 @@ def _struct(geometry: Geometry | GeometryNd, threads: int) -> ctypes.Array[ctype
     options = [*_three(geometry.stride, 1), *_three(geometry.padding, 0), *_three(geometry.dilation, 1)]
     B, G, Cin, Cout = geometry.B, geometry.G, geometry.Cin, geometry.Cout
     # dense groups are samples of their own: their channels and weights lie one behind the other
-    sets = 1 if not geometry.per_sample else B if geometry.counts is None else len(geometry.counts)
     if _by_planes(geometry):
-        return (ctypes.c_int64 * 24)(B, Cin, *sizes, *options, sets, 1, threads, 0)
-    return (ctypes.c_int64 * 24)(B * G, Cin // G, *sizes, *options, sets * G, G, threads, Cout // G)
+        return (ctypes.c_int64 * 24)(B, Cin, *sizes, *options, geometry.sets, 1, threads, 0)
+    return (ctypes.c_int64 * 24)(B * G, Cin // G, *sizes, *options, geometry.sets * G, G, threads, Cout // G)
 
 
 def _three(axes: Sizes, missing: int) -> Sizes:

@@ -1,4 +1,4 @@
-"""One convolution, or transposed convolution, over 1, 2 or 3 axes of space, from torch's own operators.
+"""One convolution, or transposed convolution, over 1, 2 or 3 axes of space, by torch's operators or a compiled kernel.
 
 Two axes without transposition, and one, go another way: through ``conv2d`` and its paths.
 """

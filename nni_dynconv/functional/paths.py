@@ -39,9 +39,9 @@ def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) 
     B, Cin, H, W, Cout = geometry[:5]
     flat = bias.expand(B, Cout).reshape(-1) if bias is not None else None
     x = x.reshape(1, B * Cin, H, W)
-    weight = weight.reshape(B * Cout, Cin // geometry.G, geometry.Kh, geometry.Kw)
+    weight = weight.reshape(B * Cout, Cin // geometry.G, *geometry.kernel)
     y = F.conv2d(x, weight, flat, geometry.stride, geometry.padding, geometry.dilation, B * geometry.G)
-    return y.view(B, Cout, geometry.Ho, geometry.Wo)
+    return y.view(geometry.output)
 
 
 def looped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -58,14 +58,14 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
     sh, sw = geometry.stride
     if sh > 1 or sw > 1:
         x = x[:, :, ::sh, ::sw]
-    return add_bias(mix(x.flatten(2), weight, geometry.G, (geometry.Ho, geometry.Wo)), bias)
+    return add_bias(mix(x.flatten(2), weight, geometry.G, geometry.out), bias)
 
 
 def unfold(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """The patches as columns, then one matrix product per sample (and group); no size of the batch is used."""
-    kernel = (geometry.Kh, geometry.Kw)
+    kernel = geometry.kernel
     columns = F.unfold(x, kernel, geometry.dilation, geometry.padding, geometry.stride)
-    return add_bias(mix(columns, weight, geometry.G, (geometry.Ho, geometry.Wo)), bias)
+    return add_bias(mix(columns, weight, geometry.G, geometry.out), bias)
 
 
 def folded(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -74,10 +74,10 @@ def folded(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
     The kernel is turned: a place of ``x`` hands its share on to the outputs around it.
     """
     taps = weight.flip(-1, -2).permute(0, 1, 3, 4, 2).flatten(1, 3)  # B Cout*Kh*Kw Cin
-    kernel, dilation = (geometry.Kh, geometry.Kw), geometry.dilation
+    kernel, dilation = geometry.kernel, geometry.dilation
     rows, columns = (d * (k - 1) - p for k, d, p in zip(kernel, dilation, geometry.padding, strict=True))
     shares = torch.bmm(taps, x.flatten(2))
-    y = F.fold(shares, (geometry.Ho, geometry.Wo), kernel, dilation, (rows, columns))
+    y = F.fold(shares, geometry.out, kernel, dilation, (rows, columns))
     return add_bias(y.clone(), bias)  # torch's own sits in a storage as large as all shares
 
 

@@ -105,7 +105,7 @@ def test_any_dense_problem_equals_the_loop(kinds, limits, data):
 
 
 def by_kernel(op):
-    """The compiled path of any convolution, whatever the planner would choose; nothing ``kernels.serves`` not."""
+    """The compiled path of any convolution, whatever the planner would choose."""
 
     def run(x, weight, **options):
         axes, function = OPS[op]
