@@ -17,8 +17,8 @@ __all__ = ["compiled"]
 
 
 def compiled(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | GeometryNd) -> Tensor:
-    """What :func:`kernels.serves`, in float32; a bias has the sets of the weight, or is shared."""
-    if bias is not None and bias.dim() == 2 and geometry.counts is not None:
+    """What :func:`kernels.serves`, in float32; a bias has the sets of the weight, or one for all."""
+    if bias is not None and bias.dim() == 2 and bias.shape[0] > 1 and geometry.counts is not None:
         bias = spread(bias, geometry.counts)
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # somebody watches
         return add_bias(convolution_operator(x, weight, *geometry.options, geometry.G), bias)

@@ -38,6 +38,12 @@ def test_equal_blocks_equal_the_loop(x, weight, options, form, bias):
 
 @cases
 @biases
+def test_equal_blocks_in_single_precision_equal_the_loop(x, weight, options, form, bias):
+    assert_like_loop(conv2d, loop_conv2d, make(x, weight, bias, dtype=torch.float32), **options)
+
+
+@cases
+@biases
 @pytest.mark.parametrize("counts", [(1, 5), [6, 0]])
 def test_unequal_blocks_equal_the_loop(x, weight, options, form, bias, counts):
     assert_like_loop(conv2d, loop_conv2d, make(x, weight, bias), counts=counts, **options)
