@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.mutable import frozen_context
 from nni.nas.nn.pytorch import Cell, LayerChoice
 from torch import Tensor, nn

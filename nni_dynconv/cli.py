@@ -90,7 +90,7 @@ def _nnictl(options: argparse.Namespace) -> int:
 
 def _space(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(Path.cwd()))
-    from . import nas  # noqa: F401 (before anything of nni.nas)
+    from .nni_host import nas  # noqa: F401 (before anything of nni.nas)
     from .references import check_reference, load_object
     from .search_space import search_space_of
 

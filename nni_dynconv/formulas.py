@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.mutable import MutableExpression
 from nni.nas.profiler.pytorch.flops import FlopsParamsCounterConfig, FlopsResult, register_flops_formula
 from nni.nas.profiler.pytorch.utils import MutableShape, register_shape_inference_formula

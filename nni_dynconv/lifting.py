@@ -10,7 +10,7 @@ from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.nn.pytorch import Cell, ModelSpace, MutableModule
 from torch import nn
 

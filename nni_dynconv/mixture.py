@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
-from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from nni.nas.oneshot.pytorch.supermodule._expression_utils import weighted_sum
 from torch import Tensor, nn

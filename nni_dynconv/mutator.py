@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from nni.nas.nn.pytorch import Cell, ModelSpace
 from nni.nas.space import Mutator

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from lightning_fabric.utilities import move_data_to_device
 from nni.nas.evaluator.pytorch import LightningModule

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 import pytorch_lightning as pl
 import torch

@@ -24,12 +24,12 @@ from typing import Any, TypeVar
 from nni import NoMoreTrialError
 from nni.tuner import Tuner
 
-from .compat import mend_resume
 from .config import RunSettings, check_class_args, check_end, check_search_space
 from .errors import DynConvError
 from .files import PARTIAL, write_atomically
 from .metrics import number_in
 from .multi_trial import MultiTrial
+from .nni_host.compat import mend_resume
 from .one_shot import OneShot
 from .recovery import continue_parameter_ids, reported_results
 

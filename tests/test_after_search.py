@@ -8,7 +8,7 @@ import pytest
 import torch
 from spaces import Everything, OneChoice, image
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.experiment import NasExperiment
 from nni.nas.space import RawFormatModelSpace, model_context

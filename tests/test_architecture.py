@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from spaces import CHANNELS, conv, image, vector
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 import torch
 from nni.mutable import ExpressionConstraint
@@ -81,18 +81,20 @@ def test_with_the_mend_every_result_reaches_the_tuner():
 ORDER = "import nni.nas.oneshot.pytorch.strategy; from nni.nas.strategy import DARTS; print(DARTS.__name__)"
 
 
-@pytest.mark.parametrize(("before", "name"), [("", "ImportFailedStrategy"), ("import nni_dynconv.nas; ", "DARTS")])
+@pytest.mark.parametrize(
+    ("before", "name"), [("", "ImportFailedStrategy"), ("import nni_dynconv.nni_host.nas; ", "DARTS")]
+)
 def test_nnis_strategies_are_there_in_the_right_order_of_imports_only(before, name):
     assert name in run(before + ORDER).stdout.splitlines()
 
 
 def test_importing_nni_nas_through_the_package_is_quiet():
-    noisy, quiet = (run(f"import {name}").stderr for name in ("nni.nas.nn.pytorch", "nni_dynconv.nas"))
+    noisy, quiet = (run(f"import {name}").stderr for name in ("nni.nas.nn.pytorch", "nni_dynconv.nni_host.nas"))
     assert "is found to be not a nn.Module" in noisy and "is found to be not a nn.Module" not in quiet
     assert "Gym has been unmaintained" not in quiet
 
 
-# What follows is mended where `nni_dynconv.nas` is imported, as it is here; NNI's own is what a mend wraps.
+# What follows is mended where `nni_dynconv.nni_host.nas` is imported, as it is here; NNI's own is what a mend wraps.
 
 
 def without_the_mend(monkeypatch, cls, name):

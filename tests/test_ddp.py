@@ -16,7 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from toy_task import ToyModule
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer
 from nni.nas.experiment import NasExperiment
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace

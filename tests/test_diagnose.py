@@ -10,7 +10,7 @@ import spaces
 import torch
 import torch.nn.functional as F
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 from nni.mutable import ExpressionConstraint
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace

@@ -16,7 +16,7 @@ import torch
 import yaml
 from spaces import CHANNELS, conv
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 from nni.mutable import ExpressionConstraint
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, Repeat

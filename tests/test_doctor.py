@@ -15,7 +15,7 @@ import torch
 import yaml
 from toy_task import ToySpace, evaluator
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.experiment import NasExperiment
 
 from nni_dynconv import (

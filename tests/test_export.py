@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 import pytest
 import torch

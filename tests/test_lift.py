@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spaces import CHANNELS, Everything, OneChoice
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 from nni.nas import strategy
 from nni.nas.evaluator.pytorch import Classification, DataLoader

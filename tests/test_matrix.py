@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 from nni.mutable import ExpressionConstraint
 from nni.nas import strategy

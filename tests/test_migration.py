@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 
 from nni_dynconv import DynamicConv2d, VectorContext

@@ -8,7 +8,7 @@ import pytest
 import torch
 from spaces import CHANNELS, OneChoice, conv
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
 from nni.nas.oneshot.pytorch.profiler import RangeProfilerFilter, SampleProfilerPenalty

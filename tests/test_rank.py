@@ -8,7 +8,7 @@ import pytest
 import toy_task
 import yaml
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import pytorch_lightning as pl
 
 from nni_dynconv import cli, export

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from spaces import Everything, OneChoice
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 import torch
 from nni.algorithms.hpo.tpe_tuner import TpeTuner

@@ -7,7 +7,7 @@ import torch
 from spaces import CHANNELS, OneChoice
 from toy_task import ToyModule
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer
 
 from nni_dynconv import (

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from toy_task import ToySpace, evaluator
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.experiment import NasExperiment
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from pytorch_lightning import Callback

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from nni_runs import Lab
 from toy_task import ToyModule, ToySpace, evaluator
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.evaluator.pytorch import Lightning, Trainer
 
 from nni_dynconv import load, trial

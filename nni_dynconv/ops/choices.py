@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from .. import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.mutable import Categorical, Mutable, ensure_frozen
 from nni.nas.nn.pytorch.base import MutableModule
 from nni.nas.space import current_model

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from nni_dynconv import DynamicWeightMutator, VectorContext, nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv import DynamicWeightMutator, VectorContext
+
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.nn.pytorch import ModelSpace
 
 from nni_dynconv.ops import DynamicConv1d, DynamicConvTranspose2d, DynamicGroupNorm, DynamicOp, DynamicSepConv

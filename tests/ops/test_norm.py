@@ -9,7 +9,7 @@ from torch import nn
 
 from nni_dynconv import DynamicWeightMutator, ops
 
-from nni_dynconv import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.nn.pytorch import ModelSpace
 
 from nni_dynconv.ops import DynamicBatchNorm2d, DynamicGroupNorm, DynamicInstanceNorm1d, DynamicLayerNorm

@@ -1,6 +1,6 @@
 """What is broken in NNI 3.0 on today's Python, torch and Lightning, each with how to see it.
 
-Nothing happens on import. ``nni_dynconv.nas`` calls all but :func:`mend_resume`, which is the tuner's, and
+Nothing happens on import. ``nni_dynconv.nni_host.nas`` calls all but :func:`mend_resume`, which is the tuner's, and
 :func:`mend_proxyless`, which is the supernet's.
 
 1. Import order (:func:`load_nni_nas`). ``import nni.nas.oneshot.pytorch.strategy`` before ``nni.nas.strategy`` goes
