@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import ConfigError, ContextError, ShapeError, SpaceError
-from .parts import (
+from .settings.parts import (
     FeatureMapContextSettings,
     OwnInputContextSettings,
     SequenceContextSettings,

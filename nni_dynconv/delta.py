@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .factoring import factors_of, multiplied
 from .functional import LowRank
-from .recipe import Recipe
+from .settings.recipe import Recipe
 from .spec import Site, WeightSpec, split
 
 __all__ = ["asked_of", "combine", "combine_factored"]
@@ -68,7 +68,7 @@ def combine(
 
     References
     ----------
-    As of :class:`~nni_dynconv.recipe.Recipe`.
+    As of :class:`~nni_dynconv.settings.recipe.Recipe`.
     """
     if made is None:
         return {} if base is None else split(base, site.specs)

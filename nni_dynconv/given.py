@@ -13,7 +13,7 @@ from .context import OwnInputContext, channels_of
 from .errors import SpaceError
 from .ops import DynamicOp
 from .ops.call import DynamicCall
-from .recipe import Recipe, check_settings, recipes_of
+from .settings.recipe import Recipe, check_settings, recipes_of
 from .source import WeightSource
 
 __all__ = [

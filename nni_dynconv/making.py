@@ -13,7 +13,7 @@ from .errors import ConfigError
 from .factoring import multiplied
 from .functional import LowRank
 from .initialisation import Scales, base_of, scale_of
-from .recipe import Recipe
+from .settings.recipe import Recipe
 from .spec import Site
 
 __all__ = ["WeightMaker"]

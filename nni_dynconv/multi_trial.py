@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .config import RunSettings
-from .references import load_object
+from .settings.config import RunSettings
+from .settings.references import load_object
 
 __all__ = ["MultiTrial", "checkpoint_for_trials"]
 

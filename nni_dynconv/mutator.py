@@ -23,9 +23,9 @@ from .errors import ConfigError, ScopeError, SpaceError
 from .given import bind_own_input, own_inputs_of, recipes_for, start_as_given
 from .network import DynamicNetwork
 from .ops import DynamicOp
-from .recipe import Recipe, check_settings
 from .samplers import GdasSampler, Sampler, check_sample, choices_of
 from .scope import Gate
+from .settings.recipe import Recipe, check_settings
 from .source import NAME, Decision, WeightSource, site_of
 from .spec import Plan, Site
 from .supernet import alive_ops, check_supported, freeze, is_supernet, mutate, name_sites
@@ -62,7 +62,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         Encoder of the architecture, an :class:`~nni_dynconv.architecture.ArchitectureEncoder`; ``None``: a site's
         weights are the same in each architecture.
     base, delta, rank
-        How the weights of a site come about, see :class:`~nni_dynconv.recipe.Recipe`. An op may say otherwise by
+        How the weights of a site come about, see :class:`~nni_dynconv.settings.recipe.Recipe`. An op may say otherwise by
         arguments of the same names, ``nni.choice`` among them.
     per_site
         The same by glob pattern of site names, as ``{"body/*": {"delta": "low_rank", "rank": 2}}``; the first that

@@ -24,8 +24,8 @@ from .functional import LowRank
 from .functional.modes import is_exporting
 from .making import WeightMaker
 from .ops import DynamicOp
-from .recipe import Recipe
 from .scope import Gate, Scope
+from .settings.recipe import Recipe
 from .spec import Site
 
 __all__ = ["NAME", "Decision", "WeightSource", "runs_of", "site_of"]

@@ -27,8 +27,8 @@ from .errors import ConfigError, SpaceError, did_you_mean
 from .finals import end_search
 from .lightning import first_batches, loss_of, silent
 from .mutator import DynamicWeightMutator
-from .parts import StrategySettings, check_arguments
 from .samplers import Sampler
+from .settings.parts import StrategySettings, check_arguments
 from .smoothing import check_smoothness, smoothness_of_batch
 
 __all__ = ["DynamicStrategy", "SearchModule"]

@@ -20,12 +20,12 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from . import distributed, export
 from .architecture import ArchitectureEncoder
-from .config import check_class_args, load_yaml
 from .errors import ConfigError
 from .mutator import DynamicWeightMutator
 from .network import DynamicNetwork
-from .references import load_object
 from .search_space import sample_of
+from .settings.config import check_class_args, load_yaml
+from .settings.references import load_object
 
 __all__ = ["ReportMetric", "build", "check_launcher", "evaluate_one", "evaluate_proposal", "main", "search", "warm_up"]
 

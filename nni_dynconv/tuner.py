@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 from nni import NoMoreTrialError
 from nni.tuner import Tuner
 
-from .config import RunSettings, check_class_args, check_end, check_search_space
 from .errors import DynConvError
 from .files import PARTIAL, write_atomically
 from .metrics import number_in
@@ -32,6 +31,7 @@ from .multi_trial import MultiTrial
 from .nni_host.compat import mend_resume
 from .one_shot import OneShot
 from .recovery import continue_parameter_ids, reported_results
+from .settings.config import RunSettings, check_class_args, check_end, check_search_space
 
 __all__ = ["DynamicWeightTuner"]
 
@@ -78,7 +78,7 @@ class DynamicWeightTuner(Tuner):
     Parameters
     ----------
     **class_args
-        ``tuner.classArgs`` of the experiment's YAML; see :class:`nni_dynconv.config.RunSettings`.
+        ``tuner.classArgs`` of the experiment's YAML; see :class:`nni_dynconv.settings.config.RunSettings`.
 
     Raises
     ------

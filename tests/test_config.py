@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import yaml
 
-from nni_dynconv.config import (
+from nni_dynconv.errors import ConfigError
+from nni_dynconv.settings.config import (
     WARM_UP_OPTIONS,
     RunSettings,
     check_class_args,
@@ -23,11 +24,10 @@ from nni_dynconv.config import (
     check_search_space,
     with_hyper_parameters,
 )
-from nni_dynconv.errors import ConfigError
-from nni_dynconv.parts import TABLES, ArchitectureSettings, StrategySettings
-from nni_dynconv.recipe import Recipe
-from nni_dynconv.references import load_object
-from nni_dynconv.typed import ranges_of
+from nni_dynconv.settings.parts import TABLES, ArchitectureSettings, StrategySettings
+from nni_dynconv.settings.recipe import Recipe
+from nni_dynconv.settings.references import load_object
+from nni_dynconv.settings.typed import ranges_of
 
 ONE_SHOT = {"mode": "one_shot", "space": "toy:Space", "evaluator": "toy:evaluator"}
 MULTI_TRIAL = {**ONE_SHOT, "mode": "multi_trial", "sampler": "random", "checkpoint": "shared.pt"}
@@ -429,7 +429,7 @@ def test_numbers_of_numpy_are_numbers():
 def test_checking_imports_neither_torch_nor_nni_nas(experiment):
     path = experiment()
     code = (
-        "import sys; from nni_dynconv.config import check_config; check_config(sys.argv[1]); "
+        "import sys; from nni_dynconv.settings.config import check_config; check_config(sys.argv[1]); "
         "heavy = {'torch', 'pytorch_lightning', 'nni.nas'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)

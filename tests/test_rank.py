@@ -12,10 +12,10 @@ from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything
 import pytorch_lightning as pl
 
 from nni_dynconv import cli, export
-from nni_dynconv.config import check_class_args
 from nni_dynconv.errors import ConfigError, RankError
 from nni_dynconv.rank import _fidelity, rank
 from nni_dynconv.ranking import Row, SupernetRanking, fidelity
+from nni_dynconv.settings.config import check_class_args
 from nni_dynconv.trial import build
 
 CLASS_ARGS = {

@@ -11,10 +11,10 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
 from nni_dynconv import ArchitectureEncoder, DynamicWeightMutator, OwnInputContext, export, lift, trial
-from nni_dynconv.config import check_class_args, check_search_space
 from nni_dynconv.errors import ConfigError, ExportError
-from nni_dynconv.parts import ArchitectureSettings
-from nni_dynconv.recipe import Recipe, recipes_of
+from nni_dynconv.settings.config import check_class_args, check_search_space
+from nni_dynconv.settings.parts import ArchitectureSettings
+from nni_dynconv.settings.recipe import Recipe, recipes_of
 
 ONE_SHOT = {"mode": "one_shot", "space": "toy_task:ToySpace", "evaluator": "toy_task:evaluator"}
 

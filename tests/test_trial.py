@@ -19,8 +19,8 @@ from nni.nas.evaluator.pytorch import Lightning, Trainer
 
 from nni_dynconv import load, trial
 from nni_dynconv.calibration import tracking_norms
-from nni_dynconv.config import check_class_args
 from nni_dynconv.errors import ConfigError
+from nni_dynconv.settings.config import check_class_args
 
 CLASS_ARGS = {
     "mode": "one_shot",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..parts import ScaleRule
+from ..settings.parts import ScaleRule
 from ..spec import Site
 
 __all__ = ["Controller"]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parts import ChunkedSettings, Encoding, ScaleRule, check_arguments
+from ..settings.parts import ChunkedSettings, Encoding, ScaleRule, check_arguments
 from ..spec import Site
 from .base import Controller
 from .pieces import context_map, encode_positions, linear, repeat_rows, rows_of

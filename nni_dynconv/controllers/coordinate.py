@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parts import CoordinateSettings, Encoding, Nesting, ScaleRule, check_arguments
+from ..settings.parts import CoordinateSettings, Encoding, Nesting, ScaleRule, check_arguments
 from ..spec import Site, WeightSpec
 from .base import Controller
 from .fourier import FEATURES, LARGEST, features_of

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..initialisation import Scales, scale_of
-from ..parts import Encoding, ExpertsSettings, Routing, ScaleRule, Shares, check_arguments
+from ..settings.parts import Encoding, ExpertsSettings, Routing, ScaleRule, Shares, check_arguments
 from ..spec import Site, WeightSpec
 from .base import Controller
 from .pieces import CodeInput, rows_of

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..factoring import factors_of, multiplied
-from ..parts import Encoding, LowRankSettings, ScaleRule, check_arguments
+from ..settings.parts import Encoding, LowRankSettings, ScaleRule, check_arguments
 from ..spec import Site
 from .base import Controller
 from .chunked import ChunkedController

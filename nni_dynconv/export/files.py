@@ -20,7 +20,7 @@ from ..controllers import ChunkedController, Controller
 from ..errors import ExportError
 from ..network import DynamicNetwork
 from ..ops import DynamicOp
-from ..recipe import Recipe
+from ..settings.recipe import Recipe
 from ..source import WeightSource
 from ..spec import Site, WeightSpec
 from . import graph, modules

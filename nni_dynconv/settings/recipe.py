@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from .errors import ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean
 from .typed import Range, as_mapping, check_keys, check_types, inside
 
 __all__ = ["BASES", "DELTAS", "Recipe", "check_recipe", "check_settings", "recipes_of"]

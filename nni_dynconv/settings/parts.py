@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from .errors import ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean
 from .references import check_reference, load_object
 from .typed import Range, as_mapping, check_keys, check_types, inside
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import yaml
 
-from .errors import ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean
 from .parts import SAMPLERS, TABLES, ArchitectureSettings, Named, StrategySettings, parse_named
 from .recipe import Recipe, check_recipe, check_settings
 from .references import check_reference, check_source, short
