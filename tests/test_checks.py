@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nni_dynconv.checks import Axes
 from nni_dynconv.errors import ShapeError
+from nni_dynconv.functional.checks import Axes
 
 
 def test_names_are_bound_to_sizes():

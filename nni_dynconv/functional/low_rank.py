@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import Axes
+from .checks import Axes
 
 __all__ = ["LowRank", "apply_factors", "form", "form_all"]
 

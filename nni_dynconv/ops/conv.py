@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import functional
-from ..checks import Axes
 from ..errors import ConfigError, ShapeError, did_you_mean
+from ..functional.checks import Axes
 from ..functional.geometry import check_output_padding, check_padding, sizes_of
 from ..spec import WeightSpec
 from .base import DynamicOp

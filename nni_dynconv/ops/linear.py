@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from .. import functional
-from ..checks import Axes
+from ..functional.checks import Axes
 from ..spec import WeightSpec
 from .base import DynamicOp
 

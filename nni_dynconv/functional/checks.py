@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from .errors import ShapeError
+from ..errors import ShapeError
 
 __all__ = ["Axes", "is_whole"]
 
