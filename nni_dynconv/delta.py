@@ -10,7 +10,7 @@ from torch import Tensor
 from .factoring import factors_of, multiplied
 from .functional import LowRank
 from .settings.recipe import Recipe
-from .spec import Site, WeightSpec, split
+from .sites.spec import Site, WeightSpec, split
 
 __all__ = ["asked_of", "combine", "combine_factored"]
 

@@ -14,7 +14,7 @@ from .factoring import multiplied
 from .functional import LowRank
 from .initialisation import Scales, base_of, scale_of
 from .settings.recipe import Recipe
-from .spec import Site
+from .sites.spec import Site
 
 __all__ = ["WeightMaker"]
 

@@ -19,8 +19,8 @@ import torch
 from nni.nas.oneshot.pytorch.supermodule._expression_utils import weighted_sum
 from torch import Tensor, nn
 
-from . import scope
 from .ops import DynamicConv1d, DynamicConv2d, DynamicConv3d
+from .sites import scope
 
 __all__ = ["HOOKS", "mix", "run_mixture", "without_fusion"]
 

@@ -13,7 +13,6 @@ from nni.nas.nn.pytorch import Cell, ModelSpace
 from nni.nas.space import Mutator
 from torch import Tensor, nn
 
-from . import scope
 from .architecture import ArchitectureEncoder, Shares
 from .calibration import calibrate_copy
 from .codes import dim_of
@@ -24,10 +23,11 @@ from .given import bind_own_input, own_inputs_of, recipes_for, start_as_given
 from .network import DynamicNetwork
 from .ops import DynamicOp
 from .samplers import GdasSampler, Sampler, check_sample, choices_of
-from .scope import Gate
 from .settings.recipe import Recipe, check_settings
+from .sites import scope
+from .sites.scope import Gate
+from .sites.spec import Plan, Site
 from .source import NAME, Decision, WeightSource, site_of
-from .spec import Plan, Site
 from .supernet import alive_ops, check_supported, freeze, is_supernet, mutate, name_sites
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from .formulas import FORMULAS, Price, priced, register_like
 from .given import bind_own_input, recipes_for
 from .ops import DynamicOp
 from .ops.choices import ChoiceOp
+from .sites.spec import Site
 from .source import WeightSource, site_of
-from .spec import Site
 from .supernet import is_supernet, name_sites
 
 __all__ = ["FORMULAS", "DynamicFlopsProfiler", "DynamicNumParamsProfiler"]

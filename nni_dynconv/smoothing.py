@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from . import scope
-from .batch import batch_of
 from .errors import ConfigError, ContextError
 from .mutator import DynamicWeightMutator
+from .sites import scope
+from .sites.batch import batch_of
 
 __all__ = ["check_smoothness", "smoothness", "smoothness_of_batch"]
 

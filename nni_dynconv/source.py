@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from . import scope
 from .architecture import FixedArchitecture, Shares
-from .batch import Blocks, batch_of, blocks_of
 from .codes import check_context, dim_of, encode, join, sets_of
 from .context import OwnInputContext
 from .controllers import Controller
@@ -24,9 +22,11 @@ from .functional import LowRank
 from .functional.modes import is_exporting
 from .making import WeightMaker
 from .ops import DynamicOp
-from .scope import Gate, Scope
 from .settings.recipe import Recipe
-from .spec import Site
+from .sites import scope
+from .sites.batch import Blocks, batch_of, blocks_of
+from .sites.scope import Gate, Scope
+from .sites.spec import Site
 
 __all__ = ["NAME", "Decision", "WeightSource", "runs_of", "site_of"]
 

@@ -27,13 +27,13 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import (
 )
 from torch import Tensor, nn
 
-from . import scope
 from .errors import SpaceError
 from .mixture import mix, run_mixture
 from .nni_host import compat
 from .ops import DynamicOp
 from .ops.choices import ChoiceOp
-from .scope import Gate
+from .sites import scope
+from .sites.scope import Gate
 from .source import NAME
 
 __all__ = ["Around", "alive_ops", "check_supported", "freeze", "is_supernet", "mutate", "name_sites"]

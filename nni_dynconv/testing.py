@@ -22,7 +22,7 @@ from .controllers import Controller
 from .export.modules import describe_module, make_module
 from .ops import DynamicOp
 from .samplers import Choice, Sampler
-from .spec import Site, WeightSpec, split
+from .sites.spec import Site, WeightSpec, split
 
 __all__ = ["ControllerSuite", "OpSuite", "SamplerSuite"]
 

@@ -18,8 +18,8 @@ from nni_dynconv import (
     RandomSampler,
     VectorContext,
 )
-from nni_dynconv.batch import batch_of, blocks_of
 from nni_dynconv.errors import ContextError
+from nni_dynconv.sites.batch import batch_of, blocks_of
 
 INDICES = {
     "equal, sorted": [0, 0, 1, 1, 2, 2],

@@ -32,8 +32,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from nni_dynconv import DynamicConv2d, DynamicWeightMutator, VectorContext, scope
+from nni_dynconv import DynamicConv2d, DynamicWeightMutator, VectorContext
 from nni_dynconv.errors import ScopeError
+from nni_dynconv.sites import scope
 
 RESUMED = """
 import sys

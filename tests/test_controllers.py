@@ -18,7 +18,7 @@ from nni_dynconv.controllers import (
 from nni_dynconv.controllers.chunked import random_signs
 from nni_dynconv.errors import ConfigError
 from nni_dynconv.initialisation import scale_of
-from nni_dynconv.spec import Site, WeightSpec
+from nni_dynconv.sites.spec import Site, WeightSpec
 from nni_dynconv.testing import ControllerSuite
 
 

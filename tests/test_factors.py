@@ -21,10 +21,10 @@ from nni_dynconv import (
     VectorContext,
     diagnose,
     lift,
-    scope,
 )
 from nni_dynconv.functional import LowRank, conv2d, deterministic, factored, portable
 from nni_dynconv.ops import DynamicSepConv
+from nni_dynconv.sites import scope
 from nni_dynconv.smoothing import smoothness
 
 WIDE, MANY, SAMPLE = 32, 128, {"body": "wide"}

@@ -10,8 +10,8 @@ from nni_dynconv.controllers.pieces import CodeInput, context_map, linear
 from nni_dynconv.errors import ConfigError
 from nni_dynconv.initialisation import base_of, scale_of
 from nni_dynconv.settings.parts import parse_named
+from nni_dynconv.sites.spec import Site, WeightSpec, split
 from nni_dynconv.source import site_of
-from nni_dynconv.spec import Site, WeightSpec, split
 
 
 def scales(op, rule):

@@ -258,7 +258,7 @@ def test_a_forward_before_reset_says_what_to_call():
 
 
 def test_a_forward_that_fails_closes_its_scope():
-    from nni_dynconv import scope
+    from nni_dynconv.sites import scope
 
     mutator = make()
     mutator.reset()

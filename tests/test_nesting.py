@@ -14,7 +14,7 @@ from torch import nn
 from nni_dynconv import CoordinateController, DynamicWeightMutator, RandomSampler, VectorContext
 from nni_dynconv.controllers.nesting import leaders_of
 from nni_dynconv.ops import DynamicConv2d, DynamicSepConv
-from nni_dynconv.spec import Site, WeightSpec
+from nni_dynconv.sites.spec import Site, WeightSpec
 
 
 def site(name, kernel, Cout=6, Cin=4, op="DynamicConv2d"):

@@ -29,7 +29,7 @@ from nni_dynconv import (
 )
 from nni_dynconv.errors import ConfigError, ContextError, ShapeError, SpaceError
 from nni_dynconv.mixture import without_fusion
-from nni_dynconv.spec import WeightSpec
+from nni_dynconv.sites.spec import WeightSpec
 
 
 class Net(ModelSpace):

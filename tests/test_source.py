@@ -26,7 +26,7 @@ from nni_dynconv import (
     source,
 )
 from nni_dynconv.errors import ContextError
-from nni_dynconv.spec import Site, WeightSpec
+from nni_dynconv.sites.spec import Site, WeightSpec
 
 
 class Calls(ChunkedController):

@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext, controllers
 from nni_dynconv.controllers import Controller
 from nni_dynconv.ops import DynamicConv2d, DynamicLinear
-from nni_dynconv.spec import Site
+from nni_dynconv.sites.spec import Site
 
 TABLE = Path(__file__).with_name("controller_sizes.json")
 BAR, HELD = 0.3, ("chunked", "low_rank")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..initialisation import Scales, scale_of
 from ..settings.parts import Encoding, ExpertsSettings, Routing, ScaleRule, Shares, check_arguments
-from ..spec import Site, WeightSpec
+from ..sites.spec import Site, WeightSpec
 from .base import Controller
 from .pieces import CodeInput, rows_of
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..factoring import factors_of, multiplied
 from ..settings.parts import Encoding, LowRankSettings, ScaleRule, check_arguments
-from ..spec import Site
+from ..sites.spec import Site
 from .base import Controller
 from .chunked import ChunkedController
 

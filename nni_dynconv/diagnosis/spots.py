@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops import DynamicOp
 from ..ops.choices import ChoiceOp
-from ..spec import WeightSpec, split
+from ..sites.spec import WeightSpec, split
 from ..supernet import ScopedCell
 
 if TYPE_CHECKING:

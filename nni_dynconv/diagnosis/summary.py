@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..spec import WeightSpec
+from ..sites.spec import WeightSpec
 from .measuring import Run
 from .readings import CandidateReading, ChoiceReading, ContextReading, NormReading, SiteReading
 from .recording import OpCall, rms

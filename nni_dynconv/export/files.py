@@ -21,8 +21,8 @@ from ..errors import ExportError
 from ..network import DynamicNetwork
 from ..ops import DynamicOp
 from ..settings.recipe import Recipe
+from ..sites.spec import Site, WeightSpec
 from ..source import WeightSource
-from ..spec import Site, WeightSpec
 from . import graph, modules
 
 __all__ = ["load", "save"]

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import scope
 from ..errors import ParamsError, SpaceError, did_you_mean
 from ..functional.low_rank import form_all
 from ..settings.recipe import Recipe, check_recipe
-from ..spec import WeightSpec, split
+from ..sites import scope
+from ..sites.spec import WeightSpec, split
 
 __all__ = ["DynamicOp"]
 

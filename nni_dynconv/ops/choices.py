@@ -13,8 +13,8 @@ from nni.nas.nn.pytorch.base import MutableModule
 from nni.nas.space import current_model
 from torch import Tensor, nn
 
-from .. import scope
 from ..errors import SampleError, ScopeError, ShapeError, SpaceError
+from ..sites import scope
 from .base import DynamicOp
 
 __all__ = ["ChoiceOp", "choose_arguments"]

@@ -12,7 +12,7 @@ from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything
 from nni.nas.nn.pytorch import ModelSpace
 
 from nni_dynconv.ops import DynamicConv1d, DynamicConvTranspose2d, DynamicGroupNorm, DynamicOp, DynamicSepConv
-from nni_dynconv.spec import WeightSpec
+from nni_dynconv.sites.spec import WeightSpec
 
 
 class Scaled(DynamicOp):

@@ -17,9 +17,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ..errors import ScopeError
+from ..functional.low_rank import form_all
 from .batch import Blocks
-from .errors import ScopeError
-from .functional.low_rank import form_all
 from .spec import Site
 
 __all__ = ["Gate", "Scope", "close", "current", "current_of", "enter", "keeping", "open_", "seen_by", "weights_for"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .errors import ContextError
+from ..errors import ContextError
 
 __all__ = ["Blocks", "batch_of", "blocks_of"]
 
