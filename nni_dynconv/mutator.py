@@ -62,7 +62,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         Encoder of the architecture, an :class:`~nni_dynconv.architecture.ArchitectureEncoder`; ``None``: a site's
         weights are the same in each architecture.
     base, delta, rank
-        How the weights of a site come about, see :class:`~nni_dynconv.settings.recipe.Recipe`. An op may say otherwise by
+        How the weights of a site come about, see :class:`~nni_dynconv.settings.Recipe`. An op may say otherwise by
         arguments of the same names, ``nni.choice`` among them.
     per_site
         The same by glob pattern of site names, as ``{"body/*": {"delta": "low_rank", "rank": 2}}``; the first that

@@ -61,7 +61,7 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
     sets of weights in blocks, a ``compute`` with an argument ``counts`` gets the whole batch, and one without it is
     called block by block.
 
-    Every op also takes ``base=``, ``delta=`` and ``rank=``, the settings of a :class:`~nni_dynconv.settings.recipe.Recipe` of
+    Every op also takes ``base=``, ``delta=`` and ``rank=``, the settings of a :class:`~nni_dynconv.settings.Recipe` of
     its own, which come before the mutator's; ``nni.choice`` among them lets the search decide.
     """
 
