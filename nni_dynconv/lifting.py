@@ -16,10 +16,10 @@ from torch import nn
 
 from .changes import Change, Kept, Where, apply_changes, chosen_by, find_changes, lift_factories, places_in
 from .errors import ConfigError, SpaceError
-from .given import ORIGINAL
+from .generation.given import ORIGINAL
+from .generation.source import NAME, WeightSource
 from .ops import DynamicOp
 from .ops.choices import ChoiceOp
-from .source import NAME, WeightSource
 from .supernet import Around, is_supernet
 from .twins import variants_of
 

@@ -13,21 +13,21 @@ from nni.nas.nn.pytorch import Cell, ModelSpace
 from nni.nas.space import Mutator
 from torch import Tensor, nn
 
-from .architecture import ArchitectureEncoder, Shares
 from .calibration import calibrate_copy
-from .codes import dim_of
-from .context import OwnInputContext
-from .controllers import ChunkedController, Controller
 from .errors import ConfigError, ScopeError, SpaceError
-from .given import bind_own_input, own_inputs_of, recipes_for, start_as_given
-from .network import DynamicNetwork
+from .generation.architecture import ArchitectureEncoder, Shares
+from .generation.codes import dim_of
+from .generation.context import OwnInputContext
+from .generation.controllers import ChunkedController, Controller
+from .generation.given import bind_own_input, own_inputs_of, recipes_for, start_as_given
+from .generation.network import DynamicNetwork
+from .generation.source import NAME, Decision, WeightSource, site_of
 from .ops import DynamicOp
 from .samplers import GdasSampler, Sampler, check_sample, choices_of
 from .settings.recipe import Recipe, check_settings
 from .sites import scope
 from .sites.scope import Gate
 from .sites.spec import Plan, Site
-from .source import NAME, Decision, WeightSource, site_of
 from .supernet import alive_ops, check_supported, freeze, is_supernet, mutate, name_sites
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         Encoder of the context, any module with ``out_dim``; an :class:`~nni_dynconv.context.OwnInputContext` for the
         input of each layer; ``None``: weights do not depend on a context.
     architecture
-        Encoder of the architecture, an :class:`~nni_dynconv.architecture.ArchitectureEncoder`; ``None``: a site's
+        Encoder of the architecture, an :class:`~nni_dynconv.ArchitectureEncoder`; ``None``: a site's
         weights are the same in each architecture.
     base, delta, rank
         How the weights of a site come about, see :class:`~nni_dynconv.settings.Recipe`. An op may say otherwise by

@@ -12,9 +12,9 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
 from .errors import SpaceError
+from .generation.network import DynamicNetwork
 from .lifting import lift
 from .mutator import DynamicWeightMutator
-from .network import DynamicNetwork
 from .ops import DynamicOp
 from .samplers import DartsSampler, EnasSampler, Sampler
 

@@ -19,15 +19,15 @@ from nni.nas.profiler.pytorch.utils import ShapeTensor
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .architecture import ArchitectureEncoder, FixedArchitecture
-from .controllers import ChunkedController, Controller
 from .errors import SpaceError
 from .formulas import FORMULAS, Price, priced, register_like
-from .given import bind_own_input, recipes_for
+from .generation.architecture import ArchitectureEncoder, FixedArchitecture
+from .generation.controllers import ChunkedController, Controller
+from .generation.given import bind_own_input, recipes_for
+from .generation.source import WeightSource, site_of
 from .ops import DynamicOp
 from .ops.choices import ChoiceOp
 from .sites.spec import Site
-from .source import WeightSource, site_of
 from .supernet import is_supernet, name_sites
 
 __all__ = ["FORMULAS", "DynamicFlopsProfiler", "DynamicNumParamsProfiler"]

@@ -28,13 +28,13 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import (
 from torch import Tensor, nn
 
 from .errors import SpaceError
+from .generation.source import NAME
 from .mixture import mix, run_mixture
 from .nni_host import compat
 from .ops import DynamicOp
 from .ops.choices import ChoiceOp
 from .sites import scope
 from .sites.scope import Gate
-from .source import NAME
 
 __all__ = ["Around", "alive_ops", "check_supported", "freeze", "is_supernet", "mutate", "name_sites"]
 

@@ -19,10 +19,10 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
 from . import distributed, export
-from .architecture import ArchitectureEncoder
 from .errors import ConfigError
+from .generation.architecture import ArchitectureEncoder
+from .generation.network import DynamicNetwork
 from .mutator import DynamicWeightMutator
-from .network import DynamicNetwork
 from .search_space import sample_of
 from .settings.config import check_class_args, load_yaml
 from .settings.references import load_object

@@ -13,7 +13,7 @@ from torch import nn
 
 from . import ops
 from .errors import SpaceError
-from .given import ORIGINAL, Original
+from .generation.given import ORIGINAL, Original
 from .mixture import HOOKS
 from .ops import DynamicOp
 from .ops.call import DynamicCall

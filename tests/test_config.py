@@ -335,7 +335,7 @@ PLACES = {
 }
 PLACES |= {
     "strategy": (StrategySettings, "nni_dynconv.strategy:DynamicStrategy"),
-    "architecture": (ArchitectureSettings, "nni_dynconv.architecture:ArchitectureEncoder"),
+    "architecture": (ArchitectureSettings, "nni_dynconv.generation.architecture:ArchitectureEncoder"),
     "recipe": (Recipe, "nni_dynconv.ops:DynamicLinear"),
     "run": (RunSettings, None),
 }
@@ -418,7 +418,7 @@ def test_the_error_tells_another_setting_where_that_is_the_way_out():
 
 
 def test_numbers_of_numpy_are_numbers():
-    chunked = load_object("nni_dynconv.controllers:ChunkedController")
+    chunked = load_object("nni_dynconv.generation.controllers:ChunkedController")
     assert chunked(hidden=np.int64(8)).hidden == 8
     gdas = load_object("nni_dynconv.samplers:GdasSampler")
     assert gdas(tau_end=np.float32(0.5)).tau_end == 0.5

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nni_dynconv import controllers
-from nni_dynconv.controllers import (
+from nni_dynconv.errors import ConfigError
+from nni_dynconv.generation import controllers
+from nni_dynconv.generation.controllers import (
     ChunkedController,
     Controller,
     CoordinateController,
@@ -15,9 +16,8 @@ from nni_dynconv.controllers import (
     FlatController,
     LowRankController,
 )
-from nni_dynconv.controllers.chunked import random_signs
-from nni_dynconv.errors import ConfigError
-from nni_dynconv.initialisation import scale_of
+from nni_dynconv.generation.controllers.chunked import random_signs
+from nni_dynconv.generation.initialisation import scale_of
 from nni_dynconv.sites.spec import Site, WeightSpec
 from nni_dynconv.testing import ControllerSuite
 

@@ -31,8 +31,8 @@ from nni_dynconv import (
     ops,
     unlift,
 )
-from nni_dynconv.delta import asked_of, combine
 from nni_dynconv.errors import ConfigError, ExportError, SpaceError
+from nni_dynconv.generation.delta import asked_of, combine
 from nni_dynconv.mixture import without_fusion
 from nni_dynconv.settings.recipe import BASES, DELTAS, Recipe
 from nni_dynconv.sites.spec import Site, WeightSpec

@@ -28,8 +28,6 @@ from nni_dynconv import (
     ArchitectureEncoder,
     DynamicConv2d,
     DynamicWeightMutator,
-    context,
-    controllers,
     diagnosis,
     export,
     functional,
@@ -38,6 +36,7 @@ from nni_dynconv import (
     samplers,
 )
 from nni_dynconv.errors import ConfigError, SpaceError
+from nni_dynconv.generation import context, controllers
 from nni_dynconv.settings import parts
 from nni_dynconv.settings.config import MODES, RunSettings, check_class_args, check_config
 from nni_dynconv.settings.recipe import BASES, DELTAS

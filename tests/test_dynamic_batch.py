@@ -6,7 +6,8 @@ import pytest
 import torch
 from spaces import CellSpace, Everything, OneChoice, image, vector
 
-from nni_dynconv import DynamicWeightMutator, OwnInputContext, RandomSampler, VectorContext, controllers
+from nni_dynconv import DynamicWeightMutator, OwnInputContext, RandomSampler, VectorContext
+from nni_dynconv.generation import controllers
 
 BATCH = torch.export.Dim("batch")
 CONTROLLERS = [name for name in controllers.__all__ if name != "Controller"]

@@ -190,7 +190,7 @@ def test_a_class_that_is_no_module_is_refused(tmp_path):
     text = (
         (tmp_path / "network.json")
         .read_text()
-        .replace("nni_dynconv.controllers.chunked:ChunkedController", "os:system")
+        .replace("nni_dynconv.generation.controllers.chunked:ChunkedController", "os:system")
     )
     (tmp_path / "network.json").write_text(text)
     with pytest.raises(ExportError, match="`os:system` is no class of torch modules"):

@@ -12,7 +12,7 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
 from nni_dynconv import CoordinateController, DynamicWeightMutator, RandomSampler, VectorContext
-from nni_dynconv.controllers.nesting import leaders_of
+from nni_dynconv.generation.controllers.nesting import leaders_of
 from nni_dynconv.ops import DynamicConv2d, DynamicSepConv
 from nni_dynconv.sites.spec import Site, WeightSpec
 

@@ -22,10 +22,9 @@ from nni_dynconv import (
     RandomSampler,
     SequenceContext,
     VectorContext,
-    delta,
-    source,
 )
 from nni_dynconv.errors import ContextError
+from nni_dynconv.generation import delta, source
 from nni_dynconv.sites.spec import Site, WeightSpec
 
 

@@ -28,8 +28,9 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext, controllers
-from nni_dynconv.controllers import Controller
+from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext
+from nni_dynconv.generation import controllers
+from nni_dynconv.generation.controllers import Controller
 from nni_dynconv.ops import DynamicConv2d, DynamicLinear
 from nni_dynconv.sites.spec import Site
 

@@ -20,7 +20,7 @@ from examples.video_denoising.networks import FrameStatistics, Ops, StaticTwin, 
 from examples.video_denoising.space import DenoisingSpace
 from examples.video_denoising.training import multiply_adds
 from nni_dynconv import ChunkedController, DynamicWeightMutator, functional
-from nni_dynconv.controllers import Controller, ExpertsController
+from nni_dynconv.generation.controllers import Controller, ExpertsController
 from nni_dynconv.samplers import RandomSampler, Sampler
 
 __all__ = [

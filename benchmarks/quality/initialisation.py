@@ -29,8 +29,8 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 
 from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext
-from nni_dynconv import controllers as made
-from nni_dynconv.controllers import Controller
+from nni_dynconv.generation import controllers as made
+from nni_dynconv.generation.controllers import Controller
 from nni_dynconv.ops import (
     DynamicConv2d,
     DynamicConvTranspose2d,

@@ -13,16 +13,16 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..architecture import FixedArchitecture
-from ..codes import dim_of
-from ..context import OwnInputContext
-from ..controllers import ChunkedController, Controller
 from ..errors import ExportError
-from ..network import DynamicNetwork
+from ..generation.architecture import FixedArchitecture
+from ..generation.codes import dim_of
+from ..generation.context import OwnInputContext
+from ..generation.controllers import ChunkedController, Controller
+from ..generation.network import DynamicNetwork
+from ..generation.source import WeightSource
 from ..ops import DynamicOp
 from ..settings.recipe import Recipe
 from ..sites.spec import Site, WeightSpec
-from ..source import WeightSource
 from . import graph, modules
 
 __all__ = ["load", "save"]

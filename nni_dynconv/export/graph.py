@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import _get_qualified_name
 
-from .. import context
 from ..errors import ExportError
+from ..generation import context
 from ..ops import DynamicOp
 from . import modules
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import ExportError
+from .renames import renamed
 
 __all__ = ["decode", "describe_module", "encode", "make_module"]
 
@@ -99,7 +100,7 @@ def make_module(description: dict[str, Any]) -> nn.Module:
     ExportError
         There is no such class, or it is no module.
     """
-    module_name, _, name = description["class"].partition(":")
+    module_name, _, name = renamed(description["class"]).partition(":")
     try:
         found: Any = importlib.import_module(module_name)
         for part in name.split("."):

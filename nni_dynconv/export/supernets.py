@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import safetensors
 import safetensors.torch
 
-from ..codes import dim_of
-from ..controllers import ChunkedController
 from ..errors import ExportError
+from ..generation.codes import dim_of
+from ..generation.controllers import ChunkedController
 from .files import FORMAT, READABLE, describe_controller, write_json, write_tensors
+from .renames import renamed
 
 if TYPE_CHECKING:
     from ..mutator import DynamicWeightMutator
@@ -74,6 +75,8 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
             ours, theirs = _in_format_1(mutator, ours)
         else:
             theirs = {key: written[key] for key in ours}
+        if theirs["controller"] is not None:
+            theirs["controller"] = {**theirs["controller"], "class": renamed(theirs["controller"]["class"])}
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise ExportError(
             f"There is no supernet that can be read in `{folder}`: {type(error).__name__}: {error}\nA one-shot search "

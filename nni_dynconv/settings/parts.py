@@ -229,7 +229,7 @@ class StrategySettings:
 
 @dataclass(frozen=True)
 class ArchitectureSettings:
-    """Settings of :class:`nni_dynconv.architecture.ArchitectureEncoder`."""
+    """Settings of :class:`nni_dynconv.generation.architecture.ArchitectureEncoder`."""
 
     dim: Annotated[int, Range(least=2)]  # a code of one number, standardised, is zero
 

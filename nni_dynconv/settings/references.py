@@ -67,24 +67,26 @@ def check_source(reference: str, key: str, where: str, code_directory: Path) -> 
 
 
 def _find_source(module_name: str, code_directory: Path) -> Path | None:
-    base = code_directory.joinpath(*module_name.split("."))
-    for candidate in (base / "__init__.py", base.with_suffix(".py")):
-        if candidate.is_file():
-            return candidate
+    here = _source_at(code_directory.joinpath(*module_name.split(".")))
+    if here is not None:
+        return here
     top = module_name.split(".")[0]
     found = importlib.util.find_spec(top)
     if found is None or top == module_name:
         return Path(found.origin) if found and found.origin else None
-    roots = [Path(one) for one in found.submodule_search_locations or ()]
     tail = module_name.split(".")[1:]
-    for candidate in (one.joinpath(*tail) for one in roots):
-        if candidate.is_dir() or candidate.with_suffix(".py").is_file():
-            return candidate / "__init__.py" if candidate.is_dir() else candidate.with_suffix(".py")
-    return None
+    sources = (_source_at(Path(root, *tail)) for root in found.submodule_search_locations or ())
+    return next((source for source in sources if source is not None), None)
+
+
+def _source_at(base: Path) -> Path | None:
+    """Return the file of a package or a module; a folder that an older version left behind is neither."""
+    candidates = (base / "__init__.py", base.with_suffix(".py"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def _names_in(source: Path, key: str, where: str) -> set[str]:
-    """Names that a module's source binds at its top level; ``*`` stands for a star import."""
+    """Names that a module's source binds at its top level; ``*`` stands for a star import that cannot be followed."""
     try:
         tree = ast.parse(source.read_text(encoding="utf-8"))
     except SyntaxError as error:
@@ -93,6 +95,9 @@ def _names_in(source: Path, key: str, where: str) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             names.add(node.name)
+        elif isinstance(node, ast.ImportFrom) and node.level and node.names[0].name == "*":
+            starred = _source_at(source.parents[node.level - 1].joinpath(*(node.module or "").split(".")))
+            names |= {"*"} if starred is None else _names_in(starred, key, where)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             names |= {one.asname or one.name.split(".")[0] for one in node.names}
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):

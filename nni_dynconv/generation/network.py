@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .sites import scope
-from .sites.batch import batch_of
+from ..sites import scope
+from ..sites.batch import batch_of
 from .source import Decision, WeightSource
 
 __all__ = ["DynamicNetwork"]

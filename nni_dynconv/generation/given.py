@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from ..errors import SpaceError
+from ..ops import DynamicOp
+from ..ops.call import DynamicCall
+from ..settings.recipe import Recipe, check_settings, recipes_of
 from .context import OwnInputContext, channels_of
-from .errors import SpaceError
-from .ops import DynamicOp
-from .ops.call import DynamicCall
-from .settings.recipe import Recipe, check_settings, recipes_of
 from .source import WeightSource
 
 __all__ = [

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..settings.parts import CoordinateSettings, Encoding, Nesting, ScaleRule, check_arguments
-from ..sites.spec import Site, WeightSpec
+from ...settings.parts import CoordinateSettings, Encoding, Nesting, ScaleRule, check_arguments
+from ...sites.spec import Site, WeightSpec
 from .base import Controller
 from .fourier import FEATURES, LARGEST, features_of
 from .nesting import leaders_of

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..settings.parts import ScaleRule
-from ..sites.spec import Site
+from ...settings.parts import ScaleRule
+from ...sites.spec import Site
 
 __all__ = ["Controller"]
 
@@ -25,7 +25,7 @@ class Controller(nn.Module, ABC):
     bound = False
     """Whether a mutator has it already; the package sets this."""
     scale_rule: ScaleRule = "hyperfan_in"
-    """By which rule the package scales what it makes: :func:`nni_dynconv.initialisation.scale_of`."""
+    """By which rule the package scales what it makes: :func:`nni_dynconv.generation.initialisation.scale_of`."""
 
     @abstractmethod
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from .errors import ConfigError
-from .settings.parts import ScaleRule
-from .sites.spec import Site, WeightSpec
+from ..errors import ConfigError
+from ..settings.parts import ScaleRule
+from ..sites.spec import Site, WeightSpec
 
 __all__ = ["Scales", "base_of", "scale_of"]
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import ConfigError, ScopeError
-from .settings.parts import ArchitectureSettings, check_arguments
+from ..errors import ConfigError, ScopeError
+from ..settings.parts import ArchitectureSettings, check_arguments
 
 __all__ = ["ArchitectureEncoder", "FixedArchitecture", "Shares"]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..functional import LowRank
+from ..settings.recipe import Recipe
+from ..sites.spec import Site, WeightSpec, split
 from .factoring import factors_of, multiplied
-from .functional import LowRank
-from .settings.recipe import Recipe
-from .sites.spec import Site, WeightSpec, split
 
 __all__ = ["asked_of", "combine", "combine_factored"]
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ...errors import ConfigError
+from ...settings.parts import Encoding, ExpertsSettings, Routing, ScaleRule, Shares, check_arguments
+from ...sites.spec import Site, WeightSpec
 from ..initialisation import Scales, scale_of
-from ..settings.parts import Encoding, ExpertsSettings, Routing, ScaleRule, Shares, check_arguments
-from ..sites.spec import Site, WeightSpec
 from .base import Controller
 from .pieces import CodeInput, rows_of
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import ConfigError, ContextError
+from ..errors import ConfigError, ContextError
 
 __all__ = ["check_context", "dim_of", "encode", "join", "sets_of"]
 

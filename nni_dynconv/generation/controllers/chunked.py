@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..settings.parts import ChunkedSettings, Encoding, ScaleRule, check_arguments
-from ..sites.spec import Site
+from ...settings.parts import ChunkedSettings, Encoding, ScaleRule, check_arguments
+from ...sites.spec import Site
 from .base import Controller
 from .pieces import context_map, encode_positions, linear, repeat_rows, rows_of
 
@@ -32,7 +32,7 @@ class ChunkedController(Controller):
     hidden
         Width of the MLP.
     scale_rule
-        How what is made is scaled: :func:`~nni_dynconv.initialisation.scale_of`.
+        How what is made is scaled: :func:`~nni_dynconv.generation.initialisation.scale_of`.
     encoding
         How the context is brought to one size: :class:`~nni_dynconv.controllers.pieces.CodeInput`.
     signs

@@ -13,20 +13,20 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..errors import ContextError, ScopeError, SpaceError
+from ..functional import LowRank
+from ..functional.modes import is_exporting
+from ..ops import DynamicOp
+from ..settings.recipe import Recipe
+from ..sites import scope
+from ..sites.batch import Blocks, batch_of, blocks_of
+from ..sites.scope import Gate, Scope
+from ..sites.spec import Site
 from .architecture import FixedArchitecture, Shares
 from .codes import check_context, dim_of, encode, join, sets_of
 from .context import OwnInputContext
 from .controllers import Controller
-from .errors import ContextError, ScopeError, SpaceError
-from .functional import LowRank
-from .functional.modes import is_exporting
 from .making import WeightMaker
-from .ops import DynamicOp
-from .settings.recipe import Recipe
-from .sites import scope
-from .sites.batch import Blocks, batch_of, blocks_of
-from .sites.scope import Gate, Scope
-from .sites.spec import Site
 
 __all__ = ["NAME", "Decision", "WeightSource", "runs_of", "site_of"]
 
@@ -71,7 +71,7 @@ class WeightSource(WeightMaker):
     Parameters
     ----------
     controller, sites, recipes
-        As of :class:`~nni_dynconv.making.WeightMaker`.
+        As of :class:`~nni_dynconv.generation.making.WeightMaker`.
     encoder
         Turns a context into ``(B, out_dim)``, or ``None`` where there is no context.
     architecture

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ...settings.parts import Encoding, LowRankSettings, ScaleRule, check_arguments
+from ...sites.spec import Site
 from ..factoring import factors_of, multiplied
-from ..settings.parts import Encoding, LowRankSettings, ScaleRule, check_arguments
-from ..sites.spec import Site
 from .base import Controller
 from .chunked import ChunkedController
 

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..errors import ConfigError
+from ..functional import LowRank
+from ..settings.recipe import Recipe
+from ..sites.spec import Site
 from .controllers import Controller, LowRankController
 from .delta import asked_of, combine, combine_factored
-from .errors import ConfigError
 from .factoring import multiplied
-from .functional import LowRank
 from .initialisation import Scales, base_of, scale_of
-from .settings.recipe import Recipe
-from .sites.spec import Site
 
 __all__ = ["WeightMaker"]
 

@@ -1,0 +1,279 @@
+"""Context encoders: what the controller looks at, as one vector a sample. Any module with ``out_dim`` is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ConfigError, ContextError, ShapeError, SpaceError
+from ..settings.parts import (
+    FeatureMapContextSettings,
+    OwnInputContextSettings,
+    SequenceContextSettings,
+    VectorContextSettings,
+    check_arguments,
+)
+
+__all__ = ["FeatureMapContext", "OwnInputContext", "SequenceContext", "VectorContext"]
+
+
+class Standardise(nn.BatchNorm1d):
+    """Running standardisation without learned scale; a batch of one is standardised by the running values."""
+
+    def __init__(self, dim: int):
+        super().__init__(dim, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # B D -> B D
+        if self.training and len(x) == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, eps=self.eps)
+        return super().forward(x)
+
+
+def _expect(context: Tensor, axes: str, size: int, encoder: nn.Module) -> None:
+    names = axes.split()
+    axis = next(index for index, name in enumerate(names) if name == "D")
+    if context.dim() != len(names) or context.shape[axis] != size:
+        raise ContextError(
+            f"{type(encoder).__name__} takes a context ({', '.join(names)}) with D = {size}, "
+            f"but was given {tuple(context.shape)}."
+        )
+
+
+class VectorContext(nn.Module):
+    """A vector through a small MLP.
+
+    Parameters
+    ----------
+    in_features
+        Length ``D`` of the vector.
+    dim
+        Length of the code.
+
+    Raises
+    ------
+    ConfigError
+        A size is no whole number of 1 or more.
+    ContextError
+        When it is called with a context that is not ``(B, D) or (D,)``.
+
+    Examples
+    --------
+    >>> VectorContext(3, dim=8)(torch.zeros(5, 3)).shape
+    torch.Size([5, 8])
+    """
+
+    def __init__(self, in_features: int, dim: int):
+        super().__init__()
+        check_arguments(self, VectorContextSettings(in_features, dim))
+        self.in_features, self.dim, self.out_dim = in_features, dim, dim
+        self.mlp = nn.Sequential(nn.Linear(in_features, dim), nn.ReLU(), nn.Linear(dim, dim))
+
+    def forward(self, context: Tensor) -> Tensor:  # B D, or D for a context that the batch shares -> B dim
+        if context.dim() == 1:
+            context = context[None]
+        _expect(context, "B D", self.in_features, self)
+        return self.mlp(context)
+
+
+class FeatureMapContext(nn.Module):
+    """A feature map, or a stack of frames, through two strided convolutions and the strength of their answers.
+
+    The code is an MLP of the standardised mean and log-variance over places. The plain mean of a convolution hardly
+    varies between samples at first, and a controller then ignores it for hundreds of steps.
+
+    Parameters
+    ----------
+    in_channels
+        Channels ``D`` of the map.
+    dim
+        Length of the code.
+
+    Raises
+    ------
+    ConfigError
+        A size is no whole number of 1 or more.
+    ContextError
+        When it is called with a context that is not ``(B, D, H, W)``.
+
+    Examples
+    --------
+    >>> FeatureMapContext(3, dim=8)(torch.rand(5, 3, 16, 16)).shape
+    torch.Size([5, 8])
+    """
+
+    def __init__(self, in_channels: int, dim: int):
+        super().__init__()
+        check_arguments(self, FeatureMapContextSettings(in_channels, dim))
+        self.in_channels, self.dim, self.out_dim = in_channels, dim, dim
+        self.features = nn.Sequential(
+            nn.Conv2d(in_channels, dim, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(dim, dim, 3, stride=2, padding=1)
+        )
+        self.norm = Standardise(2 * dim)
+        self.mlp = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+
+    def forward(self, context: Tensor) -> Tensor:  # B D H W -> B dim
+        _expect(context, "B D H W", self.in_channels, self)
+        places = self.features(context).flatten(2)  # B dim places
+        mean, spread = places.mean(2), places.var(2, correction=0)
+        return self.mlp(self.norm(torch.cat([mean, (spread + 1e-6).log()], dim=1)))
+
+
+class SequenceContext(nn.Module):
+    """A sequence through a gated recurrent unit; the code is its last state.
+
+    Parameters
+    ----------
+    in_features
+        Length ``D`` of one element.
+    dim
+        Length of the code.
+
+    Raises
+    ------
+    ConfigError
+        A size is no whole number of 1 or more.
+    ContextError
+        When it is called with a context that is not ``(B, T, D)``.
+
+    Examples
+    --------
+    >>> SequenceContext(3, dim=8)(torch.zeros(5, 7, 3)).shape
+    torch.Size([5, 8])
+    """
+
+    def __init__(self, in_features: int, dim: int):
+        super().__init__()
+        check_arguments(self, SequenceContextSettings(in_features, dim))
+        self.in_features, self.dim, self.out_dim = in_features, dim, dim
+        self.gru = nn.GRU(in_features, dim, batch_first=True)
+
+    def forward(self, context: Tensor) -> Tensor:  # B T D -> B dim
+        _expect(context, "B T D", self.in_features, self)
+        return self.gru(context)[1][-1]
+
+
+class OwnInputContext(nn.Module):
+    """The input of each layer itself: its mean over positions, standardised, through a linear map of the layer's own.
+
+    So each sample, at each layer, has the weights that its features ask for, and ``mutator(x)`` takes no context.
+    Weights are made when the layer is reached, a layer at a time. Each site has a map of ``in_channels x dim`` numbers.
+
+    Parameters
+    ----------
+    dim
+        Length of the code.
+
+    Raises
+    ------
+    ConfigError
+        A size is no whole number of 1 or more.
+
+    Notes
+    -----
+    The mean of features varies little between samples beside its own size, and a controller would ignore it at first:
+    so it is standardised by running statistics, which samples of a training batch share.
+
+    References
+    ----------
+    Yang et al., CondConv: Conditionally parameterized convolutions for efficient inference, NeurIPS 2019; Chen et al.,
+    Dynamic convolution: Attention over convolution kernels, CVPR 2020. There the code mixes stored kernels, which
+    :class:`~nni_dynconv.controllers.Controller` says here.
+
+    Examples
+    --------
+    >>> encoder = OwnInputContext(8)
+    >>> encoder.bind({"conv": (3, 1)})
+    >>> encoder("conv", torch.rand(5, 3, 16, 16)).shape
+    torch.Size([5, 8])
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        check_arguments(self, OwnInputContextSettings(dim))
+        self.dim = self.out_dim = dim
+        self.inputs: dict[str, tuple[int, int]] = {}
+
+    @property
+    def bound(self) -> bool:
+        """Whether a mutator has it already."""
+        return bool(self.inputs)
+
+    def bind(self, inputs: Mapping[str, tuple[int, int]]) -> None:
+        """Tell the encoder which sites there are: number of channels of the input, and which axis they are.
+
+        Raises
+        ------
+        ConfigError
+            Another mutator has it already.
+        """
+        if self.bound:
+            raise ConfigError("This OwnInputContext serves another mutator already. Make one each.")
+        self._set(inputs)
+        self.norms = nn.ModuleList(Standardise(channels) for channels, _ in self.inputs.values())
+        self.maps = nn.ModuleList(nn.Linear(channels, self.dim) for channels, _ in self.inputs.values())
+
+    def _set(self, inputs: Mapping[str, tuple[int, int]]) -> None:
+        self.inputs = {site: (channels, axis) for site, (channels, axis) in inputs.items()}
+        self._rows = {site: row for row, site in enumerate(self.inputs)}
+
+    def select(self, sites: Iterable[str]) -> None:
+        """Forget other sites."""
+        kept = [site for site in sites if site in self.inputs]
+        rows = [self._rows[site] for site in kept]
+        self.norms = nn.ModuleList(self.norms[row] for row in rows)
+        self.maps = nn.ModuleList(self.maps[row] for row in rows)
+        self._set({site: self.inputs[site] for site in kept})
+
+    def forward(self, site: str, x: Tensor) -> Tensor:  # B ... -> B dim
+        """Encode the input of a site's op.
+
+        Raises
+        ------
+        ShapeError
+            It has other channels than the op takes.
+        ContextError
+            It is of another type than the encoder.
+        """
+        (channels, axis), row = self.inputs[site], self._rows[site]
+        if x.dim() < 2 or x.shape[axis] != channels:
+            place = "last" if axis < 0 else "second"
+            raise ShapeError(
+                f"Site `{site}`: the input must be a batch with {channels} channels on its {place} axis, but is "
+                f"{tuple(x.shape)}."
+            )
+        places = [one for one in range(1, x.dim()) if one != axis % x.dim()]
+        try:
+            return self.maps[row](self.norms[row](x.mean(places) if places else x))
+        except RuntimeError as error:
+            own = self.maps[row].weight.dtype
+            if x.dtype == own:
+                raise
+            raise ContextError(
+                f"Site `{site}`: the input is {x.dtype}, but what makes its weights is {own}. Give `x.to({own})`."
+            ) from error
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+def channels_of(op: nn.Module, site: str) -> tuple[int, int]:
+    """Return how many channels the input of an op has, and which axis they are.
+
+    Raises
+    ------
+    SpaceError
+        The op does not tell.
+    """
+    for name, axis in (("in_channels", 1), ("num_features", 1), ("num_channels", 1), ("in_features", -1)):
+        if isinstance(getattr(op, name, None), int):
+            return getattr(op, name), axis
+    shape = getattr(op, "normalized_shape", None)
+    if isinstance(shape, tuple):
+        return shape[-1], -1
+    raise SpaceError(
+        f"`OwnInputContext` must know how many channels the input of site `{site}` has, but {type(op).__name__} has no "
+        f"`in_channels` or the like. Give it one, or make the site static (`delta='none'`)."
+    )
