@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from nni_dynconv import DynamicWeightMutator, VectorContext
 from nni_dynconv.functional import without_kernels
-from nni_dynconv.mixture import without_fusion
 from nni_dynconv.ops import DynamicConv2d, DynamicDilConv, DynamicSepConv
 from nni_dynconv.samplers import DartsSampler, EnasSampler, GdasSampler, RandomSampler, Sampler, choices_of
+from nni_dynconv.supernet.mixture import without_fusion
 
 __all__ = ["SPACES", "Candidates", "Problem", "Step", "nni_step", "our_step"]
 

@@ -37,7 +37,7 @@ _HOMES = {
     "DynamicNumParamsProfiler": "profiler",
     "DynamicOp": "ops",
     "DynamicSepConv": "ops",
-    "DynamicWeightMutator": "mutator",
+    "DynamicWeightMutator": "supernet.mutator",
     "EnasSampler": "samplers",
     "ExpertsController": "generation.controllers",
     "FairSampler": "samplers",

@@ -12,9 +12,9 @@ import torch
 from nni.nas.evaluator import Evaluator
 from torch import Tensor
 
-from .calibration import input_of, recalibrated, tracking_norms
 from .errors import ConfigError, SpaceError
-from .mutator import DynamicWeightMutator
+from .supernet.calibration import input_of, recalibrated, tracking_norms
+from .supernet.mutator import DynamicWeightMutator
 
 __all__ = ["SupernetEvaluator"]
 

@@ -14,8 +14,8 @@ from torch import nn
 from . import distributed
 from .errors import RankError
 from .lightning import first_batches, network_loss, network_optimizers
-from .mutator import DynamicWeightMutator
 from .ranking.contest import Sample, Task, distinct, generated_losses, held_out_loss, train_briefly
+from .supernet.mutator import DynamicWeightMutator
 
 if TYPE_CHECKING:
     from .strategy import SearchModule

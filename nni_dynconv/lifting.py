@@ -20,11 +20,11 @@ from .generation.given import ORIGINAL
 from .generation.source import NAME, WeightSource
 from .ops import DynamicOp
 from .ops.choices import ChoiceOp
-from .supernet import Around, is_supernet
+from .supernet.supernet import Around, is_supernet
 from .twins import variants_of
 
 if TYPE_CHECKING:
-    from .mutator import DynamicWeightMutator
+    from .supernet.mutator import DynamicWeightMutator
 
 __all__ = ["Kept", "Lifted", "lift", "unlift"]
 
@@ -61,14 +61,14 @@ class Lifted:
         Parameters
         ----------
         **options
-            Of :class:`~nni_dynconv.mutator.DynamicWeightMutator`, except ``base``.
+            Of :class:`~nni_dynconv.supernet.mutator.DynamicWeightMutator`, except ``base``.
 
         Raises
         ------
         ConfigError
             ``base`` is among them.
         """
-        from .mutator import DynamicWeightMutator
+        from .supernet.mutator import DynamicWeightMutator
 
         if "base" in options:
             raise ConfigError(
@@ -134,7 +134,7 @@ def lift(space: nn.Module, where: Where = None, base: Base = "given") -> Lifted:
     base
         ``given``: the original weights become the learned base, and the delta starts at zero, so that the network
         starts out as the original. ``learned`` and ``none`` are those of
-        :class:`~nni_dynconv.mutator.DynamicWeightMutator`. :meth:`Lifted.mutator` sees to it.
+        :class:`~nni_dynconv.supernet.mutator.DynamicWeightMutator`. :meth:`Lifted.mutator` sees to it.
 
     Returns
     -------

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from .errors import SpaceError
 from .generation.network import DynamicNetwork
 from .lifting import lift
-from .mutator import DynamicWeightMutator
 from .ops import DynamicOp
 from .samplers import DartsSampler, EnasSampler, Sampler
+from .supernet.mutator import DynamicWeightMutator
 
 __all__ = ["DartsMutator", "EnasMutator"]
 
@@ -80,7 +80,7 @@ class DartsMutator(_Mutator):
     seed
         Of the sampler.
     **options
-        ``context`` and ``controller`` of :class:`~nni_dynconv.mutator.DynamicWeightMutator`; ``base`` too, where the
+        ``context`` and ``controller`` of :class:`~nni_dynconv.supernet.mutator.DynamicWeightMutator`; ``base`` too, where the
         model has dynamic ops.
 
     Notes

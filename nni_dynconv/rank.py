@@ -10,8 +10,8 @@ from typing import Any, Literal
 from . import export
 from .errors import ConfigError, RankError
 from .lightning import first_batches, loaders_of, network_loss, silent
-from .mutator import DynamicWeightMutator
 from .ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
+from .supernet.mutator import DynamicWeightMutator
 from .trial import build, check_launcher
 
 __all__ = ["rank"]

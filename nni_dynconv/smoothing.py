@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .errors import ConfigError, ContextError
-from .mutator import DynamicWeightMutator
 from .sites import scope
 from .sites.batch import batch_of
+from .supernet.mutator import DynamicWeightMutator
 
 __all__ = ["check_smoothness", "smoothness", "smoothness_of_batch"]
 

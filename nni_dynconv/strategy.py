@@ -22,14 +22,14 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from . import distributed
-from .calibration import fixed_affine, recalibrated, tracking_norms
 from .errors import ConfigError, SpaceError, did_you_mean
 from .finals import end_search
 from .lightning import first_batches, loss_of, silent
-from .mutator import DynamicWeightMutator
 from .samplers import Sampler
 from .settings.parts import StrategySettings, check_arguments
 from .smoothing import check_smoothness, smoothness_of_batch
+from .supernet.calibration import fixed_affine, recalibrated, tracking_norms
+from .supernet.mutator import DynamicWeightMutator
 
 __all__ = ["DynamicStrategy", "SearchModule"]
 

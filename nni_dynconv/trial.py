@@ -22,10 +22,10 @@ from . import distributed, export
 from .errors import ConfigError
 from .generation.architecture import ArchitectureEncoder
 from .generation.network import DynamicNetwork
-from .mutator import DynamicWeightMutator
 from .search_space import sample_of
 from .settings.config import check_class_args, load_yaml
 from .settings.references import load_object
+from .supernet.mutator import DynamicWeightMutator
 
 __all__ = ["ReportMetric", "build", "check_launcher", "evaluate_one", "evaluate_proposal", "main", "search", "warm_up"]
 

@@ -8,8 +8,8 @@ from spaces import OneChoice
 from torch import nn
 
 from nni_dynconv import DynamicBatchNorm2d, DynamicWeightMutator, FeatureMapContext, RandomSampler, export, load
-from nni_dynconv.calibration import calibrate, fixed_affine, recalibrated, tracking_norms
 from nni_dynconv.errors import ConfigError
+from nni_dynconv.supernet.calibration import calibrate, fixed_affine, recalibrated, tracking_norms
 
 
 class Normed(OneChoice):

@@ -33,9 +33,9 @@ from nni_dynconv import (
 )
 from nni_dynconv.errors import ConfigError, ExportError, SpaceError
 from nni_dynconv.generation.delta import asked_of, combine
-from nni_dynconv.mixture import without_fusion
 from nni_dynconv.settings.recipe import BASES, DELTAS, Recipe
 from nni_dynconv.sites.spec import Site, WeightSpec
+from nni_dynconv.supernet.mixture import without_fusion
 
 PAIRS = [(base, delta) for base in BASES for delta in DELTAS if base != "none" or delta in ("low_rank", "full")]
 every_kind = pytest.mark.parametrize(("base", "delta"), PAIRS, ids=lambda one: one)

@@ -11,12 +11,13 @@ from spaces import CHANNELS
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from nni_dynconv import DartsSampler, DynamicWeightMutator, VectorContext, mixture
-from nni_dynconv.mixture import fusable, run_mixture, without_fusion
+from nni_dynconv import DartsSampler, DynamicWeightMutator, VectorContext
 from nni_dynconv.ops import DynamicConv1d, DynamicConv2d, DynamicConv3d
 from nni_dynconv.sites import scope
 from nni_dynconv.sites.batch import Blocks
 from nni_dynconv.sites.scope import Scope
+from nni_dynconv.supernet import mixture
+from nni_dynconv.supernet.mixture import fusable, run_mixture, without_fusion
 
 SMALL = torch.zeros(4, 4, 9, 9)
 CONVS = {1: DynamicConv1d, 2: DynamicConv2d, 3: DynamicConv3d}

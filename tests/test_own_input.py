@@ -28,8 +28,8 @@ from nni_dynconv import (
     ops,
 )
 from nni_dynconv.errors import ConfigError, ContextError, ShapeError, SpaceError
-from nni_dynconv.mixture import without_fusion
 from nni_dynconv.sites.spec import WeightSpec
+from nni_dynconv.supernet.mixture import without_fusion
 
 
 class Net(ModelSpace):

@@ -18,9 +18,9 @@ from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything
 from nni.nas.evaluator.pytorch import Lightning, Trainer
 
 from nni_dynconv import load, trial
-from nni_dynconv.calibration import tracking_norms
 from nni_dynconv.errors import ConfigError
 from nni_dynconv.settings.config import check_class_args
+from nni_dynconv.supernet.calibration import tracking_norms
 
 CLASS_ARGS = {
     "mode": "one_shot",

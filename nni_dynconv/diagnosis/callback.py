@@ -18,7 +18,7 @@ from .findings import Diagnosis
 from .printing import headline
 
 if TYPE_CHECKING:
-    from ..mutator import DynamicWeightMutator
+    from ..supernet.mutator import DynamicWeightMutator
 
 __all__ = ["DiagnosisCallback", "DiagnosisWarning", "step_of"]
 

@@ -19,7 +19,7 @@ from .spots import norms_of
 from .thresholds import CODES
 
 if TYPE_CHECKING:
-    from ..mutator import DynamicWeightMutator
+    from ..supernet.mutator import DynamicWeightMutator
 
 __all__ = ["diagnose"]
 

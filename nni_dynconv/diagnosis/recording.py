@@ -18,7 +18,7 @@ from ..ops import DynamicOp
 from .spots import candidates_of, given_weights, norms_of, static_weights
 
 if TYPE_CHECKING:
-    from ..mutator import DynamicWeightMutator
+    from ..supernet.mutator import DynamicWeightMutator
 
 __all__ = ["OpCall", "Record", "kept", "rms", "watched"]
 

@@ -15,10 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..ops import DynamicOp
 from ..ops.choices import ChoiceOp
 from ..sites.spec import WeightSpec, split
-from ..supernet import ScopedCell
+from ..supernet.supernet import ScopedCell
 
 if TYPE_CHECKING:
-    from ..mutator import DynamicWeightMutator
+    from ..supernet.mutator import DynamicWeightMutator
 
 __all__ = ["candidates_of", "given_weights", "is_free", "norms_of", "sites_in", "static_weights"]
 

@@ -19,7 +19,7 @@ from .recording import OpCall, rms
 from .spots import candidates_of, given_weights, is_free, sites_in
 
 if TYPE_CHECKING:
-    from ..mutator import DynamicWeightMutator
+    from ..supernet.mutator import DynamicWeightMutator
 
 __all__ = ["NormState", "candidate_readings", "choice_readings", "context_reading", "norm_readings", "site_readings"]
 

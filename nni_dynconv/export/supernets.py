@@ -18,7 +18,7 @@ from .files import FORMAT, READABLE, describe_controller, write_json, write_tens
 from .renames import renamed
 
 if TYPE_CHECKING:
-    from ..mutator import DynamicWeightMutator
+    from ..supernet.mutator import DynamicWeightMutator
 
 __all__ = ["load_supernet", "save_supernet"]
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..calibration import recalibrated
 from ..errors import RankError
-from ..mutator import DynamicWeightMutator
+from ..supernet.calibration import recalibrated
+from ..supernet.mutator import DynamicWeightMutator
 
 __all__ = ["Task", "distinct", "generated_losses", "held_out_loss", "train_briefly"]
 

@@ -14,13 +14,13 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
-from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from nni.nas.oneshot.pytorch.supermodule._expression_utils import weighted_sum
 from torch import Tensor, nn
 
-from .ops import DynamicConv1d, DynamicConv2d, DynamicConv3d
-from .sites import scope
+from ..ops import DynamicConv1d, DynamicConv2d, DynamicConv3d
+from ..sites import scope
 
 __all__ = ["HOOKS", "mix", "run_mixture", "without_fusion"]
 
@@ -31,7 +31,7 @@ CONVOLUTIONS = (DynamicConv1d, DynamicConv2d, DynamicConv3d)
 WORTH = 1 << 20
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 WATCHED = (*HOOKS, "forward", "compute")
-_fusion: ContextVar[bool] = ContextVar("nni_dynconv.mixture.fusion", default=True)
+_fusion: ContextVar[bool] = ContextVar("nni_dynconv.supernet.mixture.fusion", default=True)
 
 
 @contextmanager

@@ -7,31 +7,31 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from nni.nas.nn.pytorch import Cell, ModelSpace
 from nni.nas.space import Mutator
 from torch import Tensor, nn
 
+from ..errors import ConfigError, ScopeError, SpaceError
+from ..generation.architecture import ArchitectureEncoder, Shares
+from ..generation.codes import dim_of
+from ..generation.context import OwnInputContext
+from ..generation.controllers import ChunkedController, Controller
+from ..generation.given import bind_own_input, own_inputs_of, recipes_for, start_as_given
+from ..generation.network import DynamicNetwork
+from ..generation.source import NAME, Decision, WeightSource, site_of
+from ..ops import DynamicOp
+from ..samplers import GdasSampler, Sampler, check_sample, choices_of
+from ..settings.recipe import Recipe, check_settings
+from ..sites import scope
+from ..sites.scope import Gate
+from ..sites.spec import Plan, Site
 from .calibration import calibrate_copy
-from .errors import ConfigError, ScopeError, SpaceError
-from .generation.architecture import ArchitectureEncoder, Shares
-from .generation.codes import dim_of
-from .generation.context import OwnInputContext
-from .generation.controllers import ChunkedController, Controller
-from .generation.given import bind_own_input, own_inputs_of, recipes_for, start_as_given
-from .generation.network import DynamicNetwork
-from .generation.source import NAME, Decision, WeightSource, site_of
-from .ops import DynamicOp
-from .samplers import GdasSampler, Sampler, check_sample, choices_of
-from .settings.recipe import Recipe, check_settings
-from .sites import scope
-from .sites.scope import Gate
-from .sites.spec import Plan, Site
 from .supernet import alive_ops, check_supported, freeze, is_supernet, mutate, name_sites
 
 if TYPE_CHECKING:
-    from .strategy import DynamicStrategy
+    from ..strategy import DynamicStrategy
 
 __all__ = ["DynamicWeightMutator"]
 
@@ -452,7 +452,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         ScopeError
             NNI's own strategy chooses (``sampler=False``).
         """
-        from .strategy import DynamicStrategy
+        from ..strategy import DynamicStrategy
 
         return DynamicStrategy(self, **options)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from nni.mutable import Categorical, Constraint, Mutable, MutableAnnotation
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, Repeat
@@ -27,14 +27,14 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import (
 )
 from torch import Tensor, nn
 
-from .errors import SpaceError
-from .generation.source import NAME
+from ..errors import SpaceError
+from ..generation.source import NAME
+from ..nni_host import compat
+from ..ops import DynamicOp
+from ..ops.choices import ChoiceOp
+from ..sites import scope
+from ..sites.scope import Gate
 from .mixture import mix, run_mixture
-from .nni_host import compat
-from .ops import DynamicOp
-from .ops.choices import ChoiceOp
-from .sites import scope
-from .sites.scope import Gate
 
 __all__ = ["Around", "alive_ops", "check_supported", "freeze", "is_supernet", "mutate", "name_sites"]
 
