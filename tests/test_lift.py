@@ -27,10 +27,10 @@ from torch.utils.data import TensorDataset
 
 from nni_dynconv import DynamicBatchNorm2d, DynamicConv2d, GdasSampler, RandomSampler, VectorContext
 from nni_dynconv.errors import ConfigError, SpaceError
-from nni_dynconv.lifting import lift, unlift
+from nni_dynconv.lifting.lifting import lift, unlift
+from nni_dynconv.lifting.twins import TWINS
 from nni_dynconv.ops import DynamicLinear
 from nni_dynconv.ops.choices import ChoiceOp
-from nni_dynconv.twins import TWINS
 
 ROOT = Path(__file__).parents[1]
 

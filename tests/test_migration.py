@@ -16,7 +16,7 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 
 from nni_dynconv import DynamicConv2d, VectorContext
 from nni_dynconv.errors import SpaceError
-from nni_dynconv.nni2 import DartsMutator, EnasMutator
+from nni_dynconv.lifting.nni2 import DartsMutator, EnasMutator
 from nni_dynconv.samplers import check_sample
 
 HERE = Path(__file__).parent

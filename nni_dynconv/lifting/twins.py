@@ -6,18 +6,18 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.mutable import Mutable
 from nni.nas.nn.pytorch import ParametrizedModule
 from torch import nn
 
-from . import ops
-from .errors import SpaceError
-from .generation.given import ORIGINAL, Original
-from .ops import DynamicOp
-from .ops.call import DynamicCall
-from .ops.choices import ChoiceOp
-from .supernet.mixture import HOOKS
+from .. import ops
+from ..errors import SpaceError
+from ..generation.given import ORIGINAL, Original
+from ..ops import DynamicOp
+from ..ops.call import DynamicCall
+from ..ops.choices import ChoiceOp
+from ..supernet.mixture import HOOKS
 
 __all__ = ["TWINS", "Twin", "choices_of", "obstacle_of", "twin_of", "variants_of"]
 

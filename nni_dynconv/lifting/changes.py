@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.mutable import frozen_context
 from nni.nas.nn.pytorch import Cell, LayerChoice
 from torch import Tensor, nn
 
-from .errors import ConfigError, DynConvError
-from .ops import DynamicOp
-from .ops.choices import ChoiceOp
+from ..errors import ConfigError, DynConvError
+from ..ops import DynamicOp
+from ..ops.choices import ChoiceOp
 from .twins import TWINS, Twin, choices_of, obstacle_of, twin_of
 
 __all__ = [

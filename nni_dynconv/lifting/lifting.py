@@ -10,21 +10,21 @@ from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal
 
-from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.nn.pytorch import Cell, ModelSpace, MutableModule
 from torch import nn
 
+from ..errors import ConfigError, SpaceError
+from ..generation.given import ORIGINAL
+from ..generation.source import NAME, WeightSource
+from ..ops import DynamicOp
+from ..ops.choices import ChoiceOp
+from ..supernet.supernet import Around, is_supernet
 from .changes import Change, Kept, Where, apply_changes, chosen_by, find_changes, lift_factories, places_in
-from .errors import ConfigError, SpaceError
-from .generation.given import ORIGINAL
-from .generation.source import NAME, WeightSource
-from .ops import DynamicOp
-from .ops.choices import ChoiceOp
-from .supernet.supernet import Around, is_supernet
 from .twins import variants_of
 
 if TYPE_CHECKING:
-    from .supernet.mutator import DynamicWeightMutator
+    from ..supernet.mutator import DynamicWeightMutator
 
 __all__ = ["Kept", "Lifted", "lift", "unlift"]
 
@@ -68,7 +68,7 @@ class Lifted:
         ConfigError
             ``base`` is among them.
         """
-        from .supernet.mutator import DynamicWeightMutator
+        from ..supernet.mutator import DynamicWeightMutator
 
         if "base" in options:
             raise ConfigError(
