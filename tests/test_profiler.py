@@ -27,9 +27,9 @@ from nni_dynconv import (
     VectorContext,
     ops,
 )
+from nni_dynconv.cost.profiler import FORMULAS, DynamicFlopsProfiler, DynamicNumParamsProfiler
 from nni_dynconv.errors import ConfigError, SpaceError
 from nni_dynconv.functional import portable
-from nni_dynconv.profiler import FORMULAS, DynamicFlopsProfiler, DynamicNumParamsProfiler
 
 LINEAR_ONLY = {"count_bias": False, "count_normalization": False, "count_activation": False}
 

@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.mutable import MutableExpression
 from nni.nas.profiler.pytorch.flops import FlopsParamsCounterConfig, FlopsResult, register_flops_formula
 from nni.nas.profiler.pytorch.utils import MutableShape, register_shape_inference_formula
 from nni.nas.profiler.pytorch.utils.shape import switch_case_shape_info
 from torch import nn
 
-from . import ops
-from .errors import SpaceError
-from .ops import DynamicOp
-from .ops.choices import ChoiceOp
+from .. import ops
+from ..errors import SpaceError
+from ..ops import DynamicOp
+from ..ops.choices import ChoiceOp
 
 __all__ = ["FORMULAS", "Price", "priced", "register_like"]
 
@@ -41,7 +41,7 @@ class Price(NamedTuple):
     params: Mapping[str, float]
 
 
-_price: ContextVar[Price | None] = ContextVar("nni_dynconv.formulas.price", default=None)
+_price: ContextVar[Price | None] = ContextVar("nni_dynconv.cost.formulas.price", default=None)
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def _formulas_of(op: DynamicOp) -> Formulas:
     if near is None:
         raise SpaceError(
             f"{type(op).__name__} has no formula for its shape and multiply-adds. Give it one: add the class to "
-            f"`nni_dynconv.profiler.FORMULAS`, as a pair `(shape(op, x), count(op, x, y, config))`."
+            f"`nni_dynconv.cost.profiler.FORMULAS`, as a pair `(shape(op, x), count(op, x, y, config))`."
         )
     return FORMULAS[near]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.profiler import ExpressionProfiler
@@ -19,16 +19,16 @@ from nni.nas.profiler.pytorch.utils import ShapeTensor
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .errors import SpaceError
+from ..errors import SpaceError
+from ..generation.architecture import ArchitectureEncoder, FixedArchitecture
+from ..generation.controllers import ChunkedController, Controller
+from ..generation.given import bind_own_input, recipes_for
+from ..generation.source import WeightSource, site_of
+from ..ops import DynamicOp
+from ..ops.choices import ChoiceOp
+from ..sites.spec import Site
+from ..supernet.supernet import is_supernet, name_sites
 from .formulas import FORMULAS, Price, priced, register_like
-from .generation.architecture import ArchitectureEncoder, FixedArchitecture
-from .generation.controllers import ChunkedController, Controller
-from .generation.given import bind_own_input, recipes_for
-from .generation.source import WeightSource, site_of
-from .ops import DynamicOp
-from .ops.choices import ChoiceOp
-from .sites.spec import Site
-from .supernet.supernet import is_supernet, name_sites
 
 __all__ = ["FORMULAS", "DynamicFlopsProfiler", "DynamicNumParamsProfiler"]
 

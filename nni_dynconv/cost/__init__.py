@@ -1,0 +1,4 @@
+"""What a network costs: shapes and multiply-adds by formulas, and NNI's profilers that ask for them.
+
+Nothing is measured by a clock here.
+"""
