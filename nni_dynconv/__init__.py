@@ -49,12 +49,12 @@ _HOMES = {
     "RandomSampler": "samplers",
     "Sampler": "samplers",
     "SequenceContext": "generation.context",
-    "SupernetEvaluator": "after_search",
+    "SupernetEvaluator": "search.after_search",
     "VectorContext": "generation.context",
     "diagnose": "diagnosis",
     "lift": "lifting",
     "load": "export",
-    "smoothness": "smoothing",
+    "smoothness": "search.smoothing",
     "unlift": "lifting",
 }
 _MODULES = ("context", "controllers", "errors", "export", "functional", "ops", "samplers", "testing")

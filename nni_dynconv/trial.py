@@ -18,10 +18,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
-from . import distributed, export
+from . import export
 from .errors import ConfigError
 from .generation.architecture import ArchitectureEncoder
 from .generation.network import DynamicNetwork
+from .search import distributed
 from .search_space import sample_of
 from .settings.config import check_class_args, load_yaml
 from .settings.references import load_object

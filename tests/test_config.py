@@ -314,7 +314,7 @@ def test_smoothness_without_a_context_that_is_given_is_refused(context, name):
 
 
 def test_strategy_settings_are_the_keyword_arguments_of_the_strategy():
-    _same_arguments(StrategySettings, load_object("nni_dynconv.strategy:DynamicStrategy").__init__)
+    _same_arguments(StrategySettings, load_object("nni_dynconv.search.strategy:DynamicStrategy").__init__)
 
 
 def _same_arguments(settings, function):
@@ -334,7 +334,7 @@ PLACES = {
     f"{kind}: {name}": (part.settings, part.dotted) for kind, names in TABLES.items() for name, part in names.items()
 }
 PLACES |= {
-    "strategy": (StrategySettings, "nni_dynconv.strategy:DynamicStrategy"),
+    "strategy": (StrategySettings, "nni_dynconv.search.strategy:DynamicStrategy"),
     "architecture": (ArchitectureSettings, "nni_dynconv.generation.architecture:ArchitectureEncoder"),
     "recipe": (Recipe, "nni_dynconv.ops:DynamicLinear"),
     "run": (RunSettings, None),

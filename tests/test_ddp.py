@@ -37,7 +37,7 @@ from nni_dynconv import (
     RandomSampler,
     VectorContext,
 )
-from nni_dynconv.distributed import agree, mean
+from nni_dynconv.search.distributed import agree, mean
 
 ROOT = Path(__file__).parents[1]
 PROCESSES = 2

@@ -32,11 +32,11 @@ from nni_dynconv import (
     export,
     functional,
     ops,
-    ranking,
     samplers,
 )
 from nni_dynconv.errors import ConfigError, SpaceError
 from nni_dynconv.generation import context, controllers
+from nni_dynconv.search import ranking
 from nni_dynconv.settings import parts
 from nni_dynconv.settings.config import MODES, RunSettings, check_class_args, check_config
 from nni_dynconv.settings.recipe import BASES, DELTAS

@@ -24,8 +24,8 @@ from nni_dynconv import (
 )
 from nni_dynconv.functional import LowRank, conv2d, deterministic, factored, portable
 from nni_dynconv.ops import DynamicSepConv
+from nni_dynconv.search.smoothing import smoothness
 from nni_dynconv.sites import scope
-from nni_dynconv.smoothing import smoothness
 
 WIDE, MANY, SAMPLE = 32, 128, {"body": "wide"}
 

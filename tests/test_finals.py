@@ -15,9 +15,9 @@ from pytorch_lightning import Callback
 
 from nni_dynconv import DynamicWeightMutator, EnasSampler, FairSampler, GdasSampler, RandomSampler
 from nni_dynconv.errors import RankError
-from nni_dynconv.finals import Finals, contenders_of, finals
-from nni_dynconv.ranking import Task
 from nni_dynconv.samplers import check_sample
+from nni_dynconv.search.finals import Finals, contenders_of, finals
+from nni_dynconv.search.ranking import Task
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from toy_task import ToyModule
 
-from nni_dynconv.lightning import optimizers_of, replaced, silent
+from nni_dynconv.search.lightning import optimizers_of, replaced, silent
 
 
 def test_optimizers_are_found_in_every_form_that_lightning_takes():

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 from nni_dynconv import cli, export
 from nni_dynconv.errors import ConfigError, RankError
 from nni_dynconv.rank import _fidelity, rank
-from nni_dynconv.ranking import Row, SupernetRanking, fidelity
+from nni_dynconv.search.ranking import Row, SupernetRanking, fidelity
 from nni_dynconv.settings.config import check_class_args
 from nni_dynconv.trial import build
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from nni_dynconv import DynamicWeightMutator, RandomSampler
 from nni_dynconv.errors import RankError
-from nni_dynconv.ranking import (
+from nni_dynconv.search.ranking import (
     Task,
     fidelity,
     generated_losses,

@@ -44,9 +44,9 @@ from benchmarks.quality.fashion import (
 )
 from benchmarks.quality.rank_report import report, update_results
 from nni_dynconv import ArchitectureEncoder, ChunkedController, DynamicWeightMutator, RandomSampler, lift
-from nni_dynconv.finals import finals
-from nni_dynconv.ranking import Task, generated_losses, held_out_loss
 from nni_dynconv.samplers import choices_of
+from nni_dynconv.search.finals import finals
+from nni_dynconv.search.ranking import Task, generated_losses, held_out_loss
 from nni_dynconv.settings.parts import StrategySettings
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.quality.fashion import ARCHITECTURES
 from benchmarks.quality.rank_table import key
-from nni_dynconv.ranking import fidelity, kendall_tau
+from nni_dynconv.search.ranking import fidelity, kendall_tau
 
 __all__ = ["report", "text", "update_results"]
 

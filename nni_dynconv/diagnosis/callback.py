@@ -10,9 +10,9 @@ from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.na
 import pytorch_lightning as pl
 from torch import Tensor
 
-from .. import distributed
 from ..errors import ConfigError
-from ..lightning import loss_of, silent
+from ..search import distributed
+from ..search.lightning import loss_of, silent
 from .diagnosing import diagnose
 from .findings import Diagnosis
 from .printing import headline

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import export
-from ..lightning import loaders_of
+from ..search.lightning import loaders_of
 from ..trial import build
 from .callback import step_of
 from .diagnosing import diagnose

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..lightning import replaced
 from ..ops import DynamicOp
+from ..search.lightning import replaced
 from .spots import candidates_of, given_weights, norms_of, static_weights
 
 if TYPE_CHECKING:

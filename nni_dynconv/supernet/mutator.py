@@ -31,7 +31,7 @@ from .calibration import calibrate_copy
 from .supernet import alive_ops, check_supported, freeze, is_supernet, mutate, name_sites
 
 if TYPE_CHECKING:
-    from ..strategy import DynamicStrategy
+    from ..search.strategy import DynamicStrategy
 
 __all__ = ["DynamicWeightMutator"]
 
@@ -443,7 +443,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         Parameters
         ----------
         **options
-            Of :class:`~nni_dynconv.strategy.DynamicStrategy`: ``warmup_epochs``, ``rerank`` and others.
+            Of :class:`~nni_dynconv.search.strategy.DynamicStrategy`: ``warmup_epochs``, ``rerank`` and others.
 
         Raises
         ------
@@ -452,7 +452,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         ScopeError
             NNI's own strategy chooses (``sampler=False``).
         """
-        from ..strategy import DynamicStrategy
+        from ..search.strategy import DynamicStrategy
 
         return DynamicStrategy(self, **options)
 

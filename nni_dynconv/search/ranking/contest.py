@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import RankError
-from ..supernet.calibration import recalibrated
-from ..supernet.mutator import DynamicWeightMutator
+from ...errors import RankError
+from ...supernet.calibration import recalibrated
+from ...supernet.mutator import DynamicWeightMutator
 
 __all__ = ["Task", "distinct", "generated_losses", "held_out_loss", "train_briefly"]
 

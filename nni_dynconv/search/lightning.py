@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import Any, Literal
 
-from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from nni.nas.evaluator.pytorch import LightningModule
 from torch import Tensor, nn
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 __all__ = [
     "first_batches",

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..errors import RankError
+from ..supernet.mutator import DynamicWeightMutator
 from . import distributed
-from .errors import RankError
 from .lightning import first_batches, network_loss, network_optimizers
 from .ranking.contest import Sample, Task, distinct, generated_losses, held_out_loss, train_briefly
-from .supernet.mutator import DynamicWeightMutator
 
 if TYPE_CHECKING:
     from .strategy import SearchModule

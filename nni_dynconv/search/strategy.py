@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from lightning_fabric.utilities import move_data_to_device
 from nni.nas.evaluator.pytorch import LightningModule
@@ -21,15 +21,15 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from ..errors import ConfigError, SpaceError, did_you_mean
+from ..samplers import Sampler
+from ..settings.parts import StrategySettings, check_arguments
+from ..supernet.calibration import fixed_affine, recalibrated, tracking_norms
+from ..supernet.mutator import DynamicWeightMutator
 from . import distributed
-from .errors import ConfigError, SpaceError, did_you_mean
 from .finals import end_search
 from .lightning import first_batches, loss_of, silent
-from .samplers import Sampler
-from .settings.parts import StrategySettings, check_arguments
 from .smoothing import check_smoothness, smoothness_of_batch
-from .supernet.calibration import fixed_affine, recalibrated, tracking_norms
-from .supernet.mutator import DynamicWeightMutator
 
 __all__ = ["DynamicStrategy", "SearchModule"]
 
@@ -176,7 +176,7 @@ class SearchModule(BaseOneShotLightningModule):
     def configure_callbacks(self) -> list[Callback]:
         callbacks: list[Callback] = [_EndOfTraining()]
         if self.strategy.diagnose_every:
-            from .diagnosis import DiagnosisCallback
+            from ..diagnosis import DiagnosisCallback
 
             callbacks.append(DiagnosisCallback(self.strategy.diagnose_every))
         return callbacks

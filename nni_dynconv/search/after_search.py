@@ -6,15 +6,15 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from .nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 import torch
 from nni.nas.evaluator import Evaluator
 from torch import Tensor
 
-from .errors import ConfigError, SpaceError
-from .supernet.calibration import input_of, recalibrated, tracking_norms
-from .supernet.mutator import DynamicWeightMutator
+from ..errors import ConfigError, SpaceError
+from ..supernet.calibration import input_of, recalibrated, tracking_norms
+from ..supernet.mutator import DynamicWeightMutator
 
 __all__ = ["SupernetEvaluator"]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import RankError
+from ...errors import RankError
 
 __all__ = ["Fidelity", "fidelity", "interval", "kendall_tau", "precision", "regret"]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .errors import ConfigError, ContextError
-from .sites import scope
-from .sites.batch import batch_of
-from .supernet.mutator import DynamicWeightMutator
+from ..errors import ConfigError, ContextError
+from ..sites import scope
+from ..sites.batch import batch_of
+from ..supernet.mutator import DynamicWeightMutator
 
 __all__ = ["check_smoothness", "smoothness", "smoothness_of_batch"]
 
@@ -45,7 +45,7 @@ def smoothness(mutator: DynamicWeightMutator, context: Any, sample: Mapping[str,
 
     See Also
     --------
-    The option ``smoothness`` of :class:`~nni_dynconv.strategy.DynamicStrategy` adds it to the loss of each step.
+    The option ``smoothness`` of :class:`~nni_dynconv.search.strategy.DynamicStrategy` adds it to the loss of each step.
 
     Examples
     --------
