@@ -54,7 +54,7 @@ class DynamicFlopsProfiler(ExpressionProfiler):
         Sets of weights that are made for each sample of a batch: 1 where each has a context of its own, ``1 / B`` where
         a batch of ``B`` shares one, 0 where weights are made once and kept.
     **config
-        ``base``, ``delta``, ``rank``, ``per_site``, as of :class:`~nni_dynconv.supernet.mutator.DynamicWeightMutator`; and
+        ``base``, ``delta``, ``rank``, ``per_site``, as of :class:`~nni_dynconv.DynamicWeightMutator`; and
         ``count_bias``, ``count_normalization``, ``count_activation``, as of NNI's.
 
     Raises
@@ -111,7 +111,7 @@ class DynamicFlopsProfiler(ExpressionProfiler):
 class DynamicNumParamsProfiler(ExpressionProfiler):
     """Parameters that each architecture of a dynamic space stores: its own, and those that make its weights.
 
-    It is the number of parameters of what :meth:`~nni_dynconv.supernet.mutator.DynamicWeightMutator.freeze` returns: controller
+    It is the number of parameters of what :meth:`~nni_dynconv.DynamicWeightMutator.freeze` returns: controller
     and encoder, and of each site that is alive its row and its base. Generated values are no parameters;
     ``mutator.plan(sample).num_generated`` counts them. The controller counts in every architecture, also in one of
     static weights only, which is stored without.

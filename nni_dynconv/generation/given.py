@@ -53,7 +53,7 @@ def recipes_for(ops: Mapping[str, DynamicOp], settings: Mapping[str, Any], where
     ops
         By site.
     settings
-        ``base``, ``delta``, ``rank``, ``per_site``, as of :class:`~nni_dynconv.supernet.mutator.DynamicWeightMutator`.
+        ``base``, ``delta``, ``rank``, ``per_site``, as of :class:`~nni_dynconv.DynamicWeightMutator`.
     where
         Place of the settings, for the error's words.
 

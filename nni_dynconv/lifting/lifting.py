@@ -61,7 +61,7 @@ class Lifted:
         Parameters
         ----------
         **options
-            Of :class:`~nni_dynconv.supernet.mutator.DynamicWeightMutator`, except ``base``.
+            Of :class:`~nni_dynconv.DynamicWeightMutator`, except ``base``.
 
         Raises
         ------
@@ -134,7 +134,7 @@ def lift(space: nn.Module, where: Where = None, base: Base = "given") -> Lifted:
     base
         ``given``: the original weights become the learned base, and the delta starts at zero, so that the network
         starts out as the original. ``learned`` and ``none`` are those of
-        :class:`~nni_dynconv.supernet.mutator.DynamicWeightMutator`. :meth:`Lifted.mutator` sees to it.
+        :class:`~nni_dynconv.DynamicWeightMutator`. :meth:`Lifted.mutator` sees to it.
 
     Returns
     -------

@@ -80,7 +80,7 @@ class DartsMutator(_Mutator):
     seed
         Of the sampler.
     **options
-        ``context`` and ``controller`` of :class:`~nni_dynconv.supernet.mutator.DynamicWeightMutator`; ``base`` too, where the
+        ``context`` and ``controller`` of :class:`~nni_dynconv.DynamicWeightMutator`; ``base`` too, where the
         model has dynamic ops.
 
     Notes

@@ -1,4 +1,4 @@
-"""A model space as a supernet: NNI's super-modules told by the scope, mixtures, one architecture's BatchNorm, the mutator.
+"""A model space as a supernet: NNI's super-modules told by the scope, mixtures, statistics of BatchNorm, the mutator.
 
 Nothing here trains.
 """
