@@ -54,7 +54,7 @@ def _fail(message: str, status: int) -> int:
 
 
 def _register(options: argparse.Namespace) -> None:
-    from . import registration
+    from .experiments import registration
 
     if options.remove:
         if not registration.remove():
@@ -90,8 +90,8 @@ def _nnictl(options: argparse.Namespace) -> int:
 
 def _space(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(Path.cwd()))
+    from .experiments.search_space import search_space_of
     from .nni_host import nas  # noqa: F401 (before anything of nni.nas)
-    from .search_space import search_space_of
     from .settings.references import check_reference, load_object
 
     check_reference(options.reference, "the command line", "--from")
@@ -126,7 +126,7 @@ def _warmup(options: argparse.Namespace) -> None:
         raise ConfigError(f"{options.config} has no `checkpoint` to make: that is for `mode: multi_trial`.")
     path = (directory / settings.checkpoint).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    from .trial import warm_up
+    from .experiments.trial import warm_up
 
     partial = path.with_name(f"partial-{path.name}")  # an interrupted warm-up must not look like a checkpoint
     _remove(partial)

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import registration, remote
+from . import remote
 from .errors import LaunchError
 from .experiment import LocalExperiment
+from .experiments import registration
 from .nni_logs import stderr_in, tail
 from .nnictl import LOOPBACK, choose_port
 from .progress import Outcome, Progress

@@ -17,12 +17,12 @@ from nni.tools.nnictl import config_utils
 from nni_runs import REPOSITORY, Lab, ask, wait_until
 
 from nni_dynconv.errors import LaunchError
+from nni_dynconv.experiments.tuner import STATE_FILE
 from nni_dynconv.launch import resume
 from nni_dynconv.nni_logs import error_in_log
 from nni_dynconv.nnictl import choose_port
 from nni_dynconv.samplers import choices_of
 from nni_dynconv.settings.config import check_config
-from nni_dynconv.tuner import STATE_FILE
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yml"))
 

@@ -13,10 +13,10 @@ import pytorch_lightning as pl
 
 from nni_dynconv import cli, export
 from nni_dynconv.errors import ConfigError, RankError
+from nni_dynconv.experiments.trial import build
 from nni_dynconv.rank import _fidelity, rank
 from nni_dynconv.search.ranking import Row, SupernetRanking, fidelity
 from nni_dynconv.settings.config import check_class_args
-from nni_dynconv.trial import build
 
 CLASS_ARGS = {
     "mode": "one_shot",
@@ -96,7 +96,7 @@ def test_what_cannot_be_ranked_is_refused(settings, tmp_path):
 
 
 def test_an_evaluator_that_never_validates_is_told(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("nni_dynconv.trial.ReportMetric.last", lambda *args: None)
+    monkeypatch.setattr("nni_dynconv.experiments.trial.ReportMetric.last", lambda *args: None)
     with pytest.raises(RankError, match="The evaluator logged no `val_loss`"):
         rank(settings, tmp_path / "supernet", architectures=2, trained=2)
 

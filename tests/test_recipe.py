@@ -10,8 +10,9 @@ import pytest
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
-from nni_dynconv import ArchitectureEncoder, DynamicWeightMutator, OwnInputContext, export, lift, trial
+from nni_dynconv import ArchitectureEncoder, DynamicWeightMutator, OwnInputContext, export, lift
 from nni_dynconv.errors import ConfigError, ExportError
+from nni_dynconv.experiments import trial
 from nni_dynconv.settings.config import check_class_args, check_search_space
 from nni_dynconv.settings.parts import ArchitectureSettings
 from nni_dynconv.settings.recipe import Recipe, recipes_of

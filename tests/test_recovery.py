@@ -11,7 +11,7 @@ from nni.recoverable import Recoverable
 from nni.runtime import msg_dispatcher
 from nni.runtime.msg_dispatcher import MsgDispatcher
 
-from nni_dynconv.recovery import continue_parameter_ids, reported_results
+from nni_dynconv.experiments.recovery import continue_parameter_ids, reported_results
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nni_dynconv import cli, registration
+from nni_dynconv import cli
+from nni_dynconv.experiments import registration
 
 
 @pytest.fixture(autouse=True)

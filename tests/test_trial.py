@@ -17,8 +17,9 @@ from toy_task import ToyModule, ToySpace, evaluator
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.evaluator.pytorch import Lightning, Trainer
 
-from nni_dynconv import load, trial
+from nni_dynconv import load
 from nni_dynconv.errors import ConfigError
+from nni_dynconv.experiments import trial
 from nni_dynconv.settings.config import check_class_args
 from nni_dynconv.supernet.calibration import tracking_norms
 

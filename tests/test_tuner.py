@@ -13,12 +13,12 @@ import types
 import pytest
 
 from nni_dynconv import files
-from nni_dynconv import tuner as tuner_module
 from nni_dynconv.errors import ConfigError, DynConvError
+from nni_dynconv.experiments import tuner as tuner_module
+from nni_dynconv.experiments.multi_trial import MultiTrial, checkpoint_for_trials
+from nni_dynconv.experiments.one_shot import OneShot
+from nni_dynconv.experiments.tuner import DynamicWeightTuner, experiment_code_directory, experiment_trials
 from nni_dynconv.files import write_atomically
-from nni_dynconv.multi_trial import MultiTrial, checkpoint_for_trials
-from nni_dynconv.one_shot import OneShot
-from nni_dynconv.tuner import DynamicWeightTuner, experiment_code_directory, experiment_trials
 
 ONE_SHOT = {"mode": "one_shot", "space": "toy:Space", "evaluator": "toy:evaluator"}
 MULTI_TRIAL = {

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import export
+from ..experiments.trial import build
 from ..search.lightning import loaders_of
-from ..trial import build
 from .callback import step_of
 from .diagnosing import diagnose
 from .findings import Diagnosis

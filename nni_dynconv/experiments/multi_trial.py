@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .settings.config import RunSettings
-from .settings.references import load_object
+from ..settings.config import RunSettings
+from ..settings.references import load_object
 
 __all__ = ["MultiTrial", "checkpoint_for_trials"]
 
@@ -21,7 +21,7 @@ class MultiTrial:
     """Each trial evaluates one architecture: the mutator's sampler lives here and learns from the results."""
 
     def __init__(self, settings: RunSettings, code_directory: Path) -> None:
-        from .samplers import choices_of
+        from ..samplers import choices_of
 
         self._settings = settings.to_dict()
         self._settings["checkpoint"] = checkpoint_for_trials(settings, code_directory)
