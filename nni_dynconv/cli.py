@@ -71,19 +71,19 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _launch(options: argparse.Namespace) -> None:
-    from .launch import launch
+    from .launching.launch import launch
 
     launch(options.config, options.port, options.output, options.timeout, _say)
 
 
 def _resume(options: argparse.Namespace) -> None:
-    from .launch import resume
+    from .launching.launch import resume
 
     resume(options.id, options.port, options.output, options.timeout, _say)
 
 
 def _nnictl(options: argparse.Namespace) -> int:
-    from .nnictl import nnictl
+    from .launching.nnictl import nnictl
 
     return nnictl(options.arguments)
 

@@ -11,11 +11,11 @@ import psutil
 import pytest
 from nni_runs import ask, wait_until
 
-from nni_dynconv import experiment
 from nni_dynconv.errors import ConfigError, LaunchError
-from nni_dynconv.launch import _check_interpreter, launch
-from nni_dynconv.nni_logs import error_in_log
-from nni_dynconv.nnictl import choose_port
+from nni_dynconv.launching import experiment
+from nni_dynconv.launching.launch import _check_interpreter, launch
+from nni_dynconv.launching.nni_logs import error_in_log
+from nni_dynconv.launching.nnictl import choose_port
 
 # Must end in words, soon, with nothing left behind
 
@@ -128,7 +128,7 @@ def test_plain_nnictl_says_the_same_words_in_the_dispatchers_log(lab):
 def test_files_that_no_launch_wrote_are_not_overwritten(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
-    monkeypatch.setattr("nni_dynconv.launch.check_config", lambda *_, **__: None)
+    monkeypatch.setattr("nni_dynconv.launching.launch.check_config", lambda *_, **__: None)
     with pytest.raises(LaunchError, match="holds files that no launch wrote"):
         launch("x.yml", output=tmp_path / "out")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import nni_node
 import pytest
 
-from nni_dynconv.nnictl import PRELOAD
+from nni_dynconv.launching.nnictl import PRELOAD
 
 NODE = Path(nni_node.__file__).with_name("node")
 LISTEN = """

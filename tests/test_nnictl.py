@@ -18,9 +18,9 @@ from nni_runs import REPOSITORY, Lab, ask, wait_until
 
 from nni_dynconv.errors import LaunchError
 from nni_dynconv.experiments.tuner import STATE_FILE
-from nni_dynconv.launch import resume
-from nni_dynconv.nni_logs import error_in_log
-from nni_dynconv.nnictl import choose_port
+from nni_dynconv.launching.launch import resume
+from nni_dynconv.launching.nni_logs import error_in_log
+from nni_dynconv.launching.nnictl import choose_port
 from nni_dynconv.samplers import choices_of
 from nni_dynconv.settings.config import check_config
 

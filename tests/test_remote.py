@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from nni_runs import MARK, REPOSITORY, Lab, wait_until
 
-from nni_dynconv import load, remote
+from nni_dynconv import load
 from nni_dynconv.errors import LaunchError
-from nni_dynconv.nnictl import choose_port
+from nni_dynconv.launching import remote
+from nni_dynconv.launching.nnictl import choose_port
 
 SSHD = shutil.which("sshd", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
 

@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 
-from nni_dynconv import results
-from nni_dynconv.experiment import LocalExperiment
-from nni_dynconv.progress import Outcome
-from nni_dynconv.results import check_output, deliver
+from nni_dynconv.launching import results
+from nni_dynconv.launching.experiment import LocalExperiment
+from nni_dynconv.launching.progress import Outcome
+from nni_dynconv.launching.results import check_output, deliver
 
 
 @pytest.fixture

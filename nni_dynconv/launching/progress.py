@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .experiments.metrics import number_in, unpacked
+from ..experiments.metrics import number_in, unpacked
 
 __all__ = ["Outcome", "Progress", "show"]
 

@@ -16,15 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..errors import LaunchError
+from ..experiments import registration
+from ..settings.config import RunSettings, check_config, code_directory_of, load_yaml
 from . import remote
-from .errors import LaunchError
 from .experiment import LocalExperiment
-from .experiments import registration
 from .nni_logs import stderr_in, tail
 from .nnictl import LOOPBACK, choose_port
 from .progress import Outcome, Progress
 from .results import check_output, deliver
-from .settings.config import RunSettings, check_config, code_directory_of, load_yaml
 
 __all__ = ["launch", "resume"]
 
@@ -90,7 +90,7 @@ def resume(
     """Go on with a stopped experiment as :func:`launch` does; the arguments are the same."""
     from nni.tools.nnictl.config_utils import Config, Experiments
 
-    from .settings.config import check_class_args
+    from ..settings.config import check_class_args
 
     began = time.monotonic()
     known = Experiments().get_all_experiments().get(experiment_id)

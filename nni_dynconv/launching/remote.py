@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import LaunchError
+from ..errors import LaunchError
 
 __all__ = ["check_reachable", "fetch", "is_remote"]
 

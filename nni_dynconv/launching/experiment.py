@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from .errors import LaunchError
+from ..errors import LaunchError
 from .nni_logs import error_in_log, last_lines, without_colours, without_noise
 from .nnictl import LOOPBACK, loopback_environment, nnictl_program
 

@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import LaunchError
-from .settings.config import search_path
+from ..errors import LaunchError
+from ..settings.config import search_path
 
 __all__ = ["LOOPBACK", "choose_port", "loopback_environment", "nnictl", "nnictl_program"]
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..errors import LaunchError
 from . import remote
-from .errors import LaunchError
 from .experiment import LocalExperiment
 from .progress import Outcome, show
 
