@@ -19,7 +19,7 @@ from nni_dynconv.generation.controllers import (
 from nni_dynconv.generation.controllers.chunked import random_signs
 from nni_dynconv.generation.initialisation import scale_of
 from nni_dynconv.sites.spec import Site, WeightSpec
-from nni_dynconv.testing import ControllerSuite
+from nni_dynconv.testing.suites import ControllerSuite
 
 
 class TestChunked(ControllerSuite):

@@ -41,7 +41,7 @@ from nni_dynconv.settings import parts
 from nni_dynconv.settings.config import MODES, RunSettings, check_class_args, check_config
 from nni_dynconv.settings.recipe import BASES, DELTAS
 from nni_dynconv.settings.typed import ranges_of
-from nni_dynconv.testing import ControllerSuite, OpSuite, SamplerSuite
+from nni_dynconv.testing.suites import ControllerSuite, OpSuite, SamplerSuite
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))

@@ -6,7 +6,7 @@ import copy
 from collections import Counter
 
 from nni_dynconv import FairSampler
-from nni_dynconv.testing import SamplerSuite
+from nni_dynconv.testing.suites import SamplerSuite
 
 
 class TestFair(SamplerSuite):

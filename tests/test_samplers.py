@@ -10,7 +10,7 @@ from devices import META, OneDevice
 
 from nni_dynconv.errors import SampleError, SpaceError
 from nni_dynconv.samplers import Choice, DartsSampler, EnasSampler, GdasSampler, RandomSampler, check_sample, choices_of
-from nni_dynconv.testing import SamplerSuite
+from nni_dynconv.testing.suites import SamplerSuite
 
 
 class TestRandom(SamplerSuite):

@@ -21,7 +21,7 @@ from nni_dynconv.ops import (
     DynamicConvTranspose3d,
     DynamicLinear,
 )
-from nni_dynconv.testing import OpSuite
+from nni_dynconv.testing.suites import OpSuite
 
 
 class TestConv(OpSuite):

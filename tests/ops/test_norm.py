@@ -13,7 +13,7 @@ from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything
 from nni.nas.nn.pytorch import ModelSpace
 
 from nni_dynconv.ops import DynamicBatchNorm2d, DynamicGroupNorm, DynamicInstanceNorm1d, DynamicLayerNorm
-from nni_dynconv.testing import OpSuite
+from nni_dynconv.testing.suites import OpSuite
 
 MEAN, VAR = torch.tensor([0.5, -0.5]), torch.tensor([2.0, 0.5])
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from nni_dynconv.errors import ShapeError
 from nni_dynconv.ops import DynamicDilConv, DynamicSepConv
-from nni_dynconv.testing import OpSuite
+from nni_dynconv.testing.suites import OpSuite
 
 
 class TestSepConv(OpSuite):
