@@ -18,15 +18,8 @@ from toy_task import ToySpace, evaluator
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.experiment import NasExperiment
 
-from nni_dynconv import (
-    ChunkedController,
-    DiagnosisCallback,
-    DynamicWeightMutator,
-    EnasSampler,
-    GdasSampler,
-    cli,
-    export,
-)
+from nni_dynconv import ChunkedController, DiagnosisCallback, DynamicWeightMutator, EnasSampler, GdasSampler, export
+from nni_dynconv.commands import cli
 from nni_dynconv.diagnosis import DiagnosisWarning, examine
 from nni_dynconv.errors import ConfigError, ExportError
 

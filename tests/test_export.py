@@ -273,7 +273,7 @@ class TestSupernet:
             (
                 {"controller": LowRankController()},
                 {"controller": ChunkedController()},
-                "`controller.class` is nni_dynconv.generation.controllers.chunked:ChunkedController here but .*LowRankC",
+                "`controller.class` is nni_dynconv.generation.controllers.chunked:ChunkedController here but .*LowRank",
             ),
             ({"base": "none"}, {}, "`sites.op/3x3.recipe.base` is learned here but none there"),
             ({}, {"architecture": ArchitectureEncoder(4)}, "`architecture_dim` is 4 here but None there"),

@@ -11,10 +11,11 @@ import yaml
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import pytorch_lightning as pl
 
-from nni_dynconv import cli, export
+from nni_dynconv import export
+from nni_dynconv.commands import cli
+from nni_dynconv.commands.rank import _fidelity, rank
 from nni_dynconv.errors import ConfigError, RankError
 from nni_dynconv.experiments.trial import build
-from nni_dynconv.rank import _fidelity, rank
 from nni_dynconv.search.ranking import Row, SupernetRanking, fidelity
 from nni_dynconv.settings.config import check_class_args
 
@@ -67,7 +68,7 @@ def test_training_can_start_from_the_generated_weights(settings, tmp_path):
 
 
 def test_the_command_prints_both_tables_and_writes_json(settings, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("nni_dynconv.cli.os.chdir", lambda folder: None)
+    monkeypatch.setattr("nni_dynconv.commands.cli.os.chdir", lambda folder: None)
     tuner = {"name": "DynamicWeightMutator", "classArgs": {**CLASS_ARGS}}
     document = {"searchSpace": {}, "trialCommand": "python3 -m nni_dynconv.trial", "trialConcurrency": 1}
     document |= {"trialCodeDirectory": str(__file__).rpartition("/")[0], "tuner": tuner}

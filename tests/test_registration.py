@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nni_dynconv import cli
+from nni_dynconv.commands import cli
 from nni_dynconv.experiments import registration
 
 

@@ -16,7 +16,8 @@ from nni.algorithms.hpo.tpe_tuner import TpeTuner
 from nni.common.hpo_utils import validate_search_space
 from nni.nas.nn.pytorch import ModelSpace
 
-from nni_dynconv import DynamicWeightMutator, cli
+from nni_dynconv import DynamicWeightMutator
+from nni_dynconv.commands import cli
 from nni_dynconv.errors import ConfigError, SampleError, SpaceError
 from nni_dynconv.experiments import trial
 from nni_dynconv.experiments.search_space import _candidate, sample_of, search_space_of

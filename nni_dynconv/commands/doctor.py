@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import export
+from ..diagnosis.callback import step_of
+from ..diagnosis.diagnosing import diagnose
+from ..diagnosis.findings import Diagnosis
 from ..experiments.trial import build
 from ..search.lightning import loaders_of
-from .callback import step_of
-from .diagnosing import diagnose
-from .findings import Diagnosis
 
 __all__ = ["examine"]
 

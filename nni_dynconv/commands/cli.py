@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigError, DynConvError, LaunchError
+from ..errors import ConfigError, DynConvError, LaunchError
 
 if TYPE_CHECKING:
-    from .settings.config import RunSettings
+    from ..settings.config import RunSettings
 
 __all__ = ["main"]
 
@@ -54,7 +54,7 @@ def _fail(message: str, status: int) -> int:
 
 
 def _register(options: argparse.Namespace) -> None:
-    from .experiments import registration
+    from ..experiments import registration
 
     if options.remove:
         if not registration.remove():
@@ -64,35 +64,35 @@ def _register(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from .settings.config import check_config
+    from ..settings.config import check_config
 
     check_config(options.config)
     print(f"{options.config} is well-formed.")
 
 
 def _launch(options: argparse.Namespace) -> None:
-    from .launching.launch import launch
+    from ..launching.launch import launch
 
     launch(options.config, options.port, options.output, options.timeout, _say)
 
 
 def _resume(options: argparse.Namespace) -> None:
-    from .launching.launch import resume
+    from ..launching.launch import resume
 
     resume(options.id, options.port, options.output, options.timeout, _say)
 
 
 def _nnictl(options: argparse.Namespace) -> int:
-    from .launching.nnictl import nnictl
+    from ..launching.nnictl import nnictl
 
     return nnictl(options.arguments)
 
 
 def _space(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(Path.cwd()))
-    from .experiments.search_space import search_space_of
-    from .nni_host import nas  # noqa: F401 (before anything of nni.nas)
-    from .settings.references import check_reference, load_object
+    from ..experiments.search_space import search_space_of
+    from ..nni_host import nas  # noqa: F401 (before anything of nni.nas)
+    from ..settings.references import check_reference, load_object
 
     check_reference(options.reference, "the command line", "--from")
     space = load_object(options.reference)(**_arguments(options.space_args))
@@ -111,7 +111,7 @@ def _arguments(text: str) -> dict[str, Any]:
 
 def _enter(config: Path) -> tuple[RunSettings, Path]:
     """Check an experiment, and stand where NNI runs its trials; return its settings and that directory."""
-    from .settings.config import check_config, code_directory_of, load_yaml
+    from ..settings.config import check_config, code_directory_of, load_yaml
 
     settings = check_config(config, checkpoint_needed=False)
     directory = code_directory_of(load_yaml(config), config)
@@ -126,7 +126,7 @@ def _warmup(options: argparse.Namespace) -> None:
         raise ConfigError(f"{options.config} has no `checkpoint` to make: that is for `mode: multi_trial`.")
     path = (directory / settings.checkpoint).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    from .experiments.trial import warm_up
+    from ..experiments.trial import warm_up
 
     partial = path.with_name(f"partial-{path.name}")  # an interrupted warm-up must not look like a checkpoint
     _remove(partial)
@@ -140,7 +140,7 @@ def _doctor(options: argparse.Namespace) -> int:
     run = None if options.run_folder is None else options.run_folder.resolve()
     report = None if options.json is None else options.json.resolve()
     settings, _ = _enter(options.config)
-    from .diagnosis import examine
+    from ..diagnosis import examine
 
     measures = {"batches": options.batches, "samples": options.samples, "ignore": options.ignore}
     found = examine(settings.to_dict(), run, progress=options.progress, **measures)

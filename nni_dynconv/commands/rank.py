@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from . import export
-from .errors import ConfigError, RankError
-from .experiments.trial import build, check_launcher
-from .search.lightning import first_batches, loaders_of, network_loss, silent
-from .search.ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
-from .supernet.mutator import DynamicWeightMutator
+from .. import export
+from ..errors import ConfigError, RankError
+from ..experiments.trial import build, check_launcher
+from ..search.lightning import first_batches, loaders_of, network_loss, silent
+from ..search.ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
+from ..supernet.mutator import DynamicWeightMutator
 
 __all__ = ["rank"]
 
