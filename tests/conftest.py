@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nni_runs import Lab
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 os.environ["HOME"] = tempfile.mkdtemp(prefix="nni_dynconv_home_")  # before NNI is imported, in each worker
 atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
+
+from nni_runs import Lab  # noqa: E402 (it imports NNI)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -12,7 +13,12 @@ import uuid
 from pathlib import Path
 
 import psutil
+import torch
 import yaml
+
+from nni_dynconv.experiments.tuner import STATE_FILE
+from nni_dynconv.launching.nni_logs import error_in_log
+from nni_dynconv.launching.nnictl import choose_port
 
 REPOSITORY = Path(__file__).parents[1]
 MARK = "NNI_DYNCONV_TEST"
@@ -136,3 +142,51 @@ def wait_until(condition, seconds, what="it"):
             return found
         time.sleep(0.3)
     raise AssertionError(f"waited {seconds} s for {what}")
+
+
+class Run:
+    """One experiment under plain ``nnictl``."""
+
+    def __init__(self, lab: Lab, *arguments):
+        self.lab, self.port = lab, choose_port(None)
+        done = lab.nnictl(*arguments, "--port", self.port)
+        assert done.returncode == 0, done.stdout + done.stderr
+        profile = ask(self.port, "experiment")
+        self.id, self.folder = profile["id"], Path(profile["logDir"])
+
+    def jobs(self):
+        error = error_in_log((self.folder / "log" / "dispatcher.log").read_text()) if self._has_log() else None
+        assert error is None, error
+        jobs = ask(self.port, "trial-jobs")
+        for job in jobs:
+            assert job["status"] != "FAILED", (Path(job["logPath"]) / "trial.stderr").read_text()[-4000:]
+        return jobs
+
+    def _has_log(self):
+        return (self.folder / "log" / "dispatcher.log").is_file()
+
+    def results(self):
+        return [job for job in self.jobs() if job.get("finalMetricData")]
+
+    def wait_for_results(self, number, seconds):
+        return wait_until(lambda: len(self.results()) >= number and self.results(), seconds, f"{number} results")
+
+    def wait_for_end(self, seconds):
+        wait_until(lambda: self.jobs() and self.status() == "DONE", seconds, "the end")
+        return self.results()
+
+    def status(self):
+        return ask(self.port, "check-status")["status"]
+
+    def stop(self):
+        """Stop it and see that NNI's processes are gone."""
+        self.lab.nnictl("stop", self.id)
+        wait_until(lambda: not self.lab.processes(), 20, "the end of the processes")
+
+    def state(self):
+        """What the tuner saved: proposals and counted results, and the sampler's own state."""
+        raw = (self.folder / "checkpoint" / STATE_FILE).read_bytes()
+        if raw.startswith(b"{"):
+            return json.loads(raw)
+        state = torch.load(io.BytesIO(raw), weights_only=True)
+        return {**json.loads(state["tuner"]), "sampler": state["sampler"]}

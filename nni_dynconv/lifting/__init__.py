@@ -3,6 +3,6 @@
 What a twin computes is in ``ops``; here stands only which takes whose place.
 """
 
-from .lifting import lift, unlift
+from .lifting import Kept, Lifted, lift, unlift
 
-__all__ = ["lift", "unlift"]
+__all__ = ["Kept", "Lifted", "lift", "unlift"]

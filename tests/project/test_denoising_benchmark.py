@@ -15,7 +15,7 @@ from benchmarks.quality import denoising, denoising_contenders, denoising_plot, 
 from benchmarks.quality import denoising_training as training
 from nni_dynconv.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "quality" / "denoising.json"
 SAMPLE = {"filter": "conv5", "first": "conv3", "second": "separable5"}
 NAME = "conv5-conv3-separable5"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import toy_task
@@ -71,7 +72,7 @@ def test_the_command_prints_both_tables_and_writes_json(settings, tmp_path, caps
     monkeypatch.setattr("nni_dynconv.commands.cli.os.chdir", lambda folder: None)
     tuner = {"name": "DynamicWeightMutator", "classArgs": {**CLASS_ARGS}}
     document = {"searchSpace": {}, "trialCommand": "python3 -m nni_dynconv.trial", "trialConcurrency": 1}
-    document |= {"trialCodeDirectory": str(__file__).rpartition("/")[0], "tuner": tuner}
+    document |= {"trialCodeDirectory": str(Path(__file__).parents[1]), "tuner": tuner}
     config = tmp_path / "rank.yml"
     config.write_text(yaml.safe_dump({**document, "trainingService": {"platform": "local"}}))
     options = ["--architectures", "3", "--trained", "2", "--batches", "1", "--json", str(tmp_path / "rank.json")]

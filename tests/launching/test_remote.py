@@ -105,7 +105,7 @@ def experiment(lab, server, class_args=None, **document):
     code.mkdir()
     for name in ("stub_task.py", "stub_trial.py"):
         (lab.folder / name).rename(code / name)
-    shutil.copy(Path(__file__).with_name("toy_task.py"), code)
+    shutil.copy(Path(__file__).parents[1] / "toy_task.py", code)
     path.write_text(path.read_text().replace("trialCodeDirectory: .", "trialCodeDirectory: code"))
     return path
 

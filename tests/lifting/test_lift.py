@@ -32,7 +32,7 @@ from nni_dynconv.lifting.twins import TWINS
 from nni_dynconv.ops import DynamicLinear
 from nni_dynconv.ops.choices import ChoiceOp
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 LAYERS = [
     (nn.Conv1d(4, 6, 3, padding=1, groups=2), (4, 8)),

@@ -17,7 +17,7 @@ from devices import META, OneDevice
 
 from nni_dynconv.functional import kernels
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 MODULES = [path.stem for path in FOLDER.glob("*.py")]
 OPS = [
     "conv 3x3",

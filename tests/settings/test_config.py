@@ -31,7 +31,7 @@ from nni_dynconv.settings.typed import ranges_of
 
 ONE_SHOT = {"mode": "one_shot", "space": "toy:Space", "evaluator": "toy:evaluator"}
 MULTI_TRIAL = {**ONE_SHOT, "mode": "multi_trial", "sampler": "random", "checkpoint": "shared.pt"}
-CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yml"))
+CONFIGS = sorted(Path(__file__).parents[2].glob("configs/*.yml"))
 
 
 def test_the_short_form_and_the_long_form_are_the_same():

@@ -174,13 +174,13 @@ def test_a_further_process_gets_the_proposal_from_the_first(monkeypatch):
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_fork"])
 def test_a_trial_of_several_processes_ends_under_nni(strategy, tmp_path, monkeypatch):
     """Under `ddp` Lightning starts the whole trial again for each further process."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     lab = Lab(tmp_path)
     try:
         command = "python3 -m nni_dynconv.trial"
         class_args = {**CLASS_ARGS, "sampler": "gdas", "evaluator_args": {"strategy": strategy, "devices": 2}}
         path = lab.write(class_args, trialCommand=command, maxTrialNumber=1)
-        document = path.read_text().replace("trialCodeDirectory: .", f"trialCodeDirectory: {Path(__file__).parent}")
+        document = path.read_text().replace("trialCodeDirectory: .", f"trialCodeDirectory: {Path(__file__).parents[1]}")
         path.write_text(document)
         status, output, error = lab.run("launch", path, "--output", "best", timeout=300)
         assert status == 0, output + error

@@ -54,7 +54,7 @@ def toy(sampler=GdasSampler, **options):
 # What is written of `benchmarks/quality/doctor.json`
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MEASURED = json.loads((ROOT / "benchmarks" / "quality" / "doctor.json").read_text(encoding="utf-8"))
 
 
@@ -151,7 +151,7 @@ def config(tmp_path):
         settings = {"mode": "one_shot", "space": "toy_task:ToySpace", "evaluator": "toy_task:evaluator"}
         document = {
             "trialCommand": "python3 -m nni_dynconv.trial",
-            "trialCodeDirectory": str(Path(__file__).parent),
+            "trialCodeDirectory": str(Path(__file__).parents[1]),
             "trialConcurrency": 1,
             "maxTrialNumber": 1,
             "trainingService": {"platform": "local"},

@@ -407,4 +407,4 @@ def test_nnictl_needs_pkg_resources_which_the_package_asks_for(monkeypatch):
     monkeypatch.delitem(sys.modules, "nni.tools.nnictl.nnictl", raising=False)
     with pytest.raises(ImportError, match="pkg_resources"):
         importlib.import_module("nni.tools.nnictl.nnictl")
-    assert "setuptools<81" in (Path(__file__).parents[1] / "setup.cfg").read_text(encoding="utf-8")
+    assert "setuptools<81" in (Path(__file__).parents[2] / "setup.cfg").read_text(encoding="utf-8")

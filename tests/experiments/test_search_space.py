@@ -23,7 +23,7 @@ from nni_dynconv.experiments import trial
 from nni_dynconv.experiments.search_space import _candidate, sample_of, search_space_of
 from nni_dynconv.samplers import Choice
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 class Odd(ModelSpace):

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.quality import initialisation
 from nni_dynconv import ChunkedController, FlatController
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks" / "quality"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import shutil
@@ -11,15 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 import yaml
 from nni.tools.nnictl import config_utils
-from nni_runs import REPOSITORY, Lab, ask, wait_until
+from nni_runs import REPOSITORY, Lab, Run, ask, wait_until
 
 from nni_dynconv.errors import LaunchError
-from nni_dynconv.experiments.tuner import STATE_FILE
 from nni_dynconv.launching.launch import resume
-from nni_dynconv.launching.nni_logs import error_in_log
 from nni_dynconv.launching.nnictl import choose_port
 from nni_dynconv.samplers import choices_of
 from nni_dynconv.settings.config import check_config
@@ -31,54 +27,6 @@ CONFIGS = sorted((REPOSITORY / "configs").glob("*.yml"))
 def lab(lab):
     assert lab.run("register")[0] == 0
     return lab
-
-
-class Run:
-    """One experiment under plain ``nnictl``."""
-
-    def __init__(self, lab: Lab, *arguments):
-        self.lab, self.port = lab, choose_port(None)
-        done = lab.nnictl(*arguments, "--port", self.port)
-        assert done.returncode == 0, done.stdout + done.stderr
-        profile = ask(self.port, "experiment")
-        self.id, self.folder = profile["id"], Path(profile["logDir"])
-
-    def jobs(self):
-        error = error_in_log((self.folder / "log" / "dispatcher.log").read_text()) if self._has_log() else None
-        assert error is None, error
-        jobs = ask(self.port, "trial-jobs")
-        for job in jobs:
-            assert job["status"] != "FAILED", (Path(job["logPath"]) / "trial.stderr").read_text()[-4000:]
-        return jobs
-
-    def _has_log(self):
-        return (self.folder / "log" / "dispatcher.log").is_file()
-
-    def results(self):
-        return [job for job in self.jobs() if job.get("finalMetricData")]
-
-    def wait_for_results(self, number, seconds):
-        return wait_until(lambda: len(self.results()) >= number and self.results(), seconds, f"{number} results")
-
-    def wait_for_end(self, seconds):
-        wait_until(lambda: self.jobs() and self.status() == "DONE", seconds, "the end")
-        return self.results()
-
-    def status(self):
-        return ask(self.port, "check-status")["status"]
-
-    def stop(self):
-        """Stop it and see that NNI's processes are gone."""
-        self.lab.nnictl("stop", self.id)
-        wait_until(lambda: not self.lab.processes(), 20, "the end of the processes")
-
-    def state(self):
-        """What the tuner saved: proposals and counted results, and the sampler's own state."""
-        raw = (self.folder / "checkpoint" / STATE_FILE).read_bytes()
-        if raw.startswith(b"{"):
-            return json.loads(raw)
-        state = torch.load(io.BytesIO(raw), weights_only=True)
-        return {**json.loads(state["tuner"]), "sampler": state["sampler"]}
 
 
 def shortened(path: Path, lab: Lab, **changes) -> Path:
@@ -115,7 +63,7 @@ def test_every_yaml_of_the_project_runs_to_its_end(path, lab):
 
 @pytest.mark.parametrize("sampler", ["random", "enas"])
 def test_a_multi_trial_experiment_that_is_stopped_and_resumed_goes_on_as_it_was(sampler, lab):
-    shutil.copy(Path(__file__).with_name("toy_task.py"), lab.folder)
+    shutil.copy(Path(__file__).parents[1] / "toy_task.py", lab.folder)
     (lab.folder / "shared.pt").touch()
     named = {"mode": "multi_trial", "space": "toy_task:ToySpace", "evaluator": "toy_task:evaluator"}
     schedule = {"entropy_weight_end": 0.0} if sampler == "enas" else {}  # refused where NNI tells no `maxTrialNumber`
@@ -172,7 +120,7 @@ def falling(lab, mode, **document):
     """Trials of which each is worse than the one before, with an assessor that stops what is below the median."""
     settings = {"optimize_mode": "minimize"}
     if mode == "multi_trial":
-        shutil.copy(Path(__file__).with_name("toy_task.py"), lab.folder)
+        shutil.copy(Path(__file__).parents[1] / "toy_task.py", lab.folder)
         (lab.folder / "shared.pt").touch()
         settings |= {"mode": mode, "space": "toy_task:ToySpace", "sampler": "enas", "checkpoint": "shared.pt"}
     assessor = {"name": "Medianstop", "classArgs": {"optimize_mode": "minimize", "start_step": 1}}
@@ -236,7 +184,7 @@ def test_nnictl_ends_with_its_own_status(lab):
 
 @pytest.mark.slow
 def test_nnis_tpe_searches_a_space_that_the_command_printed(lab):
-    shutil.copy(Path(__file__).with_name("toy_task.py"), lab.folder)
+    shutil.copy(Path(__file__).parents[1] / "toy_task.py", lab.folder)
     named = {"mode": "multi_trial", "space": "toy_task:ToySpace", "evaluator": "toy_task:evaluator"}
     settings = lab.write({**named, "sampler": "random", "checkpoint": "shared", "evaluator_args": {"epochs": 1}})
     settings.rename(lab.folder / "settings.yml")

@@ -39,7 +39,7 @@ from nni_dynconv import (
 )
 from nni_dynconv.search.distributed import agree, mean
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROCESSES = 2
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
 SAMPLERS = [RandomSampler, FairSampler, EnasSampler, DartsSampler, GdasSampler]

@@ -43,7 +43,7 @@ from nni_dynconv.settings.recipe import BASES, DELTAS
 from nni_dynconv.settings.typed import ranges_of
 from nni_dynconv.testing.suites import ControllerSuite, OpSuite, SamplerSuite
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))
 PAGES = ["README.md", *DOCS]
 SUITES = (ControllerSuite, OpSuite, SamplerSuite)

@@ -15,7 +15,7 @@ from benchmarks.quality.rank_report import WORDS, report, text
 from benchmarks.quality.rank_table import key
 from nni_dynconv.errors import ConfigError
 
-FOLDER = Path(__file__).parents[1] / "benchmarks" / "quality"
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "quality"
 
 
 def read(name):

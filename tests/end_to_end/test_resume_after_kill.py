@@ -18,8 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from nni_runs import wait_until
-from test_nnictl import Run
+from nni_runs import Run, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +91,7 @@ def lab(lab):
 
 def write_experiment(lab):
     """Six small trials, two at a time; each lives on a moment after its report."""
-    shutil.copy(Path(__file__).with_name("toy_task.py"), lab.folder)
+    shutil.copy(Path(__file__).parents[1] / "toy_task.py", lab.folder)
     (lab.folder / "journal_task.py").write_text(JOURNAL_TASK)
     (lab.folder / "shared.pt").touch()
     named = {"mode": "multi_trial", "space": "journal_task:ToySpace", "evaluator": "toy_task:evaluator"}

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 pytest.importorskip("av", reason="the clips are decoded with PyAV (extra `examples`)")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import itertools
 
