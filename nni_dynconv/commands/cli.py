@@ -140,7 +140,7 @@ def _doctor(options: argparse.Namespace) -> int:
     run = None if options.run_folder is None else options.run_folder.resolve()
     report = None if options.json is None else options.json.resolve()
     settings, _ = _enter(options.config)
-    from ..diagnosis import examine
+    from .doctor import examine
 
     measures = {"batches": options.batches, "samples": options.samples, "ignore": options.ignore}
     found = examine(settings.to_dict(), run, progress=options.progress, **measures)

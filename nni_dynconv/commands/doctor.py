@@ -9,7 +9,7 @@ from typing import Any
 from .. import export
 from ..diagnosis.callback import step_of
 from ..diagnosis.diagnosing import diagnose
-from ..diagnosis.findings import Diagnosis
+from ..diagnosis.diagnosis import Diagnosis
 from ..experiments.trial import build
 from ..search.lightning import loaders_of
 

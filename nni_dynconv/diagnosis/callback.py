@@ -14,8 +14,7 @@ from ..errors import ConfigError
 from ..search import distributed
 from ..search.lightning import loss_of, silent
 from .diagnosing import diagnose
-from .findings import Diagnosis
-from .printing import headline
+from .diagnosis import Diagnosis
 
 if TYPE_CHECKING:
     from ..supernet.mutator import DynamicWeightMutator
@@ -123,4 +122,4 @@ class DiagnosisCallback(pl.Callback):
         for one in (*found.faults, *found.warnings):
             if (one.code, one.where) not in self._told:
                 self._told.add((one.code, one.where))
-                warnings.warn(f"{headline(found)}\n{one}", DiagnosisWarning, stacklevel=2)
+                warnings.warn(f"{found.headline}\n{one}", DiagnosisWarning, stacklevel=2)

@@ -77,6 +77,8 @@ class DynamicStrategy(OneShotStrategy):
         mean square; an architecture without generated weights adds nothing.
     diagnose_every
         Epochs between two diagnoses, by :class:`~nni_dynconv.diagnosis.DiagnosisCallback`; 0: none.
+    diagnosis
+        Makes the callback that diagnoses every so many epochs; :meth:`DynamicWeightMutator.strategy` hands it in.
 
     Raises
     ------
@@ -109,6 +111,7 @@ class DynamicStrategy(OneShotStrategy):
         norm_affine: bool = True,
         smoothness: float = 0.0,
         diagnose_every: int = 0,
+        diagnosis: Callable[[int], Callback] | None = None,
         **options: Any,
     ):
         _check_options(type(self), options)
@@ -117,6 +120,11 @@ class DynamicStrategy(OneShotStrategy):
             warmup_epochs, gradient_clip_val, log_every, *ends, norm_affine, smoothness, diagnose_every
         )
         check_arguments(self, settings)
+        if diagnose_every and diagnosis is None:
+            raise ConfigError(
+                f"`diagnose_every` of DynamicStrategy is {diagnose_every}, but nothing that diagnoses was handed in. "
+                f"Make the strategy by `mutator.strategy(diagnose_every={diagnose_every})`."
+            )
         super().__init__()
         mutator.check_sampler()
         check_smoothness(mutator, smoothness)
@@ -125,7 +133,8 @@ class DynamicStrategy(OneShotStrategy):
         self.contenders, self.contender_batches = contenders, contender_batches
         self.rerank, self.rerank_steps = rerank, rerank_steps
         self.calibration_batches, self.norm_affine = calibration_batches, norm_affine
-        self.smoothness, self.diagnose_every = smoothness, diagnose_every
+        self.smoothness = smoothness
+        self.diagnosis = diagnosis(diagnose_every) if diagnosis is not None and diagnose_every else None
         self.training_batches: Callable[[], Any] = list
         self.validation_batches: Callable[[], Any] = list
 
@@ -175,11 +184,7 @@ class SearchModule(BaseOneShotLightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         callbacks: list[Callback] = [_EndOfTraining()]
-        if self.strategy.diagnose_every:
-            from ..diagnosis import DiagnosisCallback
-
-            callbacks.append(DiagnosisCallback(self.strategy.diagnose_every))
-        return callbacks
+        return callbacks if self.strategy.diagnosis is None else [*callbacks, self.strategy.diagnosis]
 
     def resample(self) -> dict[str, Any]:
         distributed.agree(self.sampler)
@@ -340,6 +345,6 @@ class _EndOfTraining(Callback):
 
 
 def _check_options(strategy: type, options: Mapping[str, Any]) -> None:
-    known = [name for name in inspect.signature(strategy).parameters if name not in ("mutator", "options")]
+    known = [name for name in inspect.signature(strategy).parameters if name not in ("mutator", "options", "diagnosis")]
     for name in options:
         raise ConfigError(f"`mutator.strategy()` has no option `{name}`.{did_you_mean(name, known)}")

@@ -452,9 +452,10 @@ class DynamicWeightMutator(nn.Module, Mutator):
         ScopeError
             NNI's own strategy chooses (``sampler=False``).
         """
+        from ..diagnosis import DiagnosisCallback
         from ..search.strategy import DynamicStrategy
 
-        return DynamicStrategy(self, **options)
+        return DynamicStrategy(self, **{"diagnosis": DiagnosisCallback, **options})
 
     def extra_repr(self) -> str:
         return f"label={self.label!r}, choices={list(self.choices)}"
