@@ -27,7 +27,8 @@ from ..generation.source import WeightSource, site_of
 from ..ops import DynamicOp
 from ..ops.choices import ChoiceOp
 from ..sites.spec import Site
-from ..supernet.supernet import is_supernet, name_sites
+from ..supernet.mutating import is_supernet
+from ..supernet.naming import name_sites
 from .formulas import FORMULAS, Price, priced, register_like
 
 __all__ = ["FORMULAS", "DynamicFlopsProfiler", "DynamicNumParamsProfiler"]

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..ops import DynamicOp
 from ..ops.choices import ChoiceOp
 from ..sites.spec import WeightSpec, split
-from ..supernet.supernet import ScopedCell
+from ..supernet.cells import ScopedCell
 
 if TYPE_CHECKING:
     from ..supernet.mutator import DynamicWeightMutator

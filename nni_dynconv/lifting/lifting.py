@@ -19,7 +19,8 @@ from ..generation.given import ORIGINAL
 from ..generation.source import NAME, WeightSource
 from ..ops import DynamicOp
 from ..ops.choices import ChoiceOp
-from ..supernet.supernet import Around, is_supernet
+from ..supernet.mutating import is_supernet
+from ..supernet.naming import Around
 from .changes import Change, Kept, Where, apply_changes, chosen_by, find_changes, lift_factories, places_in
 from .twins import variants_of
 

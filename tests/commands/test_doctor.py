@@ -20,7 +20,8 @@ from nni.nas.experiment import NasExperiment
 
 from nni_dynconv import ChunkedController, DiagnosisCallback, DynamicWeightMutator, EnasSampler, GdasSampler, export
 from nni_dynconv.commands import cli
-from nni_dynconv.diagnosis import DiagnosisWarning, examine
+from nni_dynconv.commands.doctor import examine
+from nni_dynconv.diagnosis import DiagnosisWarning
 from nni_dynconv.errors import ConfigError, ExportError
 
 
