@@ -176,7 +176,7 @@ def test_the_command_prints_a_report_of_a_healthy_experiment(config, capsys, tmp
 
 
 def test_the_command_ends_with_status_1_where_a_fault_is_found(config, capsys):
-    path = config(controller="test_doctor:ZeroController")
+    path = config(controller=f"{__name__}:ZeroController")
     assert cli.main(["doctor", str(path)]) == 1
     assert "fault controller-zero at `controller`" in capsys.readouterr().out
     assert cli.main(["doctor", str(path), "--ignore", "controller-zero"]) == 0

@@ -114,8 +114,8 @@ def changed(monkeypatch):
                 setattr(made, name, make(made))
             return made
 
-        monkeypatch.setattr("test_rank.evaluator", evaluator, raising=False)
-        return {"evaluator": "test_rank:evaluator"}
+        monkeypatch.setattr(f"{__name__}.evaluator", evaluator, raising=False)
+        return {"evaluator": f"{__name__}:evaluator"}
 
     return change
 
