@@ -22,8 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import SpaceError
 from ..generation.architecture import ArchitectureEncoder, FixedArchitecture
 from ..generation.controllers import ChunkedController, Controller
+from ..generation.decision import site_of
 from ..generation.given import bind_own_input, recipes_for
-from ..generation.source import WeightSource, site_of
+from ..generation.source import WeightSource
 from ..ops import DynamicOp
 from ..ops.choices import ChoiceOp
 from ..sites.spec import Site

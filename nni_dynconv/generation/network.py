@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..sites import scope
 from ..sites.batch import batch_of
-from .source import Decision, WeightSource
+from .decision import Decision
+from .source import WeightSource
 
 __all__ = ["DynamicNetwork"]
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..errors import ConfigError, SpaceError
 from ..generation.given import ORIGINAL
-from ..generation.source import NAME, WeightSource
+from ..generation.installing import NAME, uninstall
 from ..ops import DynamicOp
 from ..ops.choices import ChoiceOp
 from ..supernet.mutating import is_supernet
@@ -214,7 +214,7 @@ def unlift(lifted: Lifted) -> nn.Module:
             f"`lift(copy.deepcopy(space))`."
         )
     if hasattr(space, NAME):
-        WeightSource.uninstall(space)
+        uninstall(space)
     for _, parent, name, module in list(places_in(space)):
         if ORIGINAL in vars(module):
             parent._modules[name] = vars(module)[ORIGINAL].module

@@ -14,7 +14,7 @@ from ..generation.architecture import ArchitectureEncoder
 from ..generation.context import OwnInputContext
 from ..generation.controllers import Controller
 from ..generation.given import own_inputs_of, recipes_for
-from ..generation.source import NAME
+from ..generation.installing import NAME
 from ..ops import DynamicOp
 from ..samplers import Sampler
 from ..settings.recipe import Recipe

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import ScopeError
 from ..generation.architecture import Shares
-from ..generation.source import Decision
+from ..generation.decision import Decision
 from ..samplers import Choice, Sampler
 from ..sites.scope import Gate
 from ..sites.spec import Site

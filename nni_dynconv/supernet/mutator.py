@@ -17,9 +17,11 @@ from ..errors import ScopeError
 from ..generation.architecture import ArchitectureEncoder
 from ..generation.codes import dim_of
 from ..generation.controllers import ChunkedController, Controller
+from ..generation.decision import Decision, site_of
 from ..generation.given import bind_own_input, start_as_given
+from ..generation.installing import install, uninstall
 from ..generation.network import DynamicNetwork
-from ..generation.source import Decision, WeightSource, site_of
+from ..generation.source import WeightSource
 from ..samplers import GdasSampler, Sampler, check_sample, choices_of
 from ..settings.recipe import check_settings
 from ..sites import scope
@@ -121,7 +123,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         controller = ChunkedController() if controller is None else controller
         source = WeightSource(controller, context, sites, recipes, architecture)
         start_as_given(source, ops)
-        source.install(space)
+        install(source, space)
         self.space = space
         self.sample: dict[str, Any] | None = None if self.choices else {}
         self._link()
@@ -392,7 +394,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         sample = self.export() if sample is None else dict(sample)
         plan = self.plan(sample)
         network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space)
-        WeightSource.uninstall(network)
+        uninstall(network)
         frozen = DynamicNetwork(network, self.source.restricted(plan.sites, shares_of(self.choices, sample)), sample)
         frozen.train(self.training)
         if calibrate is not None:

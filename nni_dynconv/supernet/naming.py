@@ -10,7 +10,7 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
 from torch import nn
 
-from ..generation.source import NAME
+from ..generation.installing import NAME
 from ..ops import DynamicOp
 from ..ops.choices import ChoiceOp
 from .cells import ScopedCell
