@@ -1,4 +1,4 @@
 """The command line ``nni-dynconv``: arguments in, calls of the other wings, words and exit codes out.
 
-What a command does is in the wing that it calls.
+What a command does is not here but in the wing that it calls.
 """

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import export
-from ..diagnosis.callback import step_of
-from ..diagnosis.diagnosing import diagnose
-from ..diagnosis.diagnosis import Diagnosis
+from ..diagnosis import Diagnosis, diagnose
 from ..experiments.trial import build
-from ..search.lightning import loaders_of
+from ..search import loaders_of, step_of
 
 __all__ = ["examine"]
 

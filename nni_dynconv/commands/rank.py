@@ -10,9 +10,20 @@ from typing import Any, Literal
 from .. import export
 from ..errors import ConfigError, RankError
 from ..experiments.trial import build, check_launcher
-from ..search.lightning import first_batches, loaders_of, network_loss, silent
-from ..search.ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
-from ..supernet.mutator import DynamicWeightMutator
+from ..search import (
+    Fidelity,
+    Row,
+    SupernetRanking,
+    Task,
+    distinct,
+    fidelity,
+    first_batches,
+    generated_losses,
+    loaders_of,
+    network_loss,
+    silent,
+)
+from ..supernet import DynamicWeightMutator
 
 __all__ = ["rank"]
 

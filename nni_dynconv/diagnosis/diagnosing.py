@@ -20,7 +20,7 @@ from .spots import norms_of
 from .thresholds import CODES
 
 if TYPE_CHECKING:
-    from ..supernet.mutator import DynamicWeightMutator
+    from ..supernet import DynamicWeightMutator
 
 __all__ = ["diagnose"]
 

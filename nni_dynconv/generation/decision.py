@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..ops import DynamicOp
-from ..sites.scope import Gate
-from ..sites.spec import Site
+from ..sites import Gate, Site
 from .architecture import Shares
 
 __all__ = ["Decision", "runs_of", "site_of"]

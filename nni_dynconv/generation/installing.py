@@ -11,8 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import ContextError, SpaceError
-from ..sites import scope
-from ..sites.batch import batch_of
+from ..sites import batch_of, scope
 from .decision import Decision
 from .source import WeightSource
 

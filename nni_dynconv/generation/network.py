@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..sites import scope
-from ..sites.batch import batch_of
+from ..sites import batch_of, scope
 from .decision import Decision
 from .source import WeightSource
 

@@ -13,9 +13,7 @@ from ..errors import ContextError, ScopeError
 from ..functional import LowRank
 from ..functional.modes import is_exporting
 from ..settings.recipe import Recipe
-from ..sites.batch import Blocks, batch_of, blocks_of
-from ..sites.scope import Scope
-from ..sites.spec import Site
+from ..sites import Blocks, Scope, Site, batch_of, blocks_of
 from .architecture import FixedArchitecture, Shares
 from .codes import check_context, dim_of, encode, join, sets_of
 from .context import OwnInputContext

@@ -15,17 +15,14 @@ from nni.nas.nn.pytorch import Cell, ModelSpace, MutableModule
 from torch import nn
 
 from ..errors import ConfigError, SpaceError
-from ..generation.given import ORIGINAL
-from ..generation.installing import NAME, uninstall
-from ..ops import DynamicOp
-from ..ops.choices import ChoiceOp
-from ..supernet.mutating import is_supernet
-from ..supernet.naming import Around
+from ..generation import NAME, ORIGINAL, uninstall
+from ..ops import ChoiceOp, DynamicOp
+from ..supernet import Around, is_supernet
 from .changes import Change, Kept, Where, apply_changes, chosen_by, find_changes, lift_factories, places_in
 from .twins import variants_of
 
 if TYPE_CHECKING:
-    from ..supernet.mutator import DynamicWeightMutator
+    from ..supernet import DynamicWeightMutator
 
 __all__ = ["Kept", "Lifted", "lift", "unlift"]
 
@@ -69,7 +66,7 @@ class Lifted:
         ConfigError
             ``base`` is among them.
         """
-        from ..supernet.mutator import DynamicWeightMutator
+        from ..supernet import DynamicWeightMutator
 
         if "base" in options:
             raise ConfigError(

@@ -11,7 +11,7 @@ import torch
 from nni.nas.evaluator.pytorch import LightningModule
 
 from ..settings.parts import StrategySettings
-from ..supernet.mutator import DynamicWeightMutator
+from ..supernet import DynamicWeightMutator
 from . import distributed
 from .finals import Finals, best_first, finals
 from .lightning import first_batches, network_loss, network_optimizers

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import RankError
-from ..supernet.mutator import DynamicWeightMutator
+from ..supernet import DynamicWeightMutator
 from . import distributed
 from .ranking.contest import Sample, Task, generated_losses, held_out_loss, train_briefly
 

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from ..samplers import Sampler
 from ..settings.parts import StrategySettings
-from ..supernet.calibration import fixed_affine, recalibrated, tracking_norms
-from ..supernet.mutator import DynamicWeightMutator
+from ..supernet import DynamicWeightMutator, fixed_affine, recalibrated, tracking_norms
 from . import distributed
 from .ending import Loaders, end_search
 from .lightning import first_batches, loss_of, silent

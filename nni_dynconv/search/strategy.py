@@ -14,7 +14,7 @@ from pytorch_lightning import Callback
 
 from ..errors import ConfigError, SpaceError, did_you_mean
 from ..settings.parts import StrategySettings, check_arguments
-from ..supernet.mutator import DynamicWeightMutator
+from ..supernet import DynamicWeightMutator
 from .ending import Loaders
 from .module import SearchModule
 from .smoothing import check_smoothness

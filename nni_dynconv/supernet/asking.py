@@ -10,11 +10,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 
 from ..errors import ConfigError, SpaceError
-from ..generation.architecture import ArchitectureEncoder
-from ..generation.context import OwnInputContext
-from ..generation.controllers import Controller
-from ..generation.given import own_inputs_of, recipes_for
-from ..generation.installing import NAME
+from ..generation import NAME, ArchitectureEncoder, Controller, OwnInputContext, own_inputs_of, recipes_for
 from ..ops import DynamicOp
 from ..samplers import Sampler
 from ..settings.recipe import Recipe

@@ -12,7 +12,7 @@ from nni.nas.nn.pytorch.cell import preprocess_cell_inputs
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
 from torch import Tensor, nn
 
-from ..sites.scope import Gate
+from ..sites import Gate
 from .mixture import mix, run_mixture
 from .modules import gate
 

@@ -8,11 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ScopeError
-from ..generation.architecture import Shares
-from ..generation.decision import Decision
+from ..generation import Decision, Shares
 from ..samplers import Choice, Sampler
-from ..sites.scope import Gate
-from ..sites.spec import Site
+from ..sites import Gate, Site
 
 __all__ = ["Drawn", "given", "shares_of"]
 

@@ -20,8 +20,7 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import (
 )
 from torch import Tensor, nn
 
-from ..sites import scope
-from ..sites.scope import Gate
+from ..sites import Gate, scope
 from .mixture import mix, run_mixture
 
 __all__ = ["ScopedInput", "ScopedLayer", "ScopedPolicy", "ScopedRepeat", "gate"]

@@ -14,7 +14,7 @@ from nni.nas.oneshot.pytorch.supermodule.operation import NATIVE_MIXED_OPERATION
 from torch import nn
 
 from ..errors import SpaceError
-from ..ops.choices import ChoiceOp
+from ..ops import ChoiceOp
 from .cells import ScopedCell
 from .modules import ScopedInput, ScopedLayer, ScopedPolicy, ScopedRepeat
 from .support import own_choices

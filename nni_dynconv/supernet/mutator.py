@@ -14,18 +14,23 @@ from nni.nas.space import Mutator
 from torch import Tensor, nn
 
 from ..errors import ScopeError
-from ..generation.architecture import ArchitectureEncoder
-from ..generation.codes import dim_of
-from ..generation.controllers import ChunkedController, Controller
-from ..generation.decision import Decision, site_of
-from ..generation.given import bind_own_input, start_as_given
-from ..generation.installing import install, uninstall
-from ..generation.network import DynamicNetwork
-from ..generation.source import WeightSource
+from ..generation import (
+    ArchitectureEncoder,
+    ChunkedController,
+    Controller,
+    Decision,
+    DynamicNetwork,
+    WeightSource,
+    bind_own_input,
+    dim_of,
+    install,
+    site_of,
+    start_as_given,
+    uninstall,
+)
 from ..samplers import GdasSampler, Sampler, check_sample, choices_of
 from ..settings.recipe import check_settings
-from ..sites import scope
-from ..sites.spec import Plan, Site
+from ..sites import Plan, Site, scope
 from .asking import OWN, asked_of, check_arguments
 from .calibration import calibrate_copy
 from .deciding import Drawn, given, shares_of
@@ -34,7 +39,7 @@ from .naming import alive_ops
 from .support import check_supported
 
 if TYPE_CHECKING:
-    from ..search.strategy import DynamicStrategy
+    from ..search import DynamicStrategy
 
 __all__ = ["DynamicWeightMutator"]
 
@@ -417,7 +422,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
             NNI's own strategy chooses (``sampler=False``).
         """
         from ..diagnosis import DiagnosisCallback
-        from ..search.strategy import DynamicStrategy
+        from ..search import DynamicStrategy
 
         return DynamicStrategy(self, **{"diagnosis": DiagnosisCallback, **options})
 

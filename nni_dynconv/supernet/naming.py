@@ -10,9 +10,8 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
 from torch import nn
 
-from ..generation.installing import NAME
-from ..ops import DynamicOp
-from ..ops.choices import ChoiceOp
+from ..generation import NAME
+from ..ops import ChoiceOp, DynamicOp
 from .cells import ScopedCell
 
 __all__ = ["Around", "alive_ops", "name_sites"]

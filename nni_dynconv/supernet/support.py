@@ -9,7 +9,7 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
 from torch import nn
 
 from ..errors import SpaceError
-from ..ops.choices import ChoiceOp
+from ..ops import ChoiceOp
 
 __all__ = ["check_supported", "own_choices"]
 
