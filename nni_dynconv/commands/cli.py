@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, DynConvError, LaunchError
 
 if TYPE_CHECKING:
-    from ..settings.config import RunSettings
+    from ..settings import RunSettings
 
 __all__ = ["main"]
 
@@ -64,7 +64,7 @@ def _register(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from ..settings.config import check_config
+    from ..settings import check_config
 
     check_config(options.config)
     print(f"{options.config} is well-formed.")
@@ -111,7 +111,7 @@ def _arguments(text: str) -> dict[str, Any]:
 
 def _enter(config: Path) -> tuple[RunSettings, Path]:
     """Check an experiment, and stand where NNI runs its trials; return its settings and that directory."""
-    from ..settings.config import check_config, code_directory_of, load_yaml
+    from ..settings import check_config, code_directory_of, load_yaml
 
     settings = check_config(config, checkpoint_needed=False)
     directory = code_directory_of(load_yaml(config), config)

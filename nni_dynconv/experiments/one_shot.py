@@ -10,7 +10,7 @@ from typing import Any
 from nni.tuner import Tuner
 
 from ..errors import ConfigError
-from ..settings.config import RunSettings, with_hyper_parameters
+from ..settings import RunSettings, with_hyper_parameters
 from ..settings.references import load_object
 
 __all__ = ["OneShot", "make_hyper_tuner", "shifted_seeds"]

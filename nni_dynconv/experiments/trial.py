@@ -23,7 +23,7 @@ from ..errors import ConfigError
 from ..generation.architecture import ArchitectureEncoder
 from ..generation.network import DynamicNetwork
 from ..search import distributed
-from ..settings.config import check_class_args, load_yaml
+from ..settings import check_class_args, load_yaml
 from ..settings.references import load_object
 from ..supernet.mutator import DynamicWeightMutator
 from .search_space import sample_of

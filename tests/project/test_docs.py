@@ -20,6 +20,7 @@ from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything
 import nni
 from nni.mutable import ExpressionConstraint
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, Repeat
+from nni_dynconv.settings.typed import ranges_of
 from torch import nn
 
 import nni_dynconv
@@ -37,10 +38,8 @@ from nni_dynconv import (
 from nni_dynconv.errors import ConfigError, SpaceError
 from nni_dynconv.generation import context, controllers
 from nni_dynconv.search import ranking
-from nni_dynconv.settings import parts
-from nni_dynconv.settings.config import MODES, RunSettings, check_class_args, check_config
+from nni_dynconv.settings import MODES, RunSettings, check_class_args, check_config, parts
 from nni_dynconv.settings.recipe import BASES, DELTAS
-from nni_dynconv.settings.typed import ranges_of
 from nni_dynconv.testing.suites import ControllerSuite, OpSuite, SamplerSuite
 
 ROOT = Path(__file__).parents[2]

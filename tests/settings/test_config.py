@@ -16,18 +16,20 @@ import pytest
 import yaml
 
 from nni_dynconv.errors import ConfigError
-from nni_dynconv.settings.config import (
-    WARM_UP_OPTIONS,
+from nni_dynconv.settings import (
+    TABLES,
+    ArchitectureSettings,
+    Recipe,
     RunSettings,
+    StrategySettings,
     check_class_args,
     check_config,
     check_search_space,
+    load_object,
     with_hyper_parameters,
 )
-from nni_dynconv.settings.parts import TABLES, ArchitectureSettings, StrategySettings
-from nni_dynconv.settings.recipe import Recipe
-from nni_dynconv.settings.references import load_object
-from nni_dynconv.settings.typed import ranges_of
+from nni_dynconv.settings.checking import range_of, settings_of
+from nni_dynconv.settings.run import WARM_UP_OPTIONS
 
 ONE_SHOT = {"mode": "one_shot", "space": "toy:Space", "evaluator": "toy:evaluator"}
 MULTI_TRIAL = {**ONE_SHOT, "mode": "multi_trial", "sampler": "random", "checkpoint": "shared.pt"}
@@ -360,10 +362,16 @@ def made(place, dotted, settings):
     return load_object(dotted)(*positional, **settings)
 
 
+def ranges_of(table):
+    """What the settings that take numbers of a range say of it."""
+    return {name: one for name, one in settings_of(table).items() if range_of(one)}
+
+
 def outside(table, name):
     """Numbers that a setting does not take."""
     one = ranges_of(table)[name]
-    values = [one.least - 1, one.most + 1, one.above, one.least + 1 if one.even else math.inf]
+    least, most, above = (one.get(end, math.inf) for end in ("minimum", "maximum", "exclusiveMinimum"))
+    values = [least - 1, most + 1, above, least + 1 if "multipleOf" in one else math.inf]
     found = [value for value in values if math.isfinite(value)]
     return found if get_type_hints(table)[name] is int else [*found, math.nan, math.inf, -math.inf]
 
@@ -396,17 +404,16 @@ def test_a_number_outside_of_its_range_is_refused_by_yaml_and_class_in_the_same_
 def test_every_number_among_the_settings_has_a_range(place):
     table, _ = PLACES[place]
     numbers = {name for name, hint in get_type_hints(table).items() if hint in (int, float, float | None)}
-    known_elsewhere = {"rank"} if table is RunSettings else set()  # of a recipe, by which it is checked
-    assert numbers - known_elsewhere == set(ranges_of(table))
+    assert numbers == set(ranges_of(table))
 
 
 @pytest.mark.parametrize("place", [place for place, (_, dotted) in PLACES.items() if dotted])
 def test_the_ends_of_a_range_and_null_are_accepted(place):
     table, _ = PLACES[place]
     for name, one in ranges_of(table).items():
-        for value in (one.least, one.most, one.above + 1e-3 if one.above > -math.inf else math.inf):
-            if math.isfinite(value):
-                check_class_args(class_args(place, {**required(table), name: value}))
+        ends = [one[end] for end in ("minimum", "maximum") if end in one]
+        for value in [*ends, one["exclusiveMinimum"] + 1e-3] if "exclusiveMinimum" in one else ends:
+            check_class_args(class_args(place, {**required(table), name: value}))
     optional = [name for name, hint in get_type_hints(table).items() if hint == float | None]
     check_class_args(class_args(place, {**required(table), **dict.fromkeys(optional)}))
 
@@ -429,7 +436,7 @@ def test_numbers_of_numpy_are_numbers():
 def test_checking_imports_neither_torch_nor_nni_nas(experiment):
     path = experiment()
     code = (
-        "import sys; from nni_dynconv.settings.config import check_config; check_config(sys.argv[1]); "
+        "import sys; from nni_dynconv.settings import check_config; check_config(sys.argv[1]); "
         "heavy = {'torch', 'pytorch_lightning', 'nni.nas'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)

@@ -13,9 +13,7 @@ from torch import nn
 from nni_dynconv import ArchitectureEncoder, DynamicWeightMutator, OwnInputContext, export, lift
 from nni_dynconv.errors import ConfigError, ExportError
 from nni_dynconv.experiments import trial
-from nni_dynconv.settings.config import check_class_args, check_search_space
-from nni_dynconv.settings.parts import ArchitectureSettings
-from nni_dynconv.settings.recipe import Recipe, recipes_of
+from nni_dynconv.settings import ArchitectureSettings, Recipe, check_class_args, check_search_space, recipes_of
 
 ONE_SHOT = {"mode": "one_shot", "space": "toy_task:ToySpace", "evaluator": "toy_task:evaluator"}
 
@@ -99,7 +97,7 @@ def lifted_space():
 
 
 def test_a_yaml_may_name_a_function_that_lifts_a_space():
-    mutator, *_ = trial.build({**ONE_SHOT, "space": "test_recipe:lifted_space", "base": "given"})
+    mutator, *_ = trial.build({**ONE_SHOT, "space": f"{__name__}:lifted_space", "base": "given"})
     assert {recipe.base for recipe in mutator.source.recipes.values()} == {"given"}
 
 
