@@ -3,6 +3,7 @@
 Neither torch nor Lightning nor ``nni.nas`` is imported here, and nothing is built or run.
 """
 
+from .class_args import check_class_args, check_end
 from .experiment import check_config, code_directory_of, load_yaml, search_path
 from .hyper_parameters import check_search_space, with_hyper_parameters
 from .named import SAMPLERS, TABLES, Named, parse_named
@@ -30,7 +31,8 @@ from .parts import (
 )
 from .recipe import Recipe, check_recipe, check_settings, recipes_of
 from .references import check_reference, load_object
-from .run import TUNER_NAME, RunSettings, check_class_args, check_end
+from .run import TUNER_NAME, RunSettings
+from .schema import experiment_schema
 
 __all__ = [
     "SAMPLERS",
@@ -67,6 +69,7 @@ __all__ = [
     "check_search_space",
     "check_settings",
     "code_directory_of",
+    "experiment_schema",
     "load_object",
     "load_yaml",
     "parse_named",

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,9 +17,10 @@ from pydantic.alias_generators import to_camel
 
 from ..errors import ConfigError, did_you_mean
 from .checking import as_mapping, require
+from .class_args import check_class_args, check_end, check_files
 from .hyper_parameters import check_search_space
 from .references import short
-from .run import TUNER_NAME, RunSettings, check_class_args, check_end, check_files
+from .run import TUNER_NAME, RunSettings
 
 __all__ = ["check_config", "code_directory_of", "load_yaml", "search_path"]
 
@@ -38,20 +40,20 @@ def check_config(path: str | Path, checkpoint_needed: bool = True) -> RunSetting
     ConfigError
         The first thing that is wrong, where it is, and the way out.
     """
-    document = load_yaml(path)
-    _check_experiment_keys(document, path)
-    tuner = as_mapping(require(document, "tuner", str(path)), f"{path}, section `tuner`")
+    from nni.experiment.config import AlgorithmConfig, ExperimentConfig
+
+    document = _in_nnis_spelling(load_yaml(path), ExperimentConfig, str(path))
+    place = f"{path}, section `tuner`"
+    tuner = _in_nnis_spelling(require(document, "tuner", str(path)), AlgorithmConfig, place)
     if str(tuner.get("name", "")).lower() != TUNER_NAME.lower():
         found = tuner.get("name", tuner.get("className"))
         raise ConfigError(f"`tuner.name` in {path} is `{found}`, but this project's tuner is `{TUNER_NAME}`.")
-    code_directory = code_directory_of(document, path)
-    class_args = as_mapping(tuner.get("classArgs") or {}, f"{path}, section `tuner.classArgs`")
-    where = f"{path}, section `tuner.classArgs`"
-    settings = check_class_args(class_args, where)
+    code_directory, where = code_directory_of(document, path), f"{path}, section `tuner.classArgs`"
+    settings = check_class_args(tuner.get("classArgs") or {}, where)
     check_files(settings if checkpoint_needed else replace(settings, checkpoint=None), where, code_directory)
     check_search_space(_search_space(document, path), settings, str(path))
     _check_trial_command(document, path)
-    check_end(settings, _check_with_nni(path).max_trial_number, where)
+    check_end(settings, _check_with_nni(document, path).max_trial_number, where)
     return settings
 
 
@@ -83,14 +85,34 @@ def _search_space(document: Mapping[str, Any], path: str | Path) -> Any:
     return require(document, "searchSpace", str(path), " (`{}` when there is nothing to search)")
 
 
-def _check_experiment_keys(document: Mapping[str, Any], path: str | Path) -> None:
-    from nni.experiment.config import ExperimentConfig
+def _in_nnis_spelling(section: Any, table: type, where: str) -> dict[str, Any]:
+    """Return a section of NNI's with its keys as NNI's documentation spells them; NNI reads them in any case.
 
-    known = [to_camel(one.name) for one in fields(ExperimentConfig)]
-    plain = {name.lower() for name in known}
-    for key in document:
-        if str(key).replace("_", "").lower() not in plain:
-            raise ConfigError(f"Unknown key `{key}` in {path}.{did_you_mean(key, known)}")
+    Raises
+    ------
+    ConfigError
+        NNI's dataclass of the section has no such key.
+    """
+    known = {one.name.replace("_", ""): to_camel(one.name) for one in fields(table)}
+    spelt = {}
+    for key, value in as_mapping(section, where).items():
+        plain = str(key).replace("_", "").lower()
+        if plain not in known:
+            raise ConfigError(f"Unknown key `{key}` in {where}.{did_you_mean(key, known.values())}")
+        spelt[known[plain]] = value
+    return spelt
+
+
+def _check_service(section: Any, where: str) -> None:
+    from nni.experiment.config import training_services, utils
+
+    platform = require(as_mapping(section, where), "platform", where)
+    try:
+        table = type(utils.training_service_config_factory(platform))
+    except ValueError:
+        known = [one.platform for one in vars(training_services).values() if hasattr(one, "platform")]
+        raise ConfigError(f"Unknown `platform` `{platform}` in {where}.{did_you_mean(platform, known)}") from None
+    _in_nnis_spelling(section, table, where)
 
 
 def _check_trial_command(document: Mapping[str, Any], path: str | Path) -> None:
@@ -117,13 +139,19 @@ def search_path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
-def _check_with_nni(path: str | Path) -> Any:
+def _check_with_nni(document: Mapping[str, Any], path: str | Path) -> Any:
     """Let NNI judge its own part of the YAML, and tell its verdict without its traceback; return what it read."""
-    from nni.experiment.config import ExperimentConfig
+    from nni.experiment.config import ExperimentConfig, utils
 
+    service = require(document, "trainingService", str(path))
+    for one in service if isinstance(service, list) else [service]:
+        _check_service(one, f"{path}, section `trainingService`")
     try:
         config = ExperimentConfig.load(path)
         config.json()
     except Exception as error:
-        raise ConfigError(f"NNI refuses {path}: {str(error) or type(error).__name__}") from None
+        said = str(error) or traceback.extract_tb(error.__traceback__)[-1].line  # an `assert` says nothing
+        raise ConfigError(f"NNI refuses {path}: {said}") from None
+    finally:
+        utils.unset_base_path()  # which NNI forgets where it refuses, and then refuses whatever it reads next
     return config

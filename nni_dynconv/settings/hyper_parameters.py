@@ -55,13 +55,12 @@ def _candidates(key: str, value: Any, place: str) -> list[Any]:
 
 def hyper_parameters(settings: RunSettings) -> dict[str, type]:
     """Return the dotted names that a ``searchSpace`` may hold, and the table of each; the user's own are left out."""
-    tables: dict[str, type] = {"strategy": StrategySettings}
-    if settings.architecture is not None:
-        tables["architecture"] = ArchitectureSettings
+    tables: dict[str, type] = {} if settings.architecture is None else {"architecture": ArchitectureSettings}
     for kind, names in TABLES.items():
         part = getattr(settings, kind)
         if part is not None and part.name in names:
             tables[kind] = names[part.name].settings
+    tables["strategy"] = StrategySettings
     dotted = {f"{head}.{key}": table for head, table in tables.items() for key in settings_of(table)}
     return {**dict.fromkeys(("seed", "base", "delta", "rank"), RunSettings), **dotted}
 
