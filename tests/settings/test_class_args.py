@@ -54,6 +54,18 @@ def test_checked_settings_are_accepted_again():
         ({"hyper_tuner": {"name": "Randm"}}, r"Unknown tuner `Randm` .*Did you mean `Random`"),
         ({"hyper_tuner": {"nam": "TPE"}}, r"Unknown key `nam` in section `tuner.classArgs.hyper_tuner`"),
         ({"optimize_mode": "max"}, r"Unknown `optimize_mode` `max`"),
+        ({"mode": 1}, r"`mode` in section `tuner.classArgs` is 1 \(int\), but must be a string"),
+        ({3: 1}, r"Unknown key `3` in section `tuner.classArgs`. Known: `mode`"),
+        ({"space_args": {1: 2}}, r"`1` in section `tuner.classArgs.space_args` is 1 \(int\), but must be a string"),
+        ({"architecture": 16}, r"`architecture` in .* is 16 \(int\), but must be a mapping or null"),
+        (
+            {"per_site": {"body": "full"}},
+            r"`body` in section `tuner.classArgs.per_site` is 'full' \(str\), but must be",
+        ),
+        (
+            {"controller": {"name": "coordinate", "nesting": "center"}},
+            r"`nesting` in section `tuner.classArgs.controller` is .* one of .*'free'. Did you mean `centre`\?",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(change, words):

@@ -56,11 +56,41 @@ def test_a_good_experiment_passes(experiment):
         ({"trialCommand": "no-such-program x"}, "starts with `no-such-program`, which is no command"),
         ({"trialCodeDirectory": "nowhere"}, "`trialCodeDirectory` in .* is `nowhere`, but .*nowhere is no directory"),
         ({"trialConcurrency": "many"}, "NNI refuses .*x.yml: .*trial_?[cC]oncurrency"),
+        ({"trialConcurrency": 0}, "NNI refuses .*x.yml: assert self.trial_concurrency > 0"),
+        (
+            {"tuner": {"name": "DynamicWeightMutator", "classArg": {}}},
+            "`classArg` in .*section `tuner`. Did .*`classArgs`",
+        ),
+        ({"trainingService": None}, "Missing key `trainingService` in .*x.yml"),
+        ({"trainingService": "local"}, r"section `trainingService` is 'local' \(str\), but must be a mapping"),
+        ({"trainingService": {}}, "Missing key `platform` in .*x.yml, section `trainingService`"),
+        ({"trainingService": {"platform": "locl"}}, r"Unknown `platform` `locl` in .*Did you mean `local`\?"),
+        (
+            {"trainingService": [{"platform": "local", "useActivGpu": True}]},
+            r"Unknown key `useActivGpu` in .*x.yml, section `trainingService`. Did you mean `useActiveGpu`\?",
+        ),
     ],
 )
 def test_a_wrong_experiment_is_refused_in_words(experiment, change, words):
     with pytest.raises(ConfigError, match=words):
         check_config(experiment(change))
+
+
+def test_nnis_keys_are_read_in_any_case_as_nni_does(experiment):
+    """A YAML with `search_space` used to be told that it has no `searchSpace`."""
+    service, tuner = (
+        {"platform": "local", "use_active_gpu": False},
+        {"name": "DynamicWeightMutator", "class_args": ONE_SHOT},
+    )
+    snake = {"search_space": {}, "training_service": service, "tuner": tuner}
+    assert check_config(experiment({**snake, "searchSpace": None, "trainingService": None})).space == "toy:Space"
+
+
+def test_a_yaml_that_nni_refused_spoils_no_other(experiment):
+    """NNI kept its folder, and refused whatever was checked next in the same process."""
+    with pytest.raises(ConfigError, match="NNI refuses"):
+        check_config(experiment({"assessor": {"nme": "Medianstop"}}))
+    check_config(experiment())
 
 
 def test_class_args_are_told_with_their_file(experiment):

@@ -34,6 +34,14 @@ def test_a_candidate_of_the_search_space_is_refused_before_a_trial_gets_it(key, 
         check_search_space({key: {"_type": "choice", "_value": [value]}}, settings, "x.yml")
 
 
+def test_a_type_that_nni_does_not_have_is_refused():
+    """The experiment used to start, and NNI's tuner to end it."""
+    settings = check_class_args(ONE_SHOT)
+    words = "Unknown `_type` `unifrom` in x.yml, section `searchSpace.space_args.x`. Did you mean `uniform`"
+    with pytest.raises(ConfigError, match=words):
+        check_search_space({"space_args.x": {"_type": "unifrom", "_value": [0, 1]}}, settings, "x.yml")
+
+
 def test_candidates_for_ones_own_class_and_functions_are_free():
     settings = check_class_args({**ONE_SHOT, "sampler": {"name": "mine:Sampler"}})
     choice = {"_type": "choice", "_value": [-1, "x", None]}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import pickle
 import re
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, FrozenInstanceError, fields
 from typing import get_type_hints
 
 import numpy as np
@@ -21,7 +22,7 @@ from nni_dynconv.settings import (
     check_class_args,
     load_object,
 )
-from nni_dynconv.settings.checking import range_of, settings_of
+from nni_dynconv.settings.checking import check, check_some, range_of, settings_of
 
 ONE_SHOT = {"mode": "one_shot", "space": "toy:Space", "evaluator": "toy:evaluator"}
 
@@ -149,3 +150,24 @@ def test_numbers_of_numpy_are_numbers():
     assert gdas(tau_end=np.float32(0.5)).tau_end == 0.5
     with pytest.raises(ConfigError, match="`hidden` in `ChunkedController` is .*, but must be 1 or more"):
         chunked(hidden=np.int64(0))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_is_converted(place):
+    """pydantic would make an int of "1", of 1.0 and of `true`."""
+    table, _ = PLACES[place]
+    wrong = {int: ("1", 1.0, True), float: ("1", True), bool: (1, "yes"), str: (1, b"x")}
+    for name, hint in get_type_hints(table).items():
+        for value in wrong.get(hint, ()):
+            with pytest.raises(ConfigError, match=f"^`{name}` in x is .* but must be an? "):
+                check_some(table, {name: value}, "x")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_settings_are_frozen_compared_and_pickled(place):
+    table, _ = PLACES[place]
+    needed = ONE_SHOT if table is RunSettings else required(table)
+    settings = check(table, needed, "x")
+    assert settings == table(**needed) == pickle.loads(pickle.dumps(settings))  # noqa: S301 (our own)
+    with pytest.raises(FrozenInstanceError):
+        settings.seed = 1
