@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, DynConvError, LaunchError
 
 if TYPE_CHECKING:
-    from ..settings.config import RunSettings
+    from ..settings import RunSettings
 
 __all__ = ["main"]
 
@@ -64,7 +64,7 @@ def _register(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from ..settings.config import check_config
+    from ..settings import check_config
 
     check_config(options.config)
     print(f"{options.config} is well-formed.")
@@ -92,7 +92,7 @@ def _space(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(Path.cwd()))
     from ..experiments.search_space import search_space_of
     from ..nni_host import nas  # noqa: F401 (before anything of nni.nas)
-    from ..settings.references import check_reference, load_object
+    from ..settings import check_reference, load_object
 
     check_reference(options.reference, "the command line", "--from")
     space = load_object(options.reference)(**_arguments(options.space_args))
@@ -111,7 +111,7 @@ def _arguments(text: str) -> dict[str, Any]:
 
 def _enter(config: Path) -> tuple[RunSettings, Path]:
     """Check an experiment, and stand where NNI runs its trials; return its settings and that directory."""
-    from ..settings.config import check_config, code_directory_of, load_yaml
+    from ..settings import check_config, code_directory_of, load_yaml
 
     settings = check_config(config, checkpoint_needed=False)
     directory = code_directory_of(load_yaml(config), config)

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from ..errors import ContextError, ScopeError
 from ..functional import LowRank
 from ..functional.modes import is_exporting
-from ..settings.recipe import Recipe
+from ..settings import Recipe
 from ..sites import Blocks, Scope, Site, batch_of, blocks_of
 from .architecture import FixedArchitecture, Shares
 from .codes import check_context, dim_of, encode, join, sets_of

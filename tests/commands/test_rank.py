@@ -18,7 +18,7 @@ from nni_dynconv.commands.rank import _fidelity, rank
 from nni_dynconv.errors import ConfigError, RankError
 from nni_dynconv.experiments.trial import build
 from nni_dynconv.search.ranking import Row, SupernetRanking, fidelity
-from nni_dynconv.settings.config import check_class_args
+from nni_dynconv.settings import check_class_args
 
 CLASS_ARGS = {
     "mode": "one_shot",
