@@ -22,7 +22,7 @@ __all__ = ["SCHEMA_FILE", "experiment_schema"]
 SCHEMA_FILE = Path(__file__).with_name("experiment.schema.json")
 """What :func:`experiment_schema` gives, as it ships."""
 PARTS = {name: part.settings for table in TABLES.values() for name, part in table.items()}
-NAMED_ELSEWHERE = ("Named", "TrainingServiceConfig")
+REPLACED = ("Named", "TrainingServiceConfig")  # by what may stand for a part, and by the services that there are
 Schema = dict[str, Any]
 
 
@@ -60,12 +60,12 @@ def _definitions() -> tuple[dict[str, Schema], list[str]]:
     """Return the schemas of all tables by their names, and which of them are NNI's training services."""
     from nni.experiment.config import ExperimentConfig, training_services
 
-    services = [one for name, one in vars(training_services).items() if hasattr(one, "platform")]
+    services = [one for one in vars(training_services).values() if hasattr(one, "platform")]
     ours = [RunSettings, StrategySettings, ArchitectureSettings, HyperTunerSettings, Recipe, *PARTS.values()]
     adapters: list[Any] = [(one, "validation", TypeAdapter(one)) for one in (ExperimentConfig, *services, *ours)]
     found = TypeAdapter.json_schemas(adapters, schema_generator=_Untitled)[1]["$defs"]
     names = [one.__name__ for one in ours]
-    tables = {name: _clean(one) for name, one in found.items() if name not in NAMED_ELSEWHERE}
+    tables = {name: _clean(one) for name, one in found.items() if name not in REPLACED}
     definitions = {name: one if name in names else _in_nnis_spelling(one) for name, one in tables.items()}
     given_above = definitions["ExperimentConfig"]["properties"]
     for service in services:
