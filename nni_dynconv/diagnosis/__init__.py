@@ -1,8 +1,7 @@
 """Diagnosis: gains of the sites, whether the controller is alive, and whether the search is stuck."""
 
-from ..commands.doctor import examine
 from .callback import DiagnosisCallback, DiagnosisWarning
 from .diagnosing import diagnose
 from .findings import Diagnosis, Finding
 
-__all__ = ["Diagnosis", "DiagnosisCallback", "DiagnosisWarning", "Finding", "diagnose", "examine"]
+__all__ = ["Diagnosis", "DiagnosisCallback", "DiagnosisWarning", "Finding", "diagnose"]

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 
 from nni_dynconv import export
 from nni_dynconv.commands import cli
-from nni_dynconv.commands.rank import _fidelity, rank
+from nni_dynconv.commands.ranking import _fidelity, rank
 from nni_dynconv.errors import ConfigError, RankError
 from nni_dynconv.experiments.trial import build
 from nni_dynconv.search.ranking import Row, SupernetRanking, fidelity
@@ -69,7 +69,7 @@ def test_training_can_start_from_the_generated_weights(settings, tmp_path):
 
 
 def test_the_command_prints_both_tables_and_writes_json(settings, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("nni_dynconv.commands.cli.os.chdir", lambda folder: None)
+    monkeypatch.setattr("nni_dynconv.commands.entering.os.chdir", lambda folder: None)
     tuner = {"name": "DynamicWeightMutator", "classArgs": {**CLASS_ARGS}}
     document = {"searchSpace": {}, "trialCommand": "python3 -m nni_dynconv.trial", "trialConcurrency": 1}
     document |= {"trialCodeDirectory": str(Path(__file__).parents[1]), "tuner": tuner}
@@ -81,6 +81,9 @@ def test_the_command_prints_both_tables_and_writes_json(settings, tmp_path, caps
     assert "Against `val_loss` of 2 architectures trained from scratch" in said and "95 % interval" in said
     written = json.loads((tmp_path / "rank.json").read_text())
     assert len(written["rows"]) == 3 and "tau" in written["fidelity"]["one_epoch"]
+    assert cli.main(["rank", str(config), str(tmp_path / "supernet"), *options[:-1], "-"]) == 0
+    printed = capsys.readouterr()
+    assert len(json.loads(printed.out)["rows"]) == 3 and "95 % interval" in printed.err
 
 
 def test_what_cannot_be_ranked_is_refused(settings, tmp_path):
@@ -114,8 +117,8 @@ def changed(monkeypatch):
                 setattr(made, name, make(made))
             return made
 
-        monkeypatch.setattr("test_rank.evaluator", evaluator, raising=False)
-        return {"evaluator": "test_rank:evaluator"}
+        monkeypatch.setattr(f"{__name__}.evaluator", evaluator, raising=False)
+        return {"evaluator": f"{__name__}:evaluator"}
 
     return change
 

@@ -138,7 +138,7 @@ def test_the_command_prints_json_and_nothing_else(command):
 
 
 def test_the_command_gives_the_space_its_arguments(command):
-    status, output, _ = command("--from", "test_search_space:Wide", "--args", '{"widths": [4, 8, 16]}')
+    status, output, _ = command("--from", f"{__name__}:Wide", "--args", '{"widths": [4, 8, 16]}')
     assert status == 0 and json.loads(output)["width"]["_value"] == [4, 8, 16]
 
 

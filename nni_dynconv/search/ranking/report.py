@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class SupernetRanking:
-    """What :func:`nni_dynconv.commands.rank.rank` found.
+    """What :func:`nni_dynconv.commands.ranking.rank` found.
 
     Parameters
     ----------
