@@ -51,10 +51,11 @@ test-slow: $(STAMP)  ## run the tests that are marked `slow`
 test-nni: $(STAMP_NNI)  ## run NNI's strategies and the spaces of its hub (minutes); installs the extra `nni-rl`
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m nni $(ARGS)
 
-check: $(STAMP)  ## lint, formatting, types
+check: $(STAMP)  ## lint, formatting, types, and the order of the wings
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(STAMP)  ## format the code and mend what the linter can mend
 	@$(BIN)/ruff check --fix-only .

@@ -100,7 +100,11 @@ class Lab:
 
     def nnictl(self, *arguments, loopback=True):
         """Plain ``nnictl ARGUMENTS``; the tests' own servers stay on this machine."""
-        preload = {"NODE_OPTIONS": f'--require "{REPOSITORY / "nni_dynconv" / "loopback.js"}"'} if loopback else {}
+        preload = (
+            {"NODE_OPTIONS": f'--require "{REPOSITORY / "nni_dynconv" / "launching" / "loopback.js"}"'}
+            if loopback
+            else {}
+        )
         command = [str(Path(sys.executable).parent / "nnictl"), *map(str, arguments)]
         return subprocess.run(
             command, cwd=self.folder, env={**self.environment, **preload}, capture_output=True, text=True, timeout=90

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .arguments import Config
+from .shared import Config
 
 __all__ = ["check"]
 

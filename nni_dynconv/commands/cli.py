@@ -17,8 +17,8 @@ from .nnictl import nnictl
 from .rank import rank
 from .register import register
 from .resume import resume
+from .shared import fail, in_words
 from .space import space
-from .telling import fail, in_words
 from .warmup import warmup
 
 __all__ = ["COMMANDS", "application", "main"]

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import Config, Json
-from .entering import enter
-from .telling import aside, write_json
+from .shared import Config, Json, aside, enter, write_json
 
 __all__ = ["doctor"]
 

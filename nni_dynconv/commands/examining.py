@@ -8,9 +8,8 @@ from typing import Any
 
 from .. import export
 from ..diagnosis import Diagnosis, diagnose
-from ..diagnosis.callback import step_of
-from ..experiments.trial import build
-from ..search.lightning import loaders_of
+from ..experiments import trial
+from ..search import loaders_of, step_of
 
 __all__ = ["examine"]
 
@@ -47,7 +46,7 @@ def examine(
     ExportError
         The folder holds no supernet of this space.
     """
-    mutator, evaluator, _ = build(settings, metric=None)
+    mutator, evaluator, _ = trial.build(settings, metric=None)
     if run is not None:
         folder = Path(run)
         export.load_supernet(mutator, folder / "supernet" if (folder / "supernet").is_dir() else folder)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .arguments import Config, Output, Port, Timeout
-from .telling import say
+from .shared import Config, Output, Port, Timeout, say
 
 __all__ = ["launch"]
 
@@ -15,6 +14,6 @@ def launch(config: Config, port: Port = None, output: Output = None, timeout: Ti
 
         nni-dynconv launch configs/one_shot.yml --output runs/quickstart
     """
-    from ..launching.launch import launch as run
+    from ..launching import launch as launching
 
-    run(config, port, output, timeout, say)
+    launching.launch(config, port, output, timeout, say)

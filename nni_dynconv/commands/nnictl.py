@@ -19,6 +19,6 @@ def nnictl(
         nni-dynconv nnictl view ID
         nni-dynconv nnictl create --help
     """
-    from ..launching.nnictl import nnictl as run
+    from ..launching import nnictl as launching
 
-    return run(arguments or [])
+    return launching.nnictl(arguments or [])

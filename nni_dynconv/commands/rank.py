@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .arguments import Config, Json
-from .entering import enter
-from .telling import aside, say, write_json
+from .shared import Config, Json, aside, enter, say, write_json
 
 __all__ = ["rank"]
 

@@ -9,10 +9,21 @@ from typing import Any, Literal
 
 from .. import export
 from ..errors import ConfigError, RankError
-from ..experiments.trial import build, check_launcher
-from ..search.lightning import first_batches, loaders_of, network_loss, silent
-from ..search.ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
-from ..supernet.mutator import DynamicWeightMutator
+from ..experiments import trial
+from ..search import (
+    Fidelity,
+    Row,
+    SupernetRanking,
+    Task,
+    distinct,
+    fidelity,
+    first_batches,
+    generated_losses,
+    loaders_of,
+    network_loss,
+    silent,
+)
+from ..supernet import DynamicWeightMutator
 
 __all__ = ["rank"]
 
@@ -61,8 +72,8 @@ def rank(
     """
     _check(settings, trained, architectures, start, batches)
     settings = {**settings, "mode": "one_shot", "checkpoint": None, "hyper_tuner": None}
-    mutator, evaluator, _ = build(settings, sampler={"name": "random", "seed": settings["seed"]})
-    check_launcher(evaluator)
+    mutator, evaluator, _ = trial.build(settings, sampler={"name": "random", "seed": settings["seed"]})
+    trial.check_launcher(evaluator)
     export.load_supernet(mutator, supernet)
     samples = _draw(mutator, architectures)
     evaluator.module.set_model(mutator.space)
@@ -126,7 +137,7 @@ def _train(
     settings: Mapping[str, Any], sample: Mapping[str, Any], supernet: str | Path | None, epochs: int | None
 ) -> float:
     """Train one architecture by the evaluator and return the metric, higher better."""
-    mutator, evaluator, callback = build(settings)
+    mutator, evaluator, callback = trial.build(settings)
     if supernet is not None:
         export.load_supernet(mutator, supernet)
     if epochs is not None:

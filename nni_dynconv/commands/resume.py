@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import Output, Port, Timeout
-from .telling import say
+from .shared import Output, Port, Timeout, say
 
 __all__ = ["resume"]
 
@@ -24,6 +23,6 @@ def resume(
 
         nni-dynconv resume ID --output runs/quickstart
     """
-    from ..launching.launch import resume as run
+    from ..launching import launch
 
-    run(experiment, port, output, timeout, say)
+    launch.resume(experiment, port, output, timeout, say)

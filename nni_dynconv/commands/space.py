@@ -28,13 +28,13 @@ def space(
         nni-dynconv space --from module:Space --args '{"width": 8}'
     """
     sys.path.insert(0, str(Path.cwd()))
-    from ..experiments.search_space import search_space_of
+    from ..experiments import search_space
     from ..nni_host import nas  # noqa: F401 (before anything of nni.nas)
     from ..settings.references import check_reference, load_object
 
     check_reference(reference, "the command line", "--from")
     found = load_object(reference)(**_arguments(space_args))
-    print(json.dumps(search_space_of(found), indent=2))
+    print(json.dumps(search_space.search_space_of(found), indent=2))
 
 
 def _arguments(text: str) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 from ..errors import ConfigError
-from .arguments import Config
-from .entering import enter
+from .shared import Config, enter
 
 __all__ = ["warmup"]
 
@@ -25,11 +24,11 @@ def warmup(config: Config) -> None:
         raise ConfigError(f"{config} has no `checkpoint` to make: that is for `mode: multi_trial`.")
     path = (directory / settings.checkpoint).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    from ..experiments.trial import warm_up
+    from ..experiments import trial
 
     partial = path.with_name(f"partial-{path.name}")  # an interrupted warm-up must not look like a checkpoint
     _remove(partial)
-    warm_up(settings.to_dict(), partial)
+    trial.warm_up(settings.to_dict(), partial)
     _remove(path)
     partial.rename(path)
     print(f"Wrote {path}")

@@ -20,8 +20,7 @@ from torch import nn
 
 from .. import ops
 from ..errors import SpaceError
-from ..ops import DynamicOp
-from ..ops.choices import ChoiceOp
+from ..ops import ChoiceOp, DynamicOp
 
 __all__ = ["FORMULAS", "Price", "priced", "register_like"]
 

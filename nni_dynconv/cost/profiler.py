@@ -20,14 +20,19 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SpaceError
-from ..generation.architecture import ArchitectureEncoder, FixedArchitecture
-from ..generation.controllers import ChunkedController, Controller
-from ..generation.given import bind_own_input, recipes_for
-from ..generation.source import WeightSource, site_of
-from ..ops import DynamicOp
-from ..ops.choices import ChoiceOp
-from ..sites.spec import Site
-from ..supernet.supernet import is_supernet, name_sites
+from ..generation import (
+    ArchitectureEncoder,
+    ChunkedController,
+    Controller,
+    FixedArchitecture,
+    WeightSource,
+    bind_own_input,
+    recipes_for,
+    site_of,
+)
+from ..ops import ChoiceOp, DynamicOp
+from ..sites import Site
+from ..supernet import is_supernet, name_sites
 from .formulas import FORMULAS, Price, priced, register_like
 
 __all__ = ["FORMULAS", "DynamicFlopsProfiler", "DynamicNumParamsProfiler"]

@@ -1,7 +1,11 @@
-"""Diagnosis: gains of the sites, whether the controller is alive, and whether the search is stuck."""
+"""Is it healthy: gains of the sites, whether the controller is alive, and whether the search is stuck.
+
+Nothing here changes a network or a search.
+"""
 
 from .callback import DiagnosisCallback, DiagnosisWarning
 from .diagnosing import diagnose
-from .findings import Diagnosis, Finding
+from .diagnosis import Diagnosis
+from .findings import Finding
 
 __all__ = ["Diagnosis", "DiagnosisCallback", "DiagnosisWarning", "Finding", "diagnose"]

@@ -1,40 +1,27 @@
-"""Diagnosis during a search: a Lightning callback, and the training step of a Lightning module as the loss."""
+"""Diagnosis during a search: a Lightning callback."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import pytorch_lightning as pl
-from torch import Tensor
 
 from ..errors import ConfigError
-from ..search import distributed
-from ..search.lightning import loss_of, silent
+from ..search import distributed, step_of
 from .diagnosing import diagnose
-from .findings import Diagnosis
-from .printing import headline
+from .diagnosis import Diagnosis
 
 if TYPE_CHECKING:
-    from ..supernet.mutator import DynamicWeightMutator
+    from ..supernet import DynamicWeightMutator
 
-__all__ = ["DiagnosisCallback", "DiagnosisWarning", "step_of"]
+__all__ = ["DiagnosisCallback", "DiagnosisWarning"]
 
 
 class DiagnosisWarning(UserWarning):
     """A diagnosis during a search has found something; each finding is told once."""
-
-
-def step_of(module: pl.LightningModule) -> Callable[[Any], Tensor]:
-    """Return a module's own training step as ``step(batch)``, which logs nothing; ``module.model`` must be set."""
-
-    def step(batch: Any) -> Tensor:
-        with silent(module):
-            return loss_of(module.training_step(batch, 0))
-
-    return step
 
 
 class DiagnosisCallback(pl.Callback):
@@ -123,4 +110,4 @@ class DiagnosisCallback(pl.Callback):
         for one in (*found.faults, *found.warnings):
             if (one.code, one.where) not in self._told:
                 self._told.add((one.code, one.where))
-                warnings.warn(f"{headline(found)}\n{one}", DiagnosisWarning, stacklevel=2)
+                warnings.warn(f"{found.headline}\n{one}", DiagnosisWarning, stacklevel=2)

@@ -12,14 +12,15 @@ from torch.utils import _pytree as pytree
 
 from ..errors import ConfigError, did_you_mean
 from . import judging_search, judging_weights, summary
-from .findings import Diagnosis, Finding, Severity
+from .diagnosis import Diagnosis
+from .findings import Finding, Severity
 from .measuring import architectures, is_paired, run_all
 from .recording import kept
 from .spots import norms_of
 from .thresholds import CODES
 
 if TYPE_CHECKING:
-    from ..supernet.mutator import DynamicWeightMutator
+    from ..supernet import DynamicWeightMutator
 
 __all__ = ["diagnose"]
 

@@ -1,15 +1,11 @@
-"""What a diagnosis says, as data: the findings, the words that they share, and the diagnosis with its readings."""
+"""What a diagnosis finds, as data, and the words that findings share."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from .readings import CandidateReading, ChoiceReading, ContextReading, NormReading, SiteReading
-
-__all__ = ["Diagnosis", "Finding", "Severity", "by_progress", "places", "span"]
+__all__ = ["Finding", "Severity", "by_progress", "places", "span"]
 
 Severity = Literal["fault", "warning", "note"]
 
@@ -41,69 +37,6 @@ class Finding(NamedTuple):
     def __str__(self) -> str:
         head = f"{self.severity} {self.code} at `{self.where}`"
         return f"{head}: {self.found}; expected {self.expected}.\n  {self.remedy}"
-
-
-class Diagnosis(NamedTuple):
-    """What was measured, and what is wrong. ``print(diagnosis)`` is a report.
-
-    Parameters
-    ----------
-    progress
-        How far the search was said to be, from 0 to 1; ``None``: unknown.
-    runs
-        Pairs of an architecture and a batch that were run.
-    loss
-        Mean over them.
-    sites, context, candidates, choices, norms
-        Readings, one for each place; ``context`` is ``None`` where the controller looks at none.
-    findings
-        What is wrong, or may be: faults first, then warnings, then notes.
-    """
-
-    progress: float | None
-    runs: int
-    loss: float
-    sites: tuple[SiteReading, ...]
-    context: ContextReading | None
-    candidates: tuple[CandidateReading, ...]
-    choices: tuple[ChoiceReading, ...]
-    norms: tuple[NormReading, ...]
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def faults(self) -> tuple[Finding, ...]:
-        """Findings that will spoil the search."""
-        return tuple(one for one in self.findings if one.severity == "fault")
-
-    @property
-    def warnings(self) -> tuple[Finding, ...]:
-        """Findings to look at."""
-        return tuple(one for one in self.findings if one.severity == "warning")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain data for JSON."""
-        plain: dict[str, Any] = {"progress": self.progress, "runs": self.runs, "loss": self.loss}
-        plain |= {"context": self.context and self.context._asdict()}
-        for name in ("sites", "candidates", "choices", "norms", "findings"):
-            plain[name] = [one._asdict() for one in getattr(self, name)]
-        return plain
-
-    def to_json(self) -> str:
-        """JSON; what is infinite or no number is ``null``."""
-        return json.dumps(_finite(self.to_dict()), indent=2)
-
-    def __str__(self) -> str:
-        from .printing import report
-
-        return report(self)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # Words of the findings

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .findings import Diagnosis, Finding, Severity, by_progress, places, span
+from .diagnosis import Diagnosis
+from .findings import Finding, Severity, by_progress, places, span
 from .readings import CandidateReading, ChoiceReading, NormReading
 from .thresholds import (
     EARLY,

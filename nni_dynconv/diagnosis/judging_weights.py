@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .findings import Diagnosis, Finding, by_progress, places, span
+from .diagnosis import Diagnosis
+from .findings import Finding, by_progress, places, span
 from .readings import ContextReading, SiteReading
 from .thresholds import (
     EARLY,

@@ -15,7 +15,7 @@ from .recording import Record, rms, watched
 from .spots import candidates_of
 
 if TYPE_CHECKING:
-    from ..supernet.mutator import DynamicWeightMutator
+    from ..supernet import DynamicWeightMutator
 
 __all__ = ["Run", "architectures", "is_paired", "run_all", "shuffled"]
 

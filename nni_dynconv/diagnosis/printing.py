@@ -1,13 +1,12 @@
-"""A diagnosis as text."""
+"""Readings as tables of text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .findings import Diagnosis
-from .readings import ContextReading
+from .readings import CandidateReading, ChoiceReading, ContextReading, NormReading, SiteReading
 
-__all__ = ["headline", "report"]
+__all__ = ["candidates", "choices", "context", "norms", "sites"]
 
 SITES = ("site", "runs", "made", "scale", "gain", "twin's", "varies", "gradient")
 CANDIDATES = ("candidate", "runs", "probability", "output", "deviates", "gradient")
@@ -15,35 +14,37 @@ CHOICES = ("choice", "entropy", "winner", "probability")
 NORMS = ("batch normalisation", "mode", "updates", "shift", "variance")
 
 
-def headline(d: Diagnosis) -> str:
-    """One line: how much was measured, and how many findings there are."""
-    notes = len(d.findings) - len(d.faults) - len(d.warnings)
-    counts = [(len(d.faults), "fault"), (len(d.warnings), "warning"), (notes, "note")]
-    words = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
-    at = "" if d.progress is None else f", at {d.progress:.0%} of the search"
-    return f"{d.runs} runs{at}, loss {d.loss:.4g}: {words}"
-
-
-def report(d: Diagnosis) -> str:
-    """Return the tables of what was measured, and the findings after them."""
-    sites = [
+def sites(readings: Sequence[SiteReading]) -> str:
+    """Return a row for each site."""
+    rows = [
         (s.site, str(s.runs), *map(_number, (s.made, s.weight_scale, s.gain, s.twin_gain, s.variation, s.gradient)))
-        for s in d.sites
+        for s in readings
     ]
-    candidates = [
-        (c.name, str(c.runs), *map(_number, (c.probability, c.output, c.deviation, c.gradient))) for c in d.candidates
-    ]
-    choices = [(c.label, _number(c.entropy), c.winner, _number(c.probability)) for c in d.choices]
-    norms = [
+    return _table(SITES, rows)
+
+
+def candidates(readings: Sequence[CandidateReading]) -> str:
+    """Return a row for each candidate."""
+    rows = [(c.name, str(c.runs), *map(_number, (c.probability, c.output, c.deviation, c.gradient))) for c in readings]
+    return _table(CANDIDATES, rows)
+
+
+def choices(readings: Sequence[ChoiceReading]) -> str:
+    """Return a row for each choice."""
+    return _table(CHOICES, [(c.label, _number(c.entropy), c.winner, _number(c.probability)) for c in readings])
+
+
+def norms(readings: Sequence[NormReading]) -> str:
+    """Return a row for each batch normalisation."""
+    rows = [
         (n.name, _mode(n.training), _count(n.updates), _number(n.mean_shift), _number(n.variance_ratio))
-        for n in d.norms
+        for n in readings
     ]
-    parts = [headline(d), _table(SITES, sites), _context(d.context), _table(CANDIDATES, candidates)]
-    parts += [_table(CHOICES, choices), _table(NORMS, norms), "\n".join(map(str, d.findings))]
-    return "\n\n".join(part for part in parts if part)
+    return _table(NORMS, rows)
 
 
-def _context(c: ContextReading | None) -> str:
+def context(c: ContextReading | None) -> str:
+    """Return what was read of the context, in a line; nothing where there is none."""
     if c is None:
         return ""
     gap = "" if c.gap is None else f"; shuffled, the loss changes by {c.gap:+.2%}{_error(c)}"

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..ops import DynamicOp
-from ..search.lightning import replaced
+from ..search import replaced
 from .spots import candidates_of, given_weights, norms_of, static_weights
 
 if TYPE_CHECKING:
-    from ..supernet.mutator import DynamicWeightMutator
+    from ..supernet import DynamicWeightMutator
 
 __all__ = ["OpCall", "Record", "kept", "rms", "watched"]
 

@@ -12,13 +12,12 @@ from nni.nas.nn.pytorch import LayerChoice
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..ops import DynamicOp
-from ..ops.choices import ChoiceOp
-from ..sites.spec import WeightSpec, split
-from ..supernet.supernet import ScopedCell
+from ..ops import ChoiceOp, DynamicOp
+from ..sites import WeightSpec, split
+from ..supernet import ScopedCell
 
 if TYPE_CHECKING:
-    from ..supernet.mutator import DynamicWeightMutator
+    from ..supernet import DynamicWeightMutator
 
 __all__ = ["candidates_of", "given_weights", "is_free", "norms_of", "sites_in", "static_weights"]
 

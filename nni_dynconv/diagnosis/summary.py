@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..sites.spec import WeightSpec
+from ..sites import WeightSpec
 from .measuring import Run
 from .readings import CandidateReading, ChoiceReading, ContextReading, NormReading, SiteReading
 from .recording import OpCall, rms
 from .spots import candidates_of, given_weights, is_free, sites_in
 
 if TYPE_CHECKING:
-    from ..supernet.mutator import DynamicWeightMutator
+    from ..supernet import DynamicWeightMutator
 
 __all__ = ["NormState", "candidate_readings", "choice_readings", "context_reading", "norm_readings", "site_readings"]
 

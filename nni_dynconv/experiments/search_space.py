@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import SampleError, SpaceError, did_you_mean
-from ..samplers.choices import Choice, choices_of
+from ..samplers import Choice, choices_of
 
 __all__ = ["sample_of", "search_space_of"]
 

@@ -20,12 +20,11 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from .. import export
 from ..errors import ConfigError
-from ..generation.architecture import ArchitectureEncoder
-from ..generation.network import DynamicNetwork
+from ..generation import ArchitectureEncoder, DynamicNetwork
 from ..search import distributed
 from ..settings.config import check_class_args, load_yaml
 from ..settings.references import load_object
-from ..supernet.mutator import DynamicWeightMutator
+from ..supernet import DynamicWeightMutator
 from .search_space import sample_of
 
 __all__ = ["ReportMetric", "build", "check_launcher", "evaluate_one", "evaluate_proposal", "main", "search", "warm_up"]

@@ -26,7 +26,7 @@ from nni.tuner import Tuner
 
 from ..errors import DynConvError
 from ..files import PARTIAL, write_atomically
-from ..nni_host.compat import mend_resume
+from ..nni_host import compat
 from ..settings.config import RunSettings, check_class_args, check_end, check_search_space
 from .metrics import number_in
 from .multi_trial import MultiTrial
@@ -89,7 +89,7 @@ class DynamicWeightTuner(Tuner):
     def __init__(self, **class_args: Any) -> None:
         super().__init__()
         if os.environ.get("SDK_PROCESS") == "dispatcher":
-            mend_resume()
+            compat.mend_resume()
         self._code_directory = experiment_code_directory(sys.argv)
         self._trials = experiment_trials(sys.argv)
         self.settings: RunSettings = check_class_args(class_args, code_directory=self._code_directory)

@@ -14,15 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ExportError
-from ..generation.architecture import FixedArchitecture
-from ..generation.codes import dim_of
-from ..generation.context import OwnInputContext
-from ..generation.controllers import ChunkedController, Controller
-from ..generation.network import DynamicNetwork
-from ..generation.source import WeightSource
+from ..generation import (
+    ChunkedController,
+    Controller,
+    DynamicNetwork,
+    FixedArchitecture,
+    OwnInputContext,
+    WeightSource,
+    dim_of,
+)
 from ..ops import DynamicOp
 from ..settings.recipe import Recipe
-from ..sites.spec import Site, WeightSpec
+from ..sites import Site, WeightSpec
 from . import graph, modules
 
 __all__ = ["load", "save"]

@@ -12,13 +12,12 @@ import safetensors
 import safetensors.torch
 
 from ..errors import ExportError
-from ..generation.codes import dim_of
-from ..generation.controllers import ChunkedController
+from ..generation import ChunkedController, dim_of
 from .files import FORMAT, READABLE, describe_controller, write_json, write_tensors
 from .renames import renamed
 
 if TYPE_CHECKING:
-    from ..supernet.mutator import DynamicWeightMutator
+    from ..supernet import DynamicWeightMutator
 
 __all__ = ["load_supernet", "save_supernet"]
 

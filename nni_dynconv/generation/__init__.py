@@ -2,3 +2,36 @@
 
 Nothing here chooses an architecture.
 """
+
+from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
+from .codes import dim_of
+from .context import OwnInputContext
+from .controllers import ChunkedController, Controller
+from .decision import Decision, site_of
+from .given import ORIGINAL, Original, bind_own_input, own_inputs_of, recipes_for, start_as_given
+from .installing import NAME, install, uninstall
+from .network import DynamicNetwork
+from .source import WeightSource
+
+__all__ = [
+    "NAME",
+    "ORIGINAL",
+    "ArchitectureEncoder",
+    "ChunkedController",
+    "Controller",
+    "Decision",
+    "DynamicNetwork",
+    "FixedArchitecture",
+    "Original",
+    "OwnInputContext",
+    "Shares",
+    "WeightSource",
+    "bind_own_input",
+    "dim_of",
+    "install",
+    "own_inputs_of",
+    "recipes_for",
+    "site_of",
+    "start_as_given",
+    "uninstall",
+]

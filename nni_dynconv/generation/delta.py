@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..functional import LowRank
 from ..settings.recipe import Recipe
-from ..sites.spec import Site, WeightSpec, split
+from ..sites import Site, WeightSpec, split
 from .factoring import factors_of, multiplied
 
 __all__ = ["asked_of", "combine", "combine_factored"]

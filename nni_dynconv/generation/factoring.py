@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..sites.spec import Site, WeightSpec, split
+from ..sites import Site, WeightSpec, split
 
 __all__ = ["factors_of", "multiplied"]
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SpaceError
-from ..ops import DynamicOp
-from ..ops.call import DynamicCall
+from ..ops import DynamicCall, DynamicOp
 from ..settings.recipe import Recipe, check_settings, recipes_of
 from .context import OwnInputContext, channels_of
 from .source import WeightSource

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..settings.parts import ScaleRule
-from ..sites.spec import Site, WeightSpec
+from ..sites import Site, WeightSpec
 
 __all__ = ["Scales", "base_of", "scale_of"]
 

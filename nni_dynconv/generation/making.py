@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..functional import LowRank
 from ..settings.recipe import Recipe
-from ..sites.spec import Site
+from ..sites import Site
 from .controllers import Controller, LowRankController
 from .delta import asked_of, combine, combine_factored
 from .factoring import multiplied

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..sites import scope
-from ..sites.batch import batch_of
-from .source import Decision, WeightSource
+from ..sites import batch_of, scope
+from .decision import Decision
+from .source import WeightSource
 
 __all__ = ["DynamicNetwork"]
 

@@ -1,68 +1,27 @@
-"""What makes the weights of one network when it runs: codes for the controller, and the hooks that open the scope.
-
-It is installed in the network as the submodule ``weight_source``, so that whoever owns the network calls it as
-``network(x)``, trains its parameters and copies it, without knowing that its weights are generated.
-"""
+"""What makes the weights of one network when it runs: codes for the controller, and the scope of a forward."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..errors import ContextError, ScopeError, SpaceError
+from ..errors import ContextError, ScopeError
 from ..functional import LowRank
 from ..functional.modes import is_exporting
-from ..ops import DynamicOp
 from ..settings.recipe import Recipe
-from ..sites import scope
-from ..sites.batch import Blocks, batch_of, blocks_of
-from ..sites.scope import Gate, Scope
-from ..sites.spec import Site
+from ..sites import Blocks, Scope, Site, batch_of, blocks_of
 from .architecture import FixedArchitecture, Shares
 from .codes import check_context, dim_of, encode, join, sets_of
 from .context import OwnInputContext
 from .controllers import Controller
+from .decision import Decision, runs_of
 from .making import WeightMaker
 
-__all__ = ["NAME", "Decision", "WeightSource", "runs_of", "site_of"]
-
-NAME = "weight_source"
-
-# Values made in one call of the controller. Many at a time save calls, which is nearly all that a few sets of weights
-# cost; few at a time stay in the cache and live shorter, which is what many sets want. Sixteen sites of 8 to 32
-# channels took 0.26 to 0.35 of the time site by site with 1 set, 0.56 to 0.91 with 32 sets; of 16 channels with 64 sets
-# 0.91, and all at once 1.05. The next power of two was within the spread of the runs.
-TOGETHER = 1 << 17
-
-
-class Decision(NamedTuple):
-    """What runs in a forward.
-
-    Parameters
-    ----------
-    sample
-        The architecture, where there is just one.
-    gate
-        What a label lets run; ``None`` where no choice is left, or where NNI's strategy decides.
-    sites
-        The sites that run, in order, as far as they are known.
-    shares
-        How much of each candidate of a label takes part, for the architecture's code.
-    """
-
-    sample: Mapping[str, Any] | None = None
-    gate: Callable[[str], Gate] | None = None
-    sites: Sequence[Site] = ()
-    shares: Shares | None = None
-
-
-def site_of(op: DynamicOp) -> Site:
-    """Return the site of an op that has a name."""
-    return Site(str(op.site), type(op).__name__, op.weight_specs())
+__all__ = ["WeightSource"]
 
 
 class WeightSource(WeightMaker):
@@ -218,50 +177,6 @@ class WeightSource(WeightMaker):
         sets = 1 if is_exporting() else sets  # to compare a dynamic batch with a number would bind it
         return runs_of([(self.sites if self.asked[name].specs else self.asked)[name] for name in names], sets)
 
-    # Living in a network
-
-    def install(self, network: nn.Module) -> None:
-        """Become the network's submodule ``weight_source`` and open a scope around each of its forwards."""
-        if hasattr(network, NAME):
-            raise SpaceError(f"{type(network).__name__} has a `{NAME}` already: one mutator owns one space.")
-        network.add_module(NAME, self)
-        network.register_forward_pre_hook(self._before, prepend=True, with_kwargs=True)
-        network.register_forward_hook(self._after, always_call=True)
-
-    @staticmethod
-    def uninstall(network: nn.Module) -> None:
-        """Take the source of a network, or of its copy, out again, hooks and all."""
-        delattr(network, NAME)
-        for hooks in (network._forward_pre_hooks, network._forward_hooks):
-            for key, hook in list(hooks.items()):
-                if isinstance(getattr(hook, "__self__", None), WeightSource):
-                    del hooks[key]
-
-    def _before(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args, kwargs, context, index = self.take_context(args, kwargs)
-        outer = scope.current_of(self)
-        if outer is not None:  # inside `using`
-            decision = Decision(outer.sample, outer.gate, outer.sites, outer.shares)
-            context = outer.context if context is None else context
-        else:
-            decision = self.decide() if self.decide is not None else Decision()
-        if context is None and self.of_context is not None and len(args) > 1:
-            raise ContextError(
-                f"The context is missing: the {len(args)} positional arguments go to the network itself. Call "
-                f"`mutator(x, context=c)`, or the space as `space((x, c))`."
-            )
-        opened = self.open(decision, context, batch_of(*args, *kwargs.values()), index)
-        opened.around = True
-        scope.open_(opened)
-        return (args, kwargs) if opened.blocks is None else opened.blocks.sort((args, kwargs))
-
-    def _after(self, network: nn.Module, args: Any, output: Any) -> Any:
-        opened = scope.current()
-        if opened is None or opened.owner is not self or not opened.around:
-            return None
-        scope.close(opened)
-        return None if opened.blocks is None else opened.blocks.restore(output)
-
     def take_context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
         """Find context and index in ``network(x, context=c, index=i)`` or ``network((x, c))``."""
         own = {key: value for key, value in kwargs.items() if key not in ("context", "index")}
@@ -286,25 +201,3 @@ class WeightSource(WeightMaker):
         if self.architecture is not None:
             kept.architecture = FixedArchitecture(self.architecture(shares))
         return kept
-
-
-def runs_of(sites: Sequence[Site], sets: int) -> list[list[Site]]:
-    """Cut a plan into runs of sites that are made in one call: up to ``TOGETHER`` values, and at least one site.
-
-    Examples
-    --------
-    >>> from nni_dynconv.spec import WeightSpec
-    >>> sites = [Site(name, "DynamicLinear", (WeightSpec("weight", (100, 10), 10),)) for name in "abc"]
-    >>> [[site.name for site in run] for run in runs_of(sites, sets=50)]
-    [['a', 'b'], ['c']]
-    """
-    runs: list[list[Site]] = []
-    room = 0
-    for site in sites:
-        values = sets * site.num_generated
-        if not runs or values > room:
-            runs.append([])
-            room = TOGETHER
-        runs[-1].append(site)
-        room -= values
-    return runs

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..experiments.metrics import number_in, unpacked
+from ..experiments import metrics
 
 __all__ = ["Outcome", "Progress", "show"]
 
@@ -48,7 +48,7 @@ class Progress:
         if self.seen.get(key) != news:
             self.seen[key] = news
             what = "result" if metric["type"] == "FINAL" else f"epoch {news + 1}"
-            value = number_in(unpacked(metric["data"]))
+            value = metrics.number_in(metrics.unpacked(metric["data"]))
             self.say(f"  trial {number} ({trial})  {what}: {show(value)}")
 
     def _tell_status(self, job: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ class Progress:
 
 def _final_value(job: dict[str, Any]) -> float | None:
     finals = job.get("finalMetricData") or []
-    value = number_in(unpacked(finals[-1]["data"])) if finals else None
+    value = metrics.number_in(metrics.unpacked(finals[-1]["data"])) if finals else None
     return value if value is not None and math.isfinite(value) else None
 
 

@@ -18,8 +18,7 @@ from nni.nas.nn.pytorch import Cell, LayerChoice
 from torch import Tensor, nn
 
 from ..errors import ConfigError, DynConvError
-from ..ops import DynamicOp
-from ..ops.choices import ChoiceOp
+from ..ops import ChoiceOp, DynamicOp
 from .twins import TWINS, Twin, choices_of, obstacle_of, twin_of
 
 __all__ = [

@@ -15,16 +15,14 @@ from nni.nas.nn.pytorch import Cell, ModelSpace, MutableModule
 from torch import nn
 
 from ..errors import ConfigError, SpaceError
-from ..generation.given import ORIGINAL
-from ..generation.source import NAME, WeightSource
-from ..ops import DynamicOp
-from ..ops.choices import ChoiceOp
-from ..supernet.supernet import Around, is_supernet
+from ..generation import NAME, ORIGINAL, uninstall
+from ..ops import ChoiceOp, DynamicOp
+from ..supernet import Around, is_supernet
 from .changes import Change, Kept, Where, apply_changes, chosen_by, find_changes, lift_factories, places_in
 from .twins import variants_of
 
 if TYPE_CHECKING:
-    from ..supernet.mutator import DynamicWeightMutator
+    from ..supernet import DynamicWeightMutator
 
 __all__ = ["Kept", "Lifted", "lift", "unlift"]
 
@@ -68,7 +66,7 @@ class Lifted:
         ConfigError
             ``base`` is among them.
         """
-        from ..supernet.mutator import DynamicWeightMutator
+        from ..supernet import DynamicWeightMutator
 
         if "base" in options:
             raise ConfigError(
@@ -213,7 +211,7 @@ def unlift(lifted: Lifted) -> nn.Module:
             f"`lift(copy.deepcopy(space))`."
         )
     if hasattr(space, NAME):
-        WeightSource.uninstall(space)
+        uninstall(space)
     for _, parent, name, module in list(places_in(space)):
         if ORIGINAL in vars(module):
             parent._modules[name] = vars(module)[ORIGINAL].module

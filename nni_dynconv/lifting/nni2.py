@@ -12,10 +12,10 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
 from ..errors import SpaceError
-from ..generation.network import DynamicNetwork
+from ..generation import DynamicNetwork
 from ..ops import DynamicOp
 from ..samplers import DartsSampler, EnasSampler, Sampler
-from ..supernet.mutator import DynamicWeightMutator
+from ..supernet import DynamicWeightMutator
 from .lifting import lift
 
 __all__ = ["DartsMutator", "EnasMutator"]

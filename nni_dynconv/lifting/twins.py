@@ -13,11 +13,9 @@ from torch import nn
 
 from .. import ops
 from ..errors import SpaceError
-from ..generation.given import ORIGINAL, Original
-from ..ops import DynamicOp
-from ..ops.call import DynamicCall
-from ..ops.choices import ChoiceOp
-from ..supernet.mixture import HOOKS
+from ..generation import ORIGINAL, Original
+from ..ops import ChoiceOp, DynamicCall, DynamicOp
+from ..supernet import HOOKS
 
 __all__ = ["TWINS", "Twin", "choices_of", "obstacle_of", "twin_of", "variants_of"]
 

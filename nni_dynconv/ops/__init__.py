@@ -1,6 +1,12 @@
-"""Operators whose weights are made by a controller. Each is a thin shell over :mod:`nni_dynconv.functional`."""
+"""Operators whose weights are made by a controller: each is a thin shell over :mod:`nni_dynconv.functional`.
+
+How weights are made is not known here; an op announces what it needs and applies what it is given.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from .base import DynamicOp
+from .call import DynamicCall as DynamicCall
 from .conv import (
     DynamicConv1d,
     DynamicConv2d,
@@ -22,6 +28,9 @@ from .norm import (
 )
 from .separable import DynamicDilConv, DynamicSepConv
 
+if TYPE_CHECKING:
+    from .choices import ChoiceOp as ChoiceOp
+
 __all__ = [
     "DynamicBatchNorm1d",
     "DynamicBatchNorm2d",
@@ -42,3 +51,11 @@ __all__ = [
     "DynamicOp",
     "DynamicSepConv",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ChoiceOp":  # it imports NNI, which networks read from a file do without
+        from .choices import ChoiceOp
+
+        return ChoiceOp
+    raise AttributeError(f"module `{__name__}` has no attribute `{name}`")

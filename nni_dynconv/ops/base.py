@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from ..errors import ParamsError, SpaceError, did_you_mean
 from ..functional.low_rank import form_all
 from ..settings.recipe import Recipe, check_recipe
-from ..sites import scope
-from ..sites.spec import WeightSpec, split
+from ..sites import WeightSpec, scope, split
 
 __all__ = ["DynamicOp"]
 

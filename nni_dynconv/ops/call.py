@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..sites.spec import WeightSpec
+from ..sites import WeightSpec
 from .base import DynamicOp
 
 __all__ = ["DynamicCall"]

@@ -1,11 +1,14 @@
-"""Ops with ``nni.choice`` among their arguments. It imports NNI, which networks read from a file do without."""
+"""Ops with ``nni.choice`` among their arguments. It imports NNI, which networks read from a file do without.
+
+Of the ops only their constructors are known here.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.mutable import Categorical, Mutable, ensure_frozen
@@ -15,20 +18,19 @@ from torch import Tensor, nn
 
 from ..errors import SampleError, ScopeError, ShapeError, SpaceError
 from ..sites import scope
-from .base import DynamicOp
 
 __all__ = ["ChoiceOp", "choose_arguments"]
 
 MOST_VARIANTS = 256
 
 
-def choose_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DynamicOp | ChoiceOp:
+def choose_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
     """Make an op of whose arguments some are chosen; where NNI has chosen already, just that one."""
     sample = current_model()
     return ChoiceOp(cls, args, kwargs) if sample is None else _make(cls, args, kwargs, sample)
 
 
-def _make(cls: type[DynamicOp], args: tuple[Any, ...], kwargs: dict[str, Any], sample: Mapping[str, Any]) -> DynamicOp:
+def _make(cls: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any], sample: Mapping[str, Any]) -> nn.Module:
     frozen = [ensure_frozen(one, sample=dict(sample)) for one in args]
     return cls(*frozen, **{name: ensure_frozen(one, sample=dict(sample)) for name, one in kwargs.items()})
 
@@ -65,7 +67,7 @@ class ChoiceOp(MutableModule):
     True
     """
 
-    def __init__(self, cls: type[DynamicOp], args: tuple[Any, ...], kwargs: dict[str, Any]):
+    def __init__(self, cls: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]):
         super().__init__()
         self.op = cls.__name__
         choices: dict[str, Any] = {}
@@ -86,13 +88,13 @@ class ChoiceOp(MutableModule):
             {_key(sample): self._variant(cls, args, kwargs, sample) for sample in combinations}
         )
 
-    def _variant(self, cls: type[DynamicOp], args: Any, kwargs: Any, sample: dict[str, Any]) -> DynamicOp:
+    def _variant(self, cls: type[nn.Module], args: Any, kwargs: Any, sample: dict[str, Any]) -> nn.Module:
         try:
             return _make(cls, args, kwargs, sample)
         except (ShapeError, TypeError, ValueError) as error:
             raise SpaceError(f"{self.op} cannot be built for the choice {sample}: {error}") from error
 
-    def at(self, sample: Mapping[str, Any]) -> DynamicOp:
+    def at(self, sample: Mapping[str, Any]) -> Any:
         """Return the op that a sample chooses; it stays part of this one.
 
         Raises
@@ -105,9 +107,9 @@ class ChoiceOp(MutableModule):
             raise SampleError(
                 f"{self.op} needs a candidate for each of {self.candidates}, but the sample is {dict(sample)}."
             )
-        return cast(DynamicOp, self.variants[_key(chosen)])
+        return self.variants[_key(chosen)]
 
-    def freeze(self, sample: Mapping[str, Any]) -> DynamicOp:
+    def freeze(self, sample: Mapping[str, Any]) -> Any:
         """Return the op that a sample chooses, as NNI asks for it."""
         return self.at(sample)
 
@@ -139,7 +141,7 @@ class ChoiceOp(MutableModule):
         return ", ".join([self.op, *(f"{label}={values}" for label, values in self.candidates.items())])
 
 
-def _candidates(cls: type[DynamicOp], label: str, mutable: Any) -> list[Any]:
+def _candidates(cls: type[nn.Module], label: str, mutable: Any) -> list[Any]:
     if not isinstance(mutable, Categorical):
         raise SpaceError(
             f"{cls.__name__}: the argument with the label `{label}` is a {type(mutable).__name__}, but must be chosen "

@@ -13,7 +13,7 @@ from .. import functional
 from ..errors import ConfigError, ShapeError, did_you_mean
 from ..functional.checks import Axes
 from ..functional.geometry import check_output_padding, check_padding, sizes_of
-from ..sites.spec import WeightSpec
+from ..sites import WeightSpec
 from .base import DynamicOp
 
 __all__ = [

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import functional
 from ..functional.checks import Axes
-from ..sites.spec import WeightSpec
+from ..sites import WeightSpec
 from .base import DynamicOp
 
 __all__ = ["DynamicLinear"]

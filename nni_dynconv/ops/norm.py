@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from .. import functional
-from ..sites.spec import WeightSpec
+from ..sites import WeightSpec
 from .base import DynamicOp
 
 __all__ = [

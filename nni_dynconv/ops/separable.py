@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from ..functional.checks import Axes
-from ..sites.spec import WeightSpec
+from ..sites import WeightSpec
 from .base import DynamicOp
 from .conv import Size, padding_of, sizes
 

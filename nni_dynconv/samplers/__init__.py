@@ -1,4 +1,7 @@
-"""Samplers: distributions over architectures."""
+"""Samplers: distributions over architectures, and how they learn.
+
+They know labels and candidates, and no network, so that they can live in a tuner.
+"""
 
 from .base import Sampler
 from .choices import Choice, Choices, check_sample, choices_of

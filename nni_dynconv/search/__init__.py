@@ -2,3 +2,25 @@
 
 Which architecture is drawn is a sampler's affair, and experiments of ``nnictl`` are none of this wing's.
 """
+
+from .lightning import first_batches, loaders_of, loss_of, network_loss, replaced, silent, step_of
+from .ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
+from .strategy import DynamicStrategy
+
+__all__ = [
+    "DynamicStrategy",
+    "Fidelity",
+    "Row",
+    "SupernetRanking",
+    "Task",
+    "distinct",
+    "fidelity",
+    "first_batches",
+    "generated_losses",
+    "loaders_of",
+    "loss_of",
+    "network_loss",
+    "replaced",
+    "silent",
+    "step_of",
+]

@@ -13,8 +13,7 @@ from nni.nas.evaluator import Evaluator
 from torch import Tensor
 
 from ..errors import ConfigError, SpaceError
-from ..supernet.calibration import input_of, recalibrated, tracking_norms
-from ..supernet.mutator import DynamicWeightMutator
+from ..supernet import DynamicWeightMutator, input_of, recalibrated, tracking_norms
 
 __all__ = ["SupernetEvaluator"]
 

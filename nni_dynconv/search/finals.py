@@ -1,4 +1,4 @@
-"""The end of a search: the best few architectures are trained briefly, and the best after that is exported."""
+"""Copies of the best few architectures are trained briefly, and compared."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import RankError
-from ..supernet.mutator import DynamicWeightMutator
+from ..supernet import DynamicWeightMutator
 from . import distributed
-from .lightning import first_batches, network_loss, network_optimizers
-from .ranking.contest import Sample, Task, distinct, generated_losses, held_out_loss, train_briefly
+from .ranking.contest import Sample, Task, generated_losses, held_out_loss, train_briefly
 
-if TYPE_CHECKING:
-    from .strategy import SearchModule
-
-__all__ = ["Finals", "contenders_of", "end_search", "finals"]
+__all__ = ["Finals", "best_first", "finals"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Finals:
 
     @property
     def _place(self) -> int:
-        return _best_first(self.after if any(map(math.isfinite, self.after)) else self.before)[0]
+        return best_first(self.after if any(map(math.isfinite, self.after)) else self.before)[0]
 
     def __str__(self) -> str:
         place = self._place
@@ -67,7 +63,7 @@ class Finals:
         )
 
 
-def _best_first(losses: Sequence[float]) -> list[int]:
+def best_first(losses: Sequence[float]) -> list[int]:
     """Return places by rising loss, what is not a number last."""
     if not any(map(math.isfinite, losses)):
         raise RankError(
@@ -75,17 +71,6 @@ def _best_first(losses: Sequence[float]) -> list[int]:
             f"learning rate or clip gradients (`gradient_clip_val`)."
         )
     return sorted(range(len(losses)), key=lambda place: math.inf if math.isnan(losses[place]) else losses[place])
-
-
-def contenders_of(mutator: DynamicWeightMutator, draws: int) -> list[Sample]:
-    """Return distinct architectures that the sampler draws; for one that has learned, the most probable first."""
-    sampler = mutator.sampler
-    drawn = [mutator.reset() for _ in range(draws)]
-    if sampler.learns == "selection":
-        return distinct(drawn)
-    samples = distinct([mutator.export(), *drawn])
-    with torch.no_grad():
-        return samples[:1] + sorted(samples[1:], key=lambda one: -float(sampler.log_prob(one)))
 
 
 def finals(
@@ -120,41 +105,3 @@ def finals(
         train_briefly(network, task.loss, optimizers(network), training, steps, clip)
         after.append(distributed.mean(held_out_loss(network, task)))
     return Finals([dict(one) for one in samples], before, after, steps, time.monotonic() - began)
-
-
-def end_search(search: SearchModule) -> None:
-    """Measure what the sampler prefers, train the best few, and let the best of them be exported.
-
-    A sampler that learns by selection learns from the first of these.
-    """
-    options, sampler = search.strategy, search.sampler
-    selects = sampler.learns == "selection"
-    if not options.contenders or not (selects or options.rerank):
-        return
-    samples, task = contenders_of(search.mutator, options.contenders), _task(search)
-    if selects:
-        losses = [distributed.mean(loss) for loss in generated_losses(search.mutator, samples, task)]
-        for sample, loss in zip(samples, losses, strict=True):
-            sampler.observe(sample, -loss)
-        samples = [samples[place] for place in _best_first(losses)]
-    if options.rerank and len(samples) > 1:
-        _rerank(search, samples[: options.rerank], task)
-
-
-def _rerank(search: SearchModule, samples: list[Sample], task: Task) -> None:
-    options = search.strategy
-    training = first_batches(options.training_batches(), options.rerank_steps, search.to_device)
-    optimizers = network_optimizers(search.training_module)
-    found = finals(search.mutator, samples, task, training, optimizers, options.rerank_steps, options.gradient_clip_val)
-    search.sampler.settle(found.winner)
-    if search.trainer.is_global_zero:
-        print(found, flush=True)
-
-
-def _task(search: SearchModule) -> Task:
-    options, to_device = search.strategy, search.to_device
-    return Task(
-        network_loss(search.training_module),
-        first_batches(options.validation_batches(), options.contender_batches, to_device),
-        first_batches(options.training_batches(), options.calibration_batches, to_device),
-    )

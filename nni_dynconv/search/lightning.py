@@ -24,6 +24,7 @@ __all__ = [
     "optimizers_of",
     "replaced",
     "silent",
+    "step_of",
 ]
 
 
@@ -48,6 +49,16 @@ def replaced(module: nn.Module, name: str, method: Callable[..., Any]) -> Iterat
 def silent(module: LightningModule) -> AbstractContextManager[None]:
     """For a block, keep a module from logging where Lightning does not allow it."""
     return replaced(module, "log", lambda *args, **kwargs: None)
+
+
+def step_of(module: Any) -> Callable[[Any], Tensor]:
+    """Return a module's own training step as ``step(batch)``, which logs nothing; ``module.model`` must be set."""
+
+    def step(batch: Any) -> Tensor:
+        with silent(module):
+            return loss_of(module.training_step(batch, 0))
+
+    return step
 
 
 @contextmanager

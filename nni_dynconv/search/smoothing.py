@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..errors import ConfigError, ContextError
-from ..sites import scope
-from ..sites.batch import batch_of
-from ..supernet.mutator import DynamicWeightMutator
+from ..sites import batch_of, scope
+from ..supernet import DynamicWeightMutator
 
 __all__ = ["check_smoothness", "smoothness", "smoothness_of_batch"]
 

@@ -2,3 +2,9 @@
 
 How weights come about is not known here, and no operator is.
 """
+
+from .batch import Blocks, batch_of, blocks_of
+from .scope import Gate, Scope
+from .spec import Plan, Site, WeightSpec, split
+
+__all__ = ["Blocks", "Gate", "Plan", "Scope", "Site", "WeightSpec", "batch_of", "blocks_of", "split"]

@@ -2,3 +2,23 @@
 
 Nothing here trains.
 """
+
+from .calibration import fixed_affine, input_of, recalibrated, tracking_norms
+from .cells import ScopedCell
+from .mixture import HOOKS
+from .mutating import is_supernet
+from .mutator import DynamicWeightMutator
+from .naming import Around, name_sites
+
+__all__ = [
+    "HOOKS",
+    "Around",
+    "DynamicWeightMutator",
+    "ScopedCell",
+    "fixed_affine",
+    "input_of",
+    "is_supernet",
+    "name_sites",
+    "recalibrated",
+    "tracking_norms",
+]

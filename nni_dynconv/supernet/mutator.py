@@ -13,30 +13,37 @@ from nni.nas.nn.pytorch import Cell, ModelSpace
 from nni.nas.space import Mutator
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ScopeError, SpaceError
-from ..generation.architecture import ArchitectureEncoder, Shares
-from ..generation.codes import dim_of
-from ..generation.context import OwnInputContext
-from ..generation.controllers import ChunkedController, Controller
-from ..generation.given import bind_own_input, own_inputs_of, recipes_for, start_as_given
-from ..generation.network import DynamicNetwork
-from ..generation.source import NAME, Decision, WeightSource, site_of
-from ..ops import DynamicOp
+from ..errors import ScopeError
+from ..generation import (
+    ArchitectureEncoder,
+    ChunkedController,
+    Controller,
+    Decision,
+    DynamicNetwork,
+    WeightSource,
+    bind_own_input,
+    dim_of,
+    install,
+    site_of,
+    start_as_given,
+    uninstall,
+)
 from ..samplers import GdasSampler, Sampler, check_sample, choices_of
-from ..settings.recipe import Recipe, check_settings
-from ..sites import scope
-from ..sites.scope import Gate
-from ..sites.spec import Plan, Site
+from ..settings.recipe import check_settings
+from ..sites import Plan, Site, scope
+from .asking import OWN, asked_of, check_arguments
 from .calibration import calibrate_copy
-from .supernet import alive_ops, check_supported, freeze, is_supernet, mutate, name_sites
+from .deciding import Drawn, given, shares_of
+from .mutating import freeze, mutate
+from .naming import alive_ops
+from .support import check_supported
 
 if TYPE_CHECKING:
-    from ..search.strategy import DynamicStrategy
+    from ..search import DynamicStrategy
 
 __all__ = ["DynamicWeightMutator"]
 
 Role = Literal["weights", "controller", "architecture"]
-OWN = "`DynamicWeightMutator`"
 
 
 class DynamicWeightMutator(nn.Module, Mutator):
@@ -106,22 +113,22 @@ class DynamicWeightMutator(nn.Module, Mutator):
     ):
         nn.Module.__init__(self)
         sampler = GdasSampler() if sampler is None else sampler
-        _check_arguments(space, controller, sampler, context, architecture)
+        check_arguments(space, controller, sampler, context, architecture)
         settings = {"base": base, "delta": delta, "rank": rank, "per_site": per_site}
         check_settings(settings, OWN)
         Mutator.__init__(self, sampler=sampler or None, label=label)
         self.choices = choices_of(space)
         dim_of(context)
         if not any(isinstance(module, Cell) for module in space.modules()):  # its supernet names its sites
-            _asked_of(space, settings, context)
+            asked_of(space, settings, context)
         self._take_over(space, sampler, architecture)
-        ops, recipes = _asked_of(space, settings, context)
+        ops, recipes = asked_of(space, settings, context)
         bind_own_input(context, ops, recipes)
         sites = [site_of(op) for op in ops.values()]
         controller = ChunkedController() if controller is None else controller
         source = WeightSource(controller, context, sites, recipes, architecture)
         start_as_given(source, ops)
-        source.install(space)
+        install(source, space)
         self.space = space
         self.sample: dict[str, Any] | None = None if self.choices else {}
         self._link()
@@ -318,10 +325,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
             The sample names a label or a candidate that the space does not have, or lacks one.
         """
         check_sample(sample, self.choices)
-        sample = dict(sample)
-        decision = Decision(
-            sample, lambda label: Gate(_values(sample[label])), self._alive(sample), self._shares_of(sample)
-        )
+        decision = given(self.choices, dict(sample), self._alive(sample))
         opened = self.source.using(decision, context)
         with scope.enter(opened):
             yield self
@@ -336,43 +340,8 @@ class DynamicWeightMutator(nn.Module, Mutator):
                 "No architecture is drawn yet. Call `mutator.reset()` before the forward, or use "
                 "`with mutator.using(sample):`."
             )
-        sample, mixes = self.sample, self.sampler.mixes
-        return Decision(
-            None if mixes else sample,
-            lambda label: self._gate(label, sample),
-            tuple(self.source.asked.values()) if mixes else self._alive(sample),
-            lambda label: self._shares(label, sample),
-        )
-
-    def _gate(self, label: str, sample: Mapping[str, Any]) -> Gate:
-        """What the sampler lets run of a label, and with which factors."""
-        choice, weights = self.choices[label], self._relaxed(label, sample)
-        if not self.sampler.mixes:
-            values = _values(sample[label])
-            factor = None if weights is None else weights[choice.index(sample[label])].expand(len(values))
-            return Gate(values, factor)
-        if choice.inputs is None or weights is None:
-            return Gate(choice.candidates, weights)
-        return Gate(range(choice.inputs), weights @ choice.members.to(weights))
-
-    def _shares(self, label: str, sample: Mapping[str, Any]) -> Tensor:
-        """How much of each candidate, or input, takes part: with gradient where the sampler learns by it."""
-        choice, weights = self.choices[label], self._relaxed(label, sample)
-        if weights is None:
-            return choice.shares_of(sample[label])
-        return weights if choice.inputs is None else weights @ choice.members.to(weights)
-
-    def _shares_of(self, sample: Mapping[str, Any]) -> Shares:
-        return lambda label: self.choices[label].shares_of(sample[label])
-
-    def _relaxed(self, label: str, sample: Mapping[str, Any]) -> Tensor | None:
-        weights = self.sampler.relaxed(label)
-        if weights is not None and not self.sampler.mixes and sample is not self.sample:
-            raise ScopeError(
-                "`mutator.reset()` was called between a forward and the backward that runs it again (activation "
-                "checkpointing). Call `backward()` first."
-            )
-        return weights
+        drawn = Drawn(self.choices, self.sampler, self.sample, lambda: self.sample)
+        return drawn.decision(tuple(self.source.asked.values()) if self.sampler.mixes else self._alive(self.sample))
 
     # What is asked for
 
@@ -430,8 +399,8 @@ class DynamicWeightMutator(nn.Module, Mutator):
         sample = self.export() if sample is None else dict(sample)
         plan = self.plan(sample)
         network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space)
-        WeightSource.uninstall(network)
-        frozen = DynamicNetwork(network, self.source.restricted(plan.sites, self._shares_of(sample)), sample)
+        uninstall(network)
+        frozen = DynamicNetwork(network, self.source.restricted(plan.sites, shares_of(self.choices, sample)), sample)
         frozen.train(self.training)
         if calibrate is not None:
             calibrate_copy(frozen, calibrate)
@@ -452,59 +421,10 @@ class DynamicWeightMutator(nn.Module, Mutator):
         ScopeError
             NNI's own strategy chooses (``sampler=False``).
         """
-        from ..search.strategy import DynamicStrategy
+        from ..diagnosis import DiagnosisCallback
+        from ..search import DynamicStrategy
 
-        return DynamicStrategy(self, **options)
+        return DynamicStrategy(self, **{"diagnosis": DiagnosisCallback, **options})
 
     def extra_repr(self) -> str:
         return f"label={self.label!r}, choices={list(self.choices)}"
-
-
-def _values(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list) else [value]
-
-
-def _asked_of(
-    space: ModelSpace, settings: Mapping[str, Any], context: nn.Module | None
-) -> tuple[dict[str, DynamicOp], list[Recipe]]:
-    """Return a space's ops by site and the recipe of each, or refuse them; only names of sites are set."""
-    ops = {str(op.site): op for op in name_sites(space)}
-    recipes = recipes_for(ops, settings, OWN)
-    if isinstance(context, OwnInputContext):
-        own_inputs_of(ops, recipes)
-    return ops, recipes
-
-
-def _check_arguments(space: Any, controller: Any, sampler: Any, context: Any, architecture: Any) -> None:
-    if not isinstance(space, ModelSpace):
-        raise SpaceError(
-            f"The space is a {type(space).__name__}, but must be a `nni.nas.nn.pytorch.ModelSpace`: let your network's "
-            f"class inherit it."
-        )
-    parts: Iterable[tuple[str, Any, type]] = (
-        ("controller", controller, Controller),
-        ("sampler", sampler or None, Sampler),
-        ("context", context, nn.Module),
-        ("architecture", architecture, ArchitectureEncoder),
-    )
-    for name, value, wanted in parts:
-        if value is not None and not isinstance(value, wanted):
-            raise ConfigError(f"`{name}` is {value!r}, but must be a {wanted.__name__} (or None).")
-        if isinstance(value, (Controller, ArchitectureEncoder, OwnInputContext)) and value.bound:
-            raise ConfigError(f"This {type(value).__name__} serves another mutator already. Make one each.")
-    if architecture is not None and sampler is False:
-        raise ConfigError(
-            "`architecture` needs a sampler of this package: with `sampler=False` NNI's own strategy chooses, and does "
-            "not tell what before it runs. Leave `architecture` out."
-        )
-    if is_supernet(space) or hasattr(space, NAME):
-        state = "is a supernet" if is_supernet(space) else "has a mutator"
-        raise SpaceError(
-            f"{type(space).__name__} {state} already. Make a new one: `{type(space).__name__}(...)`, and give it "
-            f"to one mutator."
-        )
-    if not any(isinstance(module, DynamicOp) for module in space.modules()):
-        raise SpaceError(
-            f"{type(space).__name__} has no dynamic op: there is nothing for a controller to make. Put one in, such as "
-            f"`nni_dynconv.ops.DynamicConv2d`."
-        )

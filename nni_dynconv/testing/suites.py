@@ -18,11 +18,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..export.modules import describe_module, make_module
-from ..generation.controllers import Controller
+from ..export import describe_module, make_module
+from ..generation import Controller
 from ..ops import DynamicOp
 from ..samplers import Choice, Sampler
-from ..sites.spec import Site, WeightSpec, split
+from ..sites import Site, WeightSpec, split
 
 __all__ = ["ControllerSuite", "OpSuite", "SamplerSuite"]
 

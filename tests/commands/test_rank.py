@@ -69,7 +69,7 @@ def test_training_can_start_from_the_generated_weights(settings, tmp_path):
 
 
 def test_the_command_prints_both_tables_and_writes_json(settings, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("nni_dynconv.commands.entering.os.chdir", lambda folder: None)
+    monkeypatch.setattr("nni_dynconv.commands.shared.entering.os.chdir", lambda folder: None)
     tuner = {"name": "DynamicWeightMutator", "classArgs": {**CLASS_ARGS}}
     document = {"searchSpace": {}, "trialCommand": "python3 -m nni_dynconv.trial", "trialConcurrency": 1}
     document |= {"trialCodeDirectory": str(Path(__file__).parents[1]), "tuner": tuner}

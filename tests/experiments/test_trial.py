@@ -26,7 +26,7 @@ from nni_dynconv.supernet.calibration import tracking_norms
 CLASS_ARGS = {
     "mode": "one_shot",
     "space": "toy_task:ToySpace",
-    "evaluator": "test_trial:task",
+    "evaluator": f"{__name__}:task",
     "metric": "val_loss",
     "optimize_mode": "minimize",
     "evaluator_args": {"epochs": 2, "batches": 4},
@@ -116,7 +116,7 @@ def test_what_is_saved_has_batchnorm_statistics_of_its_own_and_the_result_is_mea
 ):
     """They used to be the supernet's, a mixture over all architectures."""
     options = {"sampler": "random", "strategy": {"contenders": 8, "rerank": 0, "calibration_batches": 3}}
-    trial.search(settings(metric=metric, space="test_trial:NormedSpace", evaluator_args=strategy, **options), tmp_path)
+    trial.search(settings(metric=metric, space=f"{__name__}:NormedSpace", evaluator_args=strategy, **options), tmp_path)
     network = load(tmp_path).eval()
     (norm,) = tracking_norms(network)
     assert norm.num_batches_tracked == 3 and norm.momentum == 0.1
@@ -132,7 +132,7 @@ def test_what_is_saved_has_batchnorm_statistics_of_its_own_and_the_result_is_mea
 
 def test_without_calibration_batches_the_statistics_are_the_supernets(reported, tmp_path):
     options = {"sampler": "random", "strategy": {"contenders": 4, "rerank": 0, "calibration_batches": 0}}
-    trial.search(settings(space="test_trial:NormedSpace", **options), tmp_path)
+    trial.search(settings(space=f"{__name__}:NormedSpace", **options), tmp_path)
     (norm,) = tracking_norms(load(tmp_path))
     supernet = safetensors.torch.load_file(tmp_path / "supernet" / "supernet.safetensors")
     assert torch.equal(norm.running_mean, supernet["norm.running_mean"])
@@ -223,7 +223,7 @@ def test_a_data_module_is_validated_as_well(reported, tmp_path, monkeypatch):
         made.train_dataloaders = made.val_dataloaders = None
         return made
 
-    monkeypatch.setattr("test_trial.task", with_module)
+    monkeypatch.setattr(f"{__name__}.task", with_module)
     trial.search(settings(sampler="random", strategy={"contenders": 4, "rerank": 0}), tmp_path)
     assert reported("final")[-1]["value"] == pytest.approx(loss_of(load(tmp_path)), rel=1e-4)
 

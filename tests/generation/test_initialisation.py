@@ -8,8 +8,8 @@ import torch
 from nni_dynconv import ChunkedController, DynamicWeightMutator, VectorContext, ops
 from nni_dynconv.errors import ConfigError
 from nni_dynconv.generation.controllers.pieces import CodeInput, context_map, linear
+from nni_dynconv.generation.decision import site_of
 from nni_dynconv.generation.initialisation import base_of, scale_of
-from nni_dynconv.generation.source import site_of
 from nni_dynconv.settings.parts import parse_named
 from nni_dynconv.sites.spec import Site, WeightSpec, split
 

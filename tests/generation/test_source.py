@@ -24,7 +24,7 @@ from nni_dynconv import (
     VectorContext,
 )
 from nni_dynconv.errors import ContextError
-from nni_dynconv.generation import delta, source
+from nni_dynconv.generation import decision, delta
 from nni_dynconv.sites.spec import Site, WeightSpec
 
 
@@ -84,7 +84,7 @@ def test_sites_made_together_are_those_made_one_by_one(space, sampler, base, mon
     x, context = image().double(), vector().double()
     together = step(mutator, x, context)
     calls = len(mutator.controller.calls)
-    monkeypatch.setattr(source, "TOGETHER", 1)
+    monkeypatch.setattr(decision, "TOGETHER", 1)
     alone = step(mutator, x, context)
     torch.testing.assert_close(together, alone)
     assert calls == 1 < len(mutator.controller.calls) - calls == len(mutator.plan())
@@ -102,7 +102,7 @@ def test_a_plan_of_one_architecture_is_made_in_one_call():
 
 def test_many_values_are_made_a_part_at_a_time(monkeypatch):
     mutator = make()
-    monkeypatch.setattr(source, "TOGETHER", 2 * 3 * mutator.plan().sites[0].num_generated)  # two sites for 3 samples
+    monkeypatch.setattr(decision, "TOGETHER", 2 * 3 * mutator.plan().sites[0].num_generated)  # two sites for 3 samples
     mutator(planes(), context=vector())
     assert mutator.controller.calls == [["layers.0", "layers.1"], ["layers.2", "layers.3"]]
     mutator.controller.calls.clear()
@@ -115,8 +115,8 @@ def test_many_values_are_made_a_part_at_a_time(monkeypatch):
 def test_runs_are_the_plan_in_order_and_hold_what_is_allowed(sizes, sets):
     sites = [Site(str(i), "DynamicLinear", (WeightSpec("weight", (size, 1), 1),)) for i, size in enumerate(sizes)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "TOGETHER", 60)
-        runs = source.runs_of(sites, sets)
+        patch.setattr(decision, "TOGETHER", 60)
+        runs = decision.runs_of(sites, sets)
     values = [sum(sets * site.num_generated for site in run) for run in runs]
     assert [site for run in runs for site in run] == sites
     assert all(len(run) == 1 or total <= 60 for run, total in zip(runs, values, strict=True))

@@ -55,7 +55,7 @@ class SshServer:
             "HOME": str(self.lab.folder / "remote"),
             "PIP_NO_INDEX": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "NODE_OPTIONS": f"--require {REPOSITORY / 'nni_dynconv' / 'loopback.js'}",
+            "NODE_OPTIONS": f"--require {REPOSITORY / 'nni_dynconv' / 'launching' / 'loopback.js'}",
         }
 
     def __enter__(self):

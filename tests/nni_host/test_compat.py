@@ -40,7 +40,7 @@ RESUMED = """
 import sys
 from nni.runtime import msg_dispatcher
 from nni.runtime.msg_dispatcher import MsgDispatcher
-from nni_dynconv.compat import mend_resume
+from nni_dynconv.nni_host.compat import mend_resume
 
 class Tuner:
     got = []

@@ -16,7 +16,8 @@ from pytorch_lightning import Callback
 from nni_dynconv import DynamicWeightMutator, EnasSampler, FairSampler, GdasSampler, RandomSampler
 from nni_dynconv.errors import RankError
 from nni_dynconv.samplers import check_sample
-from nni_dynconv.search.finals import Finals, contenders_of, finals
+from nni_dynconv.search.ending import contenders_of
+from nni_dynconv.search.finals import Finals, finals
 from nni_dynconv.search.ranking import Task
 
 

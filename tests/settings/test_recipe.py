@@ -99,7 +99,7 @@ def lifted_space():
 
 
 def test_a_yaml_may_name_a_function_that_lifts_a_space():
-    mutator, *_ = trial.build({**ONE_SHOT, "space": "test_recipe:lifted_space", "base": "given"})
+    mutator, *_ = trial.build({**ONE_SHOT, "space": f"{__name__}:lifted_space", "base": "given"})
     assert {recipe.base for recipe in mutator.source.recipes.values()} == {"given"}
 
 

@@ -141,7 +141,7 @@ def test_the_mixture_is_the_weighted_sum_of_the_candidates():
 def test_the_mixture_of_an_input_choice_weighs_each_input_by_its_chance():
     mutator = make(Everything, DartsSampler)
     mutator.reset()
-    gate = mutator._gate("inputs", mutator.sample)
+    gate = mutator._decide().gate("inputs")
     assert list(gate.values) == [0, 1, 2]
     torch.testing.assert_close(gate.weights, torch.full((3,), 2 / 3))
 

@@ -1,4 +1,7 @@
-"""Controllers: the hypernetworks that make weights."""
+"""Controllers: the hypernetworks that make weights, as flat vectors of unit variance.
+
+Bases, deltas and scales are not their affair.
+"""
 
 from .base import Controller
 from .chunked import ChunkedController

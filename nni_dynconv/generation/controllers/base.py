@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ...settings.parts import ScaleRule
-from ...sites.spec import Site
+from ...sites import Site
 
 __all__ = ["Controller"]
 

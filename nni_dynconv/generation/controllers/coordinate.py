@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...settings.parts import CoordinateSettings, Encoding, Nesting, ScaleRule, check_arguments
-from ...sites.spec import Site, WeightSpec
+from ...sites import Site, WeightSpec
 from .base import Controller
 from .fourier import FEATURES, LARGEST, features_of
 from .nesting import leaders_of

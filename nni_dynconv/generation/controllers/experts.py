@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...settings.parts import Encoding, ExpertsSettings, Routing, ScaleRule, Shares, check_arguments
-from ...sites.spec import Site, WeightSpec
+from ...sites import Site, WeightSpec
 from ..initialisation import Scales, scale_of
 from .base import Controller
 from .pieces import CodeInput, rows_of

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...settings.parts import Encoding, FlatSettings, ScaleRule, check_arguments
-from ...sites.spec import Site
+from ...sites import Site
 from .base import Controller
 from .pieces import context_map, linear
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Sequence
 
-from ...sites.spec import Site
+from ...sites import Site
 
 __all__ = ["leaders_of", "nest_of"]
 

@@ -1,4 +1,7 @@
-"""Rankings of architectures: comparing them by held-out loss, and telling how well one ranking foretells another."""
+"""Rankings of architectures: comparing them by held-out loss, and telling how well one ranking foretells another.
+
+Which ones are compared is not decided here.
+"""
 
 from .contest import Task, distinct, generated_losses, held_out_loss, train_briefly
 from .report import Row, SupernetRanking

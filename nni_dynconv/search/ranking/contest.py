@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import RankError
-from ...supernet.calibration import recalibrated
-from ...supernet.mutator import DynamicWeightMutator
+from ...supernet import DynamicWeightMutator, recalibrated
 
 __all__ = ["Task", "distinct", "generated_losses", "held_out_loss", "train_briefly"]
 

@@ -6,7 +6,7 @@ from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset
 
-from nni_dynconv.lifting.nni2 import EnasMutator
+from nni_dynconv.nni2 import EnasMutator
 
 
 class Net(ModelSpace):

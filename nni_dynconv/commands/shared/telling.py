@@ -11,7 +11,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from ..errors import DynConvError, LaunchError
+from ...errors import DynConvError, LaunchError
 
 __all__ = ["STDOUT", "aside", "fail", "in_words", "say", "write_json"]
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..settings.config import RunSettings
+    from ...settings.config import RunSettings
 
 __all__ = ["enter"]
 
 
 def enter(config: Path) -> tuple[RunSettings, Path]:
     """Check an experiment, and stand where NNI runs its trials; return its settings and that directory."""
-    from ..settings.config import check_config, code_directory_of, load_yaml
+    from ...settings.config import check_config, code_directory_of, load_yaml
 
     settings = check_config(config, checkpoint_needed=False)
     directory = code_directory_of(load_yaml(config), config)

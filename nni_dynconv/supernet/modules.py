@@ -1,0 +1,111 @@
+"""NNI's path-sampling super-modules, told by the open scope what runs, and how outputs are weighted.
+
+NNI's modules keep the sampled path in themselves; ours read it from the scope, so that threads do not meet and a
+mixture (DARTS) or a factor with gradient (GDAS) is one more reading of the same path. Cells are in ``cells.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..nni_host import compat, nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni.mutable import Categorical, Mutable
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
+from nni.nas.oneshot.pytorch.supermodule.sampling import (
+    MixedOpPathSamplingPolicy,
+    PathSamplingInput,
+    PathSamplingLayer,
+    PathSamplingRepeat,
+)
+from torch import Tensor, nn
+
+from ..sites import Gate, scope
+from .mixture import mix, run_mixture
+
+__all__ = ["ScopedInput", "ScopedLayer", "ScopedPolicy", "ScopedRepeat", "gate"]
+
+compat.mend_proxyless(scope.keeping)  # its candidates run in a backward, where no scope is open
+
+
+def gate(module: nn.Module, label: str) -> Gate | None:
+    """Return what the module's scope lets run of a label, or ``None`` where it does not decide."""
+    opened = scope.seen_by(module)
+    return None if opened is None else opened.gate_of(label)
+
+
+class _Scoped(BaseSuperNetModule):
+    """Gives NNI's path-sampling modules their path: the scope's, or what ``resample(memo)`` told them."""
+
+    label: str
+    _own: Any = None
+
+    @property
+    def _sampled(self) -> Any:
+        opened = gate(self, self.label)
+        return self._own if opened is None else list(opened.values)
+
+    @_sampled.setter
+    def _sampled(self, value: Any) -> None:
+        self._own = value
+
+    def _weights(self) -> Tensor | None:
+        opened = gate(self, self.label)
+        return None if opened is None else opened.weights
+
+
+class ScopedLayer(_Scoped, PathSamplingLayer):
+    """``LayerChoice`` in the supernet."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        weights = self._weights()
+        if weights is not None and len(weights) > 1 and len(args) == 1 and not kwargs:
+            return run_mixture([self[name] for name in self._sampled], weights, args[0])
+        return super().forward(*args, **kwargs)
+
+    def _reduction(self, items: list[Any], sampled: list[Any]) -> Any:
+        return mix(items, self._weights())
+
+
+class ScopedInput(_Scoped, PathSamplingInput):
+    """``InputChoice`` in the supernet."""
+
+    def _reduction(self, items: list[Any], sampled: list[Any]) -> Any:
+        weights = self._weights()
+        if weights is None:
+            return super()._reduction(items, sampled)
+        if self.reduction == "concat":  # one path (GDAS): the same factor for all
+            return super()._reduction(items, sampled) * weights[0]
+        return mix(items, weights / self.n_chosen if self.reduction == "mean" else weights)
+
+
+class ScopedRepeat(_Scoped, PathSamplingRepeat):
+    """``Repeat`` in the supernet; unlike NNI's it may be of depth 0."""
+
+    def _depths(self) -> tuple[list[int], Tensor | None]:
+        opened = scope.seen_by(self)
+        if opened is None or opened.gate is None:
+            return [self._own], None
+        if isinstance(self.depth_choice, Categorical):
+            found = opened.gate(self.depth_choice.label)
+            return list(found.values), found.weights
+        values = {label: opened.gate(label).values[0] for label in self.depth_choice.simplify()}
+        return [self.depth_choice.freeze(values)], None
+
+    def forward(self, x: Any) -> Any:
+        depths, weights = self._depths()
+        outputs = [x]
+        for block in self.blocks[: max(depths)]:
+            outputs.append(block(outputs[-1]))
+        return mix([outputs[depth] for depth in depths], weights)
+
+
+class ScopedPolicy(MixedOpPathSamplingPolicy):
+    """Arguments of NNI's parametrised modules, such as ``MutableConv2d``, from the scope's sample."""
+
+    def forward_argument(self, operation: MixedOperation, name: str) -> Any:
+        opened = scope.seen_by(operation)
+        if opened is None or opened.sample is None:
+            return super().forward_argument(operation, name)
+        argument = operation.mutable_arguments.get(name, operation.init_arguments[name])
+        return argument.freeze(dict(opened.sample)) if isinstance(argument, Mutable) else argument

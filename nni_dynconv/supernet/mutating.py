@@ -1,0 +1,64 @@
+"""A model space becomes a supernet, by NNI's own machinery, or one architecture of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.nn.pytorch.base import recursive_freeze
+from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, no_default_hook
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.oneshot.pytorch.supermodule.operation import NATIVE_MIXED_OPERATIONS
+from torch import nn
+
+from ..errors import SpaceError
+from ..ops import ChoiceOp
+from .cells import ScopedCell
+from .modules import ScopedInput, ScopedLayer, ScopedPolicy, ScopedRepeat
+from .support import own_choices
+
+__all__ = ["freeze", "is_supernet", "mutate"]
+
+
+class _Builder(OneShotStrategy):
+    """NNI's own machinery for replacing modules in place."""
+
+    def default_mutation_hooks(self) -> list[Any]:
+        ours = [ScopedLayer.mutate, ScopedInput.mutate, ScopedRepeat.mutate, ScopedCell.mutate]
+        return [_keep, *ours, *(operation.mutate for operation in NATIVE_MIXED_OPERATIONS), no_default_hook]
+
+    def run_hook(self, hook: Any, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
+        return hook(module, name, memo, {"mixed_op_sampling": ScopedPolicy})
+
+
+def _keep(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> bool:
+    """Tell NNI to leave alone what reads the scope itself, and what only puts constraints on the choices of others."""
+    return isinstance(module, ChoiceOp) or (bool(getattr(module, "mutables", [])) and not own_choices(module))
+
+
+def mutate(space: ModelSpace) -> None:
+    """Turn a model space into a supernet, in place.
+
+    Raises
+    ------
+    SpaceError
+        A module has mutables that neither NNI nor we can sample.
+    """
+    try:
+        _Builder().mutate_model(space)
+    except (TypeError, ValueError) as error:
+        raise SpaceError(f"{type(space).__name__} cannot be made a supernet: {error}") from error
+
+
+def freeze(space: ModelSpace, sample: Mapping[str, Any]) -> nn.Module:
+    """Return one architecture of a space, of a supernet with its modules, also where the space's class builds anew."""
+    if any(isinstance(module, (BaseSuperNetModule, ChoiceOp)) for module in space.modules()):
+        return recursive_freeze(space, dict(sample), include_root=False)[0]
+    return space.freeze(sample)
+
+
+def is_supernet(space: nn.Module) -> bool:
+    """Tell whether some module of the space has been replaced already."""
+    return any(isinstance(module, BaseSuperNetModule) for module in space.modules())
