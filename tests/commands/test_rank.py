@@ -159,6 +159,14 @@ def test_the_tables_leave_open_what_was_not_trained():
     assert lines[2].split() == ["-0.2000", "1,000", "op", "=", "b"]
 
 
+def test_a_score_that_is_no_number_is_null_in_json():
+    """It used to be `-Infinity`, which is no JSON."""
+    rows = [Row({"op": "a"}, -0.1, 10, 0.9, 0.8), Row({"op": "b"}, float("-inf"), 1000, 0.8, float("nan"))]
+    found = SupernetRanking(rows, {"generated": fidelity([1, 2], [1, 2])}, {}, "val_acc", "scratch")
+    first, second = json.loads(found.to_json(), parse_constant=pytest.fail)["rows"]
+    assert first["generated"] == -0.1 and second["generated"] is second["one_epoch"] is None
+
+
 def test_the_table_says_of_which_few_there_is_no_interval():
     rows = [Row({"op": "a"}, -0.1, 10, 0.9, 0.8), Row({"op": "b"}, -0.2, 1000, 0.8, 0.8)]
     found = SupernetRanking(rows, {"generated": fidelity([1, 2], [1, 2])}, {}, "val_acc", "scratch")
