@@ -38,12 +38,13 @@ def words(text):
 # Help
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_help_of_each_command_teaches_with_an_example(name, command):
-    status, output, error = command(name, "--help")
+@pytest.mark.parametrize("one", cli.COMMANDS, ids=NAMES)
+def test_the_help_of_each_command_teaches_with_an_example(one, command):
+    status, output, error = command(one.__name__, "--help")
     assert status == 0 and not error
-    examples = re.findall(rf"^ {{6}}nni-dynconv {name}\b.*$", output, re.MULTILINE)
-    assert examples, output
+    examples = re.findall(r"^ {8}(\S.*)$", one.__doc__, re.MULTILINE)
+    assert examples and examples[0].startswith(f"nni-dynconv {one.__name__}")
+    assert [line.strip() for line in output.splitlines() if line.startswith(" " * 6 + "n")] == examples
     assert CODES in words(output)
 
 
