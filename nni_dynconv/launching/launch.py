@@ -168,7 +168,7 @@ def _make_checkpoint(
     if path.exists():
         return
     say(f"Making the shared checkpoint {settings.checkpoint} ...")
-    command = [sys.executable, "-m", "nni_dynconv.commands.cli", "warmup", str(config)]
+    command = [sys.executable, "-m", "nni_dynconv.commands", "warmup", str(config)]
     process = subprocess.Popen(command, env=experiment.environment, start_new_session=True)
     try:
         status = process.wait(None if deadline == math.inf else max(deadline - time.monotonic(), 0.0))
