@@ -16,9 +16,9 @@ __all__ = ["schema"]
 def schema(
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there, and print nothing.")] = None,
 ) -> None:
-    """Print the JSON Schema of an experiment's YAML, by which editors complete and check.
+    """Print the JSON Schema of an experiment's YAML, for editors.
 
-    It covers our settings and NNI's own keys:
+    By it they complete and check our settings and NNI's own keys:
 
         nni-dynconv schema --output experiment.schema.json
 
