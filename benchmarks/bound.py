@@ -24,7 +24,7 @@ from ops import GRID, contender, make_inputs
 from timing import interleave, merge_results, ratio
 from torch import Tensor
 
-from nni_dynconv.functional import kernels
+from nni_dynconv.functional.paths import kernels
 
 OP = "depthwise 3x3"
 

@@ -31,7 +31,8 @@ from report import PEERS, Row, best_peers, rooflines
 from timing import CPU, Times, interleave, machine, merge_results, ratio
 from torch import Tensor
 
-from nni_dynconv.functional import kernels, without_kernels
+from nni_dynconv.functional import without_kernels
+from nni_dynconv.functional.paths import kernels
 
 GRID = {"B": (8, 32, 128), "C": (8, 16, 32, 64), "HW": (8, 16, 32, 56)}
 FEWER = {"B": (8, 32), "C": (16, 64), "HW": (8, 32)}

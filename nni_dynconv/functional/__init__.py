@@ -4,10 +4,10 @@ from .conv import conv1d, conv2d, conv3d
 from .explain import explain
 from .linear import linear
 from .low_rank import LowRank
-from .modes import deterministic, portable, without_kernels
 from .norm import affine, batch_norm, group_norm, instance_norm, layer_norm
+from .planning.modes import deterministic, portable, without_kernels
+from .planning.tuning import tune
 from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
-from .tuning import tune
 
 __all__ = [
     "LowRank",

@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
-from . import depthwise, kernels, nd, paths
-from .compiled import compiled
 from .factored import call_factored
-from .forms import FORMS, alternatives, decide
-from .geometry import Geometry, GeometryNd, Sizes, measure_nd, measure_transposed
 from .low_rank import LowRank
-from .modes import is_deterministic, is_portable, is_transformed, wants_kernels
-from .planner import Setting
-from .tuning import fastest, is_tuning, state, trial
+from .paths import depthwise, kernels, nd
+from .paths import planar as paths
+from .paths.compiled import compiled
+from .planning.forms import FORMS, alternatives, decide
+from .planning.geometry import Geometry, GeometryNd, Sizes, measure_nd, measure_transposed
+from .planning.modes import is_deterministic, is_portable, is_transformed, wants_kernels
+from .planning.planner import Setting
+from .planning.tuning import fastest, is_tuning, state, trial
 
 __all__ = ["conv1d", "conv2d", "conv3d"]
 

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError, did_you_mean
-from . import conv, kernels, transposed
+from . import conv, transposed
 from .conv import measure_planned
 from .factored import decide_factors
-from .forms import decide
-from .geometry import GeometryLinear, GeometryNd, measure_linear
 from .linear import linear
-from .modes import is_deterministic, is_portable, wants_kernels
-from .planner import APPLIED, Choice, Factors, Setting, choose_linear
+from .paths import kernels
+from .planning.forms import decide
+from .planning.geometry import GeometryLinear, GeometryNd, measure_linear
+from .planning.modes import is_deterministic, is_portable, wants_kernels
+from .planning.planner import APPLIED, Choice, Factors, Setting, choose_linear
 
 __all__ = ["chosen", "explain"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .geometry import GeometryLinear, GeometryNd, measure_linear, measure_nd
 from .low_rank import LowRank, apply_factors
-from .planner import APPLIED, FORMED, Choice, Factors, Setting, can_apply, choose_factors
-from .tuning import fastest, is_tuning, recall, state, trial
+from .planning.geometry import GeometryLinear, GeometryNd, measure_linear, measure_nd
+from .planning.planner import APPLIED, FORMED, Choice, Factors, Setting, can_apply, choose_factors
+from .planning.tuning import fastest, is_tuning, recall, state, trial
 
 __all__ = ["call_factored", "decide_factors"]
 

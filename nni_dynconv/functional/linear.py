@@ -12,10 +12,10 @@ from torch import Tensor
 
 from .conv import setting_of
 from .factored import call_factored
-from .geometry import GeometryLinear, measure_linear
 from .low_rank import LowRank
-from .planner import choose_linear
-from .sets import Counts, spread
+from .planning.geometry import GeometryLinear, measure_linear
+from .planning.planner import choose_linear
+from .planning.sets import Counts, spread
 
 __all__ = ["linear"]
 

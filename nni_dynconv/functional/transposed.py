@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .conv import find_plan, run_nd, setting_of
-from .geometry import Sizes
 from .low_rank import LowRank, form
+from .planning.geometry import Sizes
 
 __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 

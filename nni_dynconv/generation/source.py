@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import ContextError, ScopeError, SpaceError
 from ..functional import LowRank
-from ..functional.modes import is_exporting
+from ..functional.planning.modes import is_exporting
 from ..ops import DynamicOp
 from ..settings.recipe import Recipe
 from ..sites import scope

@@ -7,7 +7,8 @@ import torch
 from spaces import CellSpace, Everything, OneChoice, differing_in_threads, image, vector
 
 from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext
-from nni_dynconv.functional import conv2d, deterministic, kernels, portable, without_kernels
+from nni_dynconv.functional import conv2d, deterministic, portable, without_kernels
+from nni_dynconv.functional.paths import kernels
 
 
 class Backend:

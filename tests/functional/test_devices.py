@@ -9,9 +9,9 @@ from devices import META, OneDevice
 from nni_dynconv.functional import conv1d, conv2d, conv3d, conv_transpose2d, explain, linear
 from nni_dynconv.functional.conv import _run, run_nd, setting_of
 from nni_dynconv.functional.explain import chosen
-from nni_dynconv.functional.forms import alternatives
-from nni_dynconv.functional.geometry import measure, measure_nd, measure_transposed
-from nni_dynconv.functional.planner import Setting
+from nni_dynconv.functional.planning.forms import alternatives
+from nni_dynconv.functional.planning.geometry import measure, measure_nd, measure_transposed
+from nni_dynconv.functional.planning.planner import Setting
 
 PLANAR = {
     "shared": ((4, 6, 9, 9), (6, 6, 3, 3), {}),

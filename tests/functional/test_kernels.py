@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import nni_dynconv.functional
-from nni_dynconv.functional import conv2d, kernels, without_kernels
-from nni_dynconv.functional.compiled import Compiled, compiled
+from nni_dynconv.functional import conv2d, without_kernels
 from nni_dynconv.functional.conv import measure_planned
 from nni_dynconv.functional.explain import OPS
-from nni_dynconv.functional.geometry import measure
-from nni_dynconv.functional.operators import convolution_operator
+from nni_dynconv.functional.paths import kernels
+from nni_dynconv.functional.paths.compiled import Compiled, compiled
+from nni_dynconv.functional.paths.operators import convolution_operator
+from nni_dynconv.functional.planning.geometry import measure
 
 built = pytest.mark.skipif(not kernels.loaded(), reason="the compiled kernels are not built, or turned off")
 SOURCES = Path(nni_dynconv.functional.__file__).parent.parent / "csrc"
@@ -237,8 +238,8 @@ def test_a_forked_child_has_threads_of_its_own():
 
 CHILD = """
 import os, torch
-from nni_dynconv.functional import kernels
-from nni_dynconv.functional.geometry import measure
+from nni_dynconv.functional.paths import kernels
+from nni_dynconv.functional.planning.geometry import measure
 
 torch.set_num_threads(2)
 x, weight, y = torch.randn(8, 16, 40, 40), torch.randn(8, 16, 1, 5, 5), torch.zeros(8, 16, 40, 40)
@@ -299,7 +300,7 @@ def test_the_operator_passes_torchs_own_check():
 
 
 def test_the_environment_turns_the_kernels_off():
-    code = "from nni_dynconv.functional import kernels; print(kernels.loaded())"
+    code = "from nni_dynconv.functional.paths import kernels; print(kernels.loaded())"
     environment = os.environ | {"NNI_DYNCONV_KERNELS": "torch"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"

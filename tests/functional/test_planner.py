@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from nni_dynconv.errors import ShapeError
-from nni_dynconv.functional import explain, kernels, portable, without_kernels
-from nni_dynconv.functional.geometry import measure, measure_nd, measure_transposed
-from nni_dynconv.functional.nd import choose_nd, possible_nd
-from nni_dynconv.functional.planner import Setting, choose, possible
+from nni_dynconv.functional import explain, portable, without_kernels
+from nni_dynconv.functional.paths import kernels
+from nni_dynconv.functional.paths.nd import choose_nd, possible_nd
+from nni_dynconv.functional.planning.geometry import measure, measure_nd, measure_transposed
+from nni_dynconv.functional.planning.planner import Setting, choose, possible
 
 CPU = Setting("cpu", torch.float32, training=True)
 FORWARD = CPU._replace(training=False)

@@ -10,10 +10,11 @@ import torch
 from functional.loops import tensors
 
 from nni_dynconv.errors import ConfigError
-from nni_dynconv.functional import LowRank, conv, conv1d, conv2d, conv3d, deterministic, kernels, linear, portable, tune
+from nni_dynconv.functional import LowRank, conv, conv1d, conv2d, conv3d, deterministic, linear, portable, tune
 from nni_dynconv.functional.conv import find_plan, setting_of
 from nni_dynconv.functional.explain import chosen
-from nni_dynconv.functional.tuning import fastest, wait_for
+from nni_dynconv.functional.paths import kernels
+from nni_dynconv.functional.planning.tuning import fastest, wait_for
 
 X, WEIGHT = (4, 6, 9, 9), (4, 6, 1, 5, 5)
 OPTIONS = {"padding": 2, "groups": 6}
@@ -21,7 +22,7 @@ OPTIONS = {"padding": 2, "groups": 6}
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
 
 
 def prefer(monkeypatch, path):
@@ -59,7 +60,7 @@ def test_another_process_reads_what_one_has_measured(tmp_path, monkeypatch):
     prefer(monkeypatch, "unfold")
     with tune(tmp_path / "deep" / "paths.json"):
         conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
     assert taken() != "unfold"
     with tune(tmp_path / "deep" / "paths.json"):
         assert taken() == "unfold"
@@ -69,7 +70,7 @@ def test_other_threads_have_measurements_of_their_own(tmp_path, monkeypatch):
     prefer(monkeypatch, "unfold")
     with tune(tmp_path / "paths.json"):
         conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
     monkeypatch.setattr("torch.get_num_threads", lambda: 77)
     with tune(tmp_path / "paths.json"):
         assert taken() != "unfold"
@@ -93,7 +94,7 @@ def test_nothing_is_written_where_all_is_kept(tmp_path, monkeypatch):
     inputs = tensors(X, WEIGHT, dtype=torch.float32)
     with tune(tmp_path / "paths.json"):
         conv2d(*inputs, **OPTIONS)
-    monkeypatch.setattr("nni_dynconv.functional.tuning._write", None)
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._write", None)
     with tune(tmp_path / "paths.json"):
         conv2d(*inputs, **OPTIONS)
 
@@ -153,7 +154,7 @@ def test_a_path_that_cannot_serve_is_measured_again(change, tmp_path, monkeypatc
     with tune(tmp_path / "paths.json"):
         conv2d(*inputs, **OPTIONS)
     rewrite(tmp_path / "paths.json", change)
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
     with tune(tmp_path / "paths.json"):
         pass
     torch.testing.assert_close(conv2d(*inputs, **OPTIONS), right, atol=1e-5, rtol=1e-5)
@@ -169,8 +170,8 @@ def test_another_version_of_the_package_measures_anew(tmp_path, monkeypatch):
     prefer(monkeypatch, "unfold")
     with tune(tmp_path / "paths.json"):
         conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
-    monkeypatch.setattr("nni_dynconv.functional.tuning.__version__", "99.0")
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning.__version__", "99.0")
     with tune(tmp_path / "paths.json"):
         assert taken() != "unfold"
 
@@ -311,11 +312,11 @@ def test_both_ways_are_measured_and_kept_for_another_process(op, x, rest, tmp_pa
     (table,) = json.loads((tmp_path / "paths.json").read_text()).values()
     (key,) = [problem for problem in table if "Factors(rank=2, base=False)" in problem]
     rewrite(tmp_path / "paths.json", lambda own: {**own, key: "applied"})
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
     with tune(tmp_path / "paths.json"):
         assert way(op, x, rest) == "applied"
     rewrite(tmp_path / "paths.json", lambda own: {**own, key: "grouped"})
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
     with tune(tmp_path / "paths.json"):
         assert way(op, x, rest) == "formed"
 
@@ -370,8 +371,8 @@ class LateDevice:
 def test_another_device_is_waited_for(monkeypatch):
     """Calls used to be timed that had only been handed over."""
     device = LateDevice()
-    monkeypatch.setattr("nni_dynconv.functional.tuning.time", device)
-    monkeypatch.setattr("nni_dynconv.functional.tuning.wait_for", device.wait)
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning.time", device)
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning.wait_for", device.wait)
     paths = {"slow": lambda: device.call(2e-3), "fast": lambda: device.call(1e-3)}
     assert fastest("a problem", paths, torch.device("cuda")) == "fast"
     assert device.queue == 0

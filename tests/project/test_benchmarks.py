@@ -15,7 +15,7 @@ import pytest
 import torch
 from devices import META, OneDevice
 
-from nni_dynconv.functional import kernels
+from nni_dynconv.functional.paths import kernels
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 MODULES = [path.stem for path in FOLDER.glob("*.py")]

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..planning.geometry import GeometryNd, Sizes
+from ..planning.planner import DENSE, GROUPED, LARGE_SAMPLE, VECTOR, Choice, Setting, choose_anywhere, is_compiled
 from . import kernels
 from .compiled import compiled
-from .geometry import GeometryNd, Sizes
-from .paths import add_bias, mix
-from .planner import DENSE, GROUPED, LARGE_SAMPLE, VECTOR, Choice, Setting, choose_anywhere, is_compiled
+from .planar import add_bias, mix
 
 __all__ = ["PATHS", "choose_nd", "possible_nd"]
 

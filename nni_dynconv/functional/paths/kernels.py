@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .geometry import Geometry, GeometryNd, Sizes
+from ..planning.geometry import Geometry, GeometryNd, Sizes
 
 __all__ = ["backward", "forward", "lanes", "level", "loaded", "serves"]
 
@@ -25,7 +25,7 @@ LEVELS = ("baseline", "AVX2", "AVX-512")
 def _load() -> ctypes.CDLL | None:
     if os.environ.get("NNI_DYNCONV_KERNELS") == "torch":
         return None
-    for path in sorted(Path(__file__).resolve().parent.parent.glob("_kernels*")):
+    for path in sorted(Path(__file__).resolve().parents[2].glob("_kernels*")):
         if path.suffix in (".so", ".dylib", ".pyd"):
             return load(path)
     return None

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from . import kernels
+from ..paths import kernels
+from ..paths.nd import choose_nd, possible_nd
+from ..paths.planar import add_bias
 from .geometry import Geometry, GeometryNd
-from .nd import choose_nd, possible_nd
-from .paths import add_bias
 from .planner import Choice, Setting, choose, is_compiled, possible
 from .sets import Counts, spread
 from .tuning import recall

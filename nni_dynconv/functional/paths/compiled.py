@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..planning.geometry import Geometry, GeometryNd
+from ..planning.sets import spread
 from . import kernels
-from .geometry import Geometry, GeometryNd
 from .operators import convolution_operator
-from .paths import add_bias
-from .sets import spread
+from .planar import add_bias
 
 __all__ = ["compiled"]
 

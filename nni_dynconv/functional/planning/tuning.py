@@ -16,10 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import __version__
-from ..errors import ConfigError
-from ..files import write_atomically
-from . import kernels
+from ... import __version__
+from ...errors import ConfigError
+from ...files import write_atomically
+from ..paths import kernels
 from .planner import Choice
 
 __all__ = ["Paths", "fastest", "is_tuning", "recall", "state", "trial", "tune", "wait_for"]

@@ -2,7 +2,7 @@
 
 They are kernels of the CPU, and the dispatcher refuses tensors of another device.
 
-The dispatcher costs more than a small convolution does, so :mod:`nni_dynconv.functional.compiled` uses this only
+The dispatcher costs more than a small convolution does, so :mod:`nni_dynconv.functional.paths.compiled` uses this only
 while something traces, or watches what is dispatched, as torch's counter of FLOPs does.
 """
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from ..planning.geometry import Geometry, GeometryNd, measure_nd, measure_transposed
 from . import kernels
-from .geometry import Geometry, GeometryNd, measure_nd, measure_transposed
 
 __all__ = ["convolution_operator"]
 

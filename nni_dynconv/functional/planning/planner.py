@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from . import kernels
+from ..paths import kernels
 from .direct import is_direct
 from .geometry import Geometry, GeometryLinear, GeometryNd
 
@@ -100,7 +100,7 @@ def choose(geometry: Geometry, setting: Setting) -> Choice:
 
     Examples
     --------
-    >>> from nni_dynconv.functional.geometry import measure
+    >>> from nni_dynconv.functional.planning.geometry import measure
     >>> geometry = measure((8, 16, 32, 32), (8, 4, 16, 1, 1), None, 1, 0, 1, 1)
     >>> choose(geometry, Setting("cpu", torch.float32, True)).path
     'matmul'
@@ -192,7 +192,7 @@ def choose_factors(geometry: GeometryNd | GeometryLinear, rank: int, base: bool,
 
     Examples
     --------
-    >>> from nni_dynconv.functional.geometry import measure_nd
+    >>> from nni_dynconv.functional.planning.geometry import measure_nd
     >>> geometry = measure_nd(2, (32, 64, 16, 16), (32, 64, 64, 3, 3), None, 1, 1, 1, 1)
     >>> choose_factors(geometry, 4, False, Setting("cpu", torch.float32, True)).path
     'applied'

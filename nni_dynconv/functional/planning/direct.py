@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from . import kernels
+from ..paths import kernels
 from .geometry import Geometry, GeometryNd
 
 __all__ = ["is_direct"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .checks import Axes, is_whole
+from ..checks import Axes, is_whole
 from .sets import Counts, bind_sets
 
 __all__ = [

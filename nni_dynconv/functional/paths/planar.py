@@ -1,7 +1,7 @@
 """The ways to compute one convolution from torch's own operators; which one runs is the planner's choice.
 
 Each takes ``x: B Cin H W``, ``weight: [B] Cout Cin/G Kh Kw``, ``bias: [B] Cout`` or None, and the
-:class:`~nni_dynconv.functional.geometry.Geometry`, and returns ``B Cout Ho Wo``. ``padding="same"`` of an even
+:class:`~nni_dynconv.functional.planning.geometry.Geometry`, and returns ``B Cout Ho Wo``. ``padding="same"`` of an even
 kernel has been cut down to symmetric padding before.
 """
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .geometry import Geometry
+from ..planning.geometry import Geometry
 
 __all__ = ["add_bias", "folded", "grouped", "looped", "matmul", "mix", "plain", "single", "unfold"]
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .geometry import Geometry
-from .paths import add_bias, grouped
+from ..planning.geometry import Geometry
+from .planar import add_bias, grouped
 
 __all__ = ["depthwise", "depthwise_in_chunks"]
 
