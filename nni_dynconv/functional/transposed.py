@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .conv import find_plan, run_nd, setting_of
-from .low_rank import LowRank, form
+from .calling import call
+from .low_rank import LowRank
 from .planning.geometry import Sizes
 
 __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
@@ -49,7 +49,7 @@ def conv_transpose1d(
     >>> conv_transpose1d(torch.ones(2, 1, 2), torch.tensor([[[[1.0, 1.0]]], [[[2.0, 2.0]]]])).tolist()
     [[[1.0, 2.0, 1.0]], [[2.0, 4.0, 2.0]]]
     """
-    return _transposed(1, x, weight, bias, stride, padding, output_padding, groups, dilation, counts)
+    return call(-1, x, weight, bias, stride, padding, output_padding, groups, dilation, counts)
 
 
 def conv_transpose2d(
@@ -96,7 +96,7 @@ def conv_transpose2d(
     >>> conv_transpose2d(torch.ones(1, 1, 1, 2), torch.tensor([[[[1.0, 2.0]]]]), stride=2)
     tensor([[[[1., 2., 1., 2.]]]])
     """
-    return _transposed(2, x, weight, bias, stride, padding, output_padding, groups, dilation, counts)
+    return call(-2, x, weight, bias, stride, padding, output_padding, groups, dilation, counts)
 
 
 def conv_transpose3d(
@@ -135,12 +135,4 @@ def conv_transpose3d(
     >>> conv_transpose3d(torch.ones(2, 1, 1, 1, 1), torch.ones(2, 1, 1, 2, 2, 2)).shape
     torch.Size([2, 1, 2, 2, 2])
     """
-    return _transposed(3, x, weight, bias, stride, padding, output_padding, groups, dilation, counts)
-
-
-def _transposed(
-    rank: int, x: Tensor, given: Tensor | LowRank, bias: Tensor | None, *options: int | Sizes | Sequence[int] | None
-) -> Tensor:
-    weight = form(given)  # whose first axis is Cin: its factors would mix the wrong channels
-    geometry, path = find_plan(setting_of(x, weight), -rank, x, weight, bias, *options)
-    return run_nd(x, weight, bias, geometry, path)
+    return call(-3, x, weight, bias, stride, padding, output_padding, groups, dilation, counts)

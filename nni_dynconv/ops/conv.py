@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import functional
 from ..errors import ConfigError, ShapeError, did_you_mean
 from ..functional.checks import Axes
-from ..functional.planning.geometry import check_output_padding, check_padding, sizes_of
+from ..functional.planning.measuring import check_output_padding, check_padding, sizes_of
 from ..sites.spec import WeightSpec
 from .base import DynamicOp
 

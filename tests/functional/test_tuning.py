@@ -10,10 +10,20 @@ import torch
 from functional.loops import tensors
 
 from nni_dynconv.errors import ConfigError
-from nni_dynconv.functional import LowRank, conv, conv1d, conv2d, conv3d, deterministic, linear, portable, tune
-from nni_dynconv.functional.conv import find_plan, setting_of
+from nni_dynconv.functional import (
+    LowRank,
+    calling,
+    conv1d,
+    conv2d,
+    conv3d,
+    deterministic,
+    library,
+    linear,
+    portable,
+    tune,
+)
+from nni_dynconv.functional.calling import find_plan
 from nni_dynconv.functional.explain import chosen
-from nni_dynconv.functional.paths import kernels
 from nni_dynconv.functional.planning.tuning import fastest, wait_for
 
 X, WEIGHT = (4, 6, 9, 9), (4, 6, 1, 5, 5)
@@ -31,7 +41,7 @@ def prefer(monkeypatch, path):
     def measure(problem, paths, device):
         return fastest(problem, {path: paths[path]}, device)
 
-    monkeypatch.setattr("nni_dynconv.functional.conv.fastest", measure)
+    monkeypatch.setattr("nni_dynconv.functional.calling.fastest", measure)
 
 
 def test_a_device_that_torch_cannot_wait_for_is_refused_by_name():
@@ -111,7 +121,7 @@ def other_threads():
 
 def plan(inputs):
     """The path that a call takes, by the plans that are remembered."""
-    return find_plan(setting_of(*inputs), 2, *inputs, None, 1, 2, 1, 6, None)[1]
+    return find_plan(2, *inputs, None, 1, 2, 1, 6, None).path
 
 
 def test_other_threads_measure_anew_in_one_process(tmp_path, monkeypatch):
@@ -201,7 +211,7 @@ def test_modes_set_it_aside(tmp_path, monkeypatch):
         conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
     with portable():
         assert taken() == "unfold"
-    monkeypatch.setattr(kernels, "_library", None)
+    monkeypatch.setattr(library, "_library", None)
     prefer(monkeypatch, "grouped")
     with tune(tmp_path / "paths.json"):
         conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
@@ -270,9 +280,9 @@ def prefer_way(monkeypatch, name):
     """Make forming, or applying, the faster, as a machine may."""
 
     def measure(problem, ways, device):
-        return fastest(problem, {name: ways[name]}, device)
+        return fastest(problem, {name: ways[name]} if name in ways else ways, device)
 
-    monkeypatch.setattr("nni_dynconv.functional.factored.fastest", measure)
+    monkeypatch.setattr("nni_dynconv.functional.calling.fastest", measure)
 
 
 @pytest.mark.parametrize("name", ["applied", "formed"])
@@ -342,8 +352,8 @@ def test_convolutions_inside_of_one_that_is_timed_are_not_looked_up_anew(tmp_pat
         looked_up.append(arguments)
         return plain(*arguments)
 
-    plain = conv._plan_measured
-    monkeypatch.setattr(conv, "_plan_measured", measured)
+    plain = calling._plan_measured
+    monkeypatch.setattr(calling, "_plan_measured", measured)
     with tune(tmp_path / "paths.json"):
         conv2d(*given_factors(*FACTORED["conv2d"][1:]))
     assert len(looked_up) < 10

@@ -11,12 +11,11 @@ from torch.autograd import forward_ad
 
 __all__ = [
     "deterministic",
-    "is_deterministic",
     "is_exporting",
     "is_portable",
     "is_transformed",
+    "modes",
     "portable",
-    "wants_kernels",
     "without_kernels",
 ]
 
@@ -30,17 +29,17 @@ class _Modes(threading.local):
         self.portable, self.kernels, self.deterministic = False, True, False
 
 
-_modes = _Modes()
+modes = _Modes()
 
 
 @contextmanager
 def _switched(name: str, value: bool) -> Iterator[None]:
-    before = getattr(_modes, name)
-    setattr(_modes, name, value)
+    before = getattr(modes, name)
+    setattr(modes, name, value)
     try:
         yield
     finally:
-        setattr(_modes, name, before)
+        setattr(modes, name, before)
 
 
 @contextmanager
@@ -102,20 +101,10 @@ def deterministic(enabled: bool = True) -> Iterator[None]:
         yield
 
 
-def is_deterministic() -> bool:
-    """Whether neither the kernels nor what was measured may decide."""
-    return _modes.deterministic
-
-
-def wants_kernels() -> bool:
-    """Whether the calls of this block may use the compiled kernels."""
-    return _modes.kernels and not _modes.deterministic
-
-
 def is_portable() -> bool:
     """Whether the calls of this block must survive an export with a dynamic batch."""
-    if _modes.portable or torch.compiler.is_compiling():
-        return _modes.portable or is_exporting()
+    if modes.portable or torch.compiler.is_compiling():
+        return modes.portable or is_exporting()
     return torch._C._get_tracing_state() is not None  # the older ONNX exporter traces
 
 

@@ -19,8 +19,7 @@ from torch import Tensor
 from ... import __version__
 from ...errors import ConfigError
 from ...files import write_atomically
-from ..paths import kernels
-from .planner import Choice
+from .. import library
 
 __all__ = ["Paths", "fastest", "is_tuning", "recall", "state", "trial", "tune", "wait_for"]
 
@@ -38,7 +37,7 @@ class _File(NamedTuple):
     kept: dict[int, dict[str, str]]  # what the file holds for some numbers of threads
 
 
-_file: ContextVar[_File | None] = ContextVar("nni_dynconv.functional.tuning", default=None)
+_file: ContextVar[_File | None] = ContextVar("nni_dynconv.functional.planning.tuning", default=None)
 
 
 @contextmanager
@@ -81,10 +80,9 @@ def is_tuning() -> bool:
     return _file.get() is not None
 
 
-def recall(problem: object) -> Choice | None:
+def recall(problem: object) -> str | None:
     """Return the path that was the fastest for a problem, if it was ever measured."""
-    path = _known.get(_threads(), {}).get(repr(problem)) if _known else None
-    return None if path is None else Choice(path, "the fastest of those that `tune` measured on this machine")
+    return _known.get(_threads(), {}).get(repr(problem)) if _known else None
 
 
 def fastest(problem: object, paths: Paths, device: torch.device) -> str:
@@ -191,7 +189,7 @@ def _default_file() -> Path:
 
 
 def _machine(threads: int) -> str:
-    level = kernels.LEVELS[kernels.level()] if kernels.loaded() else "no kernels"
+    level = library.LEVELS[library.level()] if library.loaded() else "no kernels"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     versions = f"nni_dynconv {__version__}, torch {torch.__version__}"
     return f"{versions}, {platform.node()}, {device}, {threads} threads, {level}"
