@@ -27,7 +27,7 @@ from timing import interleave, keep_freed_memory
 from torch import Tensor
 
 from nni_dynconv.functional import LowRank, conv2d, linear
-from nni_dynconv.functional.calling import find_plan, run
+from nni_dynconv.functional.calling import find_plan, make_plan, run
 from nni_dynconv.functional.explain import chosen
 
 KERNELS, CHANNELS, RANKS = (3, 5, 1), (16, 32, 64, 128), (2, 4, 8, 16)
@@ -154,8 +154,8 @@ def _formed(case: Case, x: Tensor, weight: LowRank) -> Tensor:
 
 def _applied(case: Case, x: Tensor, weight: LowRank) -> Tensor:
     axes, options = (0, ()) if case.op is linear else (2, (1, case.options["padding"], 1, 1))
-    plan = find_plan(axes, x, weight, None, *options, None)
-    return run(plan._replace(path="applied"), x, weight, None)
+    planned = find_plan(axes, x, weight, None, (*options, None))
+    return run(make_plan(axes, planned.geometry, "applied"), x, weight, None)
 
 
 def _compare_memory() -> None:

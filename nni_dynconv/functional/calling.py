@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from . import paths
 from .low_rank import LowRank
-from .planning.geometry import Geometry, Sizes
+from .planning.geometry import Geometry
 from .planning.measuring import measure
-from .planning.problem import Problem, Setting, setting_of
+from .planning.problem import PLAIN, Problem, Setting, setting_of
 from .planning.rules import choose, possible
 from .planning.tuning import fastest, is_tuning, state, trial
 
-__all__ = ["PATHS", "Plan", "call", "find_plan", "run"]
+__all__ = ["PATHS", "Plan", "call", "find_plan", "make_plan", "run"]
 
+Shapes = tuple[Sequence[int], Sequence[int], Sequence[int] | None]  # of x, weight and bias
+Options = tuple[Any, ...]  # in the order of the public function, `counts` at the end
 ANY = Setting("any", torch.float32, training=False)  # of a linear map by a whole weight, whose shapes alone decide
 
 
 class Plan(NamedTuple):
-    """How a call runs: by which path, on which sizes, and what is done to ``x`` before."""
+    """How a call runs."""
 
     geometry: Geometry
     path: str
-    pads: Sizes = ()  # of x, on top of the padding on both sides
-    as_image: bool = False  # x is a sequence: an image of one row
+    compute: paths.Path  # of the table; it makes ``x`` ready first, where need be
 
 
-def call(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, *options: Any) -> Tensor:
+def call(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, options: Options) -> Tensor:
     """Compute a convolution or linear map.
 
     Parameters
     ----------
     axes
         Of space; negative: of a transposed convolution; 0: of a linear map.
-    *options
+    options
         In the order of the public function, ``counts`` at the end.
 
     Raises
@@ -46,46 +49,38 @@ def call(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, *o
     ShapeError
         If an axis does not fit; the text names it and shows both sizes.
     """
-    return run(find_plan(axes, x, weight, bias, *options), x, weight, bias)
+    return run(find_plan(axes, x, weight, bias, options), x, weight, bias)
 
 
-def find_plan(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, *options: Any) -> Plan:
+def find_plan(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, options: Options) -> Plan:
     """Return how a call runs: as it was planned before, or measured and chosen anew; as :func:`call`."""
-    setting = setting_of(x, weight) if axes or isinstance(weight, LowRank) else ANY
+    setting = setting_of(x, weight) if axes or type(weight) not in PLAIN else None  # of a linear map shapes decide
     shapes = x.shape, weight.shape, None if bias is None else bias.shape
-    if torch.compiler.is_compiling():
-        return _plan_anew(setting, axes, *shapes, *options)
-    if is_tuning():
-        return _plan_measured(setting, axes, (x, weight, bias), *shapes, *options)
+    if is_compiling():
+        return _plan_anew(setting, axes, shapes, options)
+    if setting is not None and is_tuning():
+        return _plan_measured(setting, axes, (x, weight, bias), shapes, options)
     try:
-        return _plan_once(state(), setting, axes, *shapes, *options)
+        return _plan_once(setting and state(), setting, axes, shapes, options)
     except TypeError:  # a list among the options, or a symbolic size: nothing to remember it by
-        return _plan_anew(setting, axes, *shapes, *options)
+        return _plan_anew(setting, axes, shapes, options)
 
 
 def run(plan: Plan, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None) -> Tensor:
     """Compute what has been planned."""
-    geometry, path, pads, as_image = plan
-    if as_image:
-        return run(plan._replace(as_image=False), x.unsqueeze(2), _as_image(weight), bias).squeeze(2)
-    if pads:
-        x = F.pad(x, pads)
-    return PATHS["convolution" if geometry.kernel else "linear"][path](x, weight, bias, geometry)
+    return plan.compute(x, weight, bias, plan.geometry)
 
 
 PATHS = paths.table(call)
 
 
-def _as_image(weight: Tensor | LowRank) -> Tensor | LowRank:
-    if not isinstance(weight, LowRank):
-        return weight.unsqueeze(-2)
-    A, B, base = weight
-    return LowRank(A, B.unsqueeze(-2), None if base is None else base.unsqueeze(-2))
+def _ask(setting: Setting | None, axes: int, shapes: Shapes, options: Options) -> Problem:
+    return Problem(measure(axes, *shapes, *options).as_image(), ANY if setting is None else setting)
 
 
-def _plan_anew(setting: Setting, axes: int, *problem: Any) -> Plan:
-    asked = Problem(measure(axes, *problem).as_image(), setting)
-    return _planned(axes, asked.geometry, choose(asked).path)
+def _plan_anew(setting: Setting | None, axes: int, shapes: Shapes, options: Options) -> Plan:
+    asked = _ask(setting, axes, shapes, options)
+    return make_plan(axes, asked.geometry, choose(asked).path)
 
 
 @lru_cache(maxsize=4096)
@@ -94,24 +89,43 @@ def _plan_once(measured: tuple[int, int] | None, *problem: Any) -> Plan:
 
 
 def _plan_measured(
-    setting: Setting, axes: int, inputs: tuple[Tensor, Tensor | LowRank, Tensor | None], *problem: Any
+    setting: Setting | None, axes: int, inputs: tuple[Any, ...], shapes: Shapes, options: Options
 ) -> Plan:
-    asked = Problem(measure(axes, *problem).as_image(), setting)
+    asked = _ask(setting, axes, shapes, options)
     names = possible(asked)
     if len(names) > 1:
         x, weight, bias = inputs
         parts = weight if isinstance(weight, LowRank) else (weight,)
 
         def compute(name: str, x: Tensor, bias: Tensor | None, *parts: Any) -> Tensor:
-            weight = LowRank(*parts) if setting.factors is not None else parts[0]
-            return run(_planned(axes, asked.geometry, name), x, weight, bias)
+            weight = LowRank(*parts) if asked.setting.factors is not None else parts[0]
+            return run(make_plan(axes, asked.geometry, name), x, weight, bias)
 
         names = [fastest(asked, {name: trial(compute, name, x, bias, *parts) for name in names}, x.device)]
-    return _planned(axes, asked.geometry, names[0])
+    return make_plan(axes, asked.geometry, names[0])
 
 
-def _planned(axes: int, geometry: Geometry, path: str) -> Plan:
-    if geometry.transposed or not any(geometry.extra):
-        return Plan(geometry, path, (), axes == 1)
-    pads = tuple(size for extra in reversed(geometry.extra) for size in (0, extra))
-    return Plan(geometry.padded(), path, pads, axes == 1)
+def make_plan(axes: int, geometry: Geometry, path: str) -> Plan:
+    """Return the plan of a path; ``axes`` are those of the call: a sequence is an image of one row."""
+    compute = PATHS["convolution" if axes else "linear"][path]
+    if any(geometry.extra) and not geometry.transposed:
+        pads = [size for extra in reversed(geometry.extra) for size in (0, extra)]
+        geometry, compute = geometry.padded(), partial(_pad_first, compute, pads)
+    return Plan(geometry, path, partial(_as_image, compute) if axes == 1 else compute)
+
+
+def _pad_first(
+    compute: paths.Path, pads: list[int], x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, geometry: Geometry
+) -> Tensor:
+    return compute(F.pad(x, pads), weight, bias, geometry)
+
+
+def _as_image(
+    compute: paths.Path, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, geometry: Geometry
+) -> Tensor:
+    if isinstance(weight, LowRank):
+        A, B, base = weight
+        weight = LowRank(A, B.unsqueeze(-2), None if base is None else base.unsqueeze(-2))
+    else:
+        weight = weight.unsqueeze(-2)
+    return compute(x.unsqueeze(2), weight, bias, geometry).squeeze(2)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .calling import call
+from .calling import find_plan, run
 from .low_rank import LowRank
 from .planning.geometry import Sizes
 
@@ -62,7 +62,8 @@ def conv2d(
     >>> conv2d(torch.ones(3, 1, 3, 3), weight, counts=[2, 1]).flatten().tolist()
     [9.0, 9.0, 18.0]
     """
-    return call(2, x, weight, bias, stride, padding, dilation, groups, counts)
+    plan = find_plan(2, x, weight, bias, (stride, padding, dilation, groups, counts))
+    return run(plan, x, weight, bias)
 
 
 def conv1d(
@@ -99,7 +100,8 @@ def conv1d(
     >>> conv1d(torch.ones(2, 1, 3), torch.tensor([[[[1.0, 1.0]]], [[[2.0, 2.0]]]])).tolist()
     [[[2.0, 2.0]], [[4.0, 4.0]]]
     """
-    return call(1, x, weight, bias, stride, padding, dilation, groups, counts)
+    plan = find_plan(1, x, weight, bias, (stride, padding, dilation, groups, counts))
+    return run(plan, x, weight, bias)
 
 
 def conv3d(
@@ -137,4 +139,5 @@ def conv3d(
     >>> conv3d(torch.ones(2, 1, 2, 2, 2), weight).flatten().tolist()
     [8.0, 16.0]
     """
-    return call(3, x, weight, bias, stride, padding, dilation, groups, counts)
+    plan = find_plan(3, x, weight, bias, (stride, padding, dilation, groups, counts))
+    return run(plan, x, weight, bias)

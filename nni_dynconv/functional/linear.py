@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .calling import call
+from .calling import find_plan, run
 from .low_rank import LowRank
 
 __all__ = ["linear"]
@@ -51,4 +51,5 @@ def linear(
     >>> linear(torch.ones(4, 3), weight).flatten().tolist()
     [3.0, 3.0, 6.0, 6.0]
     """
-    return call(0, x, weight, bias, None if counts is None else tuple(counts))
+    plan = find_plan(0, x, weight, bias, (None if counts is None else tuple(counts),))
+    return run(plan, x, weight, bias)

@@ -7,7 +7,7 @@ import torch
 from devices import META, OneDevice
 
 from nni_dynconv.functional import conv1d, conv2d, conv3d, conv_transpose2d, explain, linear
-from nni_dynconv.functional.calling import Plan, run
+from nni_dynconv.functional.calling import make_plan, run
 from nni_dynconv.functional.explain import chosen
 from nni_dynconv.functional.planning.measuring import measure, measure_convolution
 from nni_dynconv.functional.planning.problem import Problem, Setting, setting_of
@@ -45,7 +45,7 @@ def test_every_path_that_tune_may_pick_runs_there(x, weight, options, training):
     names = possible(Problem(geometry, setting_of(*inputs)._replace(training=training)))
     assert "compiled" not in names
     for name in names:
-        check(lambda x, weight, name=name: run(Plan(geometry, name), x, weight, None), inputs)
+        check(lambda x, weight, name=name: run(make_plan(geometry.axes, geometry, name), x, weight, None), inputs)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_so_does_every_path_over_other_axes(geometry):
     channels = (geometry.Cin, geometry.Cout) if geometry.transposed else (geometry.Cout, geometry.Cin)
     inputs = given((geometry.B, geometry.Cin, *geometry.size), (geometry.B, *channels, *geometry.kernel))
     for name in possible(Problem(geometry, setting_of(*inputs))):
-        check(lambda x, weight, name=name: run(Plan(geometry, name), x, weight, None), inputs)
+        check(lambda x, weight, name=name: run(make_plan(geometry.axes, geometry, name), x, weight, None), inputs)
 
 
 @pytest.mark.parametrize(

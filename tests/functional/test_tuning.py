@@ -121,7 +121,7 @@ def other_threads():
 
 def plan(inputs):
     """The path that a call takes, by the plans that are remembered."""
-    return find_plan(2, *inputs, None, 1, 2, 1, 6, None).path
+    return find_plan(2, *inputs, None, (1, 2, 1, 6, None)).path
 
 
 def test_other_threads_measure_anew_in_one_process(tmp_path, monkeypatch):

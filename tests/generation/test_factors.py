@@ -106,7 +106,9 @@ def uses(monkeypatch):
     for paths in calling.PATHS.values():
         plain = paths["applied"]
         monkeypatch.setitem(paths, "applied", apply_factors)
-    return found
+    calling._plan_once.cache_clear()
+    yield found
+    calling._plan_once.cache_clear()
 
 
 def step(mutator, run):

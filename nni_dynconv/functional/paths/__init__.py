@@ -15,7 +15,7 @@ from . import blocks, columns, convolutions, depthwise, factors, linear
 from .blocks import Call
 from .compiled import compiled
 
-__all__ = ["table"]
+__all__ = ["Path", "table"]
 
 Path = Callable[[Tensor, Any, Tensor | None, Any], Tensor]  # x, weight, bias, geometry
 
@@ -26,7 +26,7 @@ def table(call: Call) -> dict[str, dict[str, Path]]:
     Parameters
     ----------
     call
-        Computes the calls that some are made of: ``call(axes, x, weight, bias, *options, counts)``.
+        Computes the calls that some are made of: ``call(axes, x, weight, bias, (*options, counts))``.
     """
     apart = {
         "bias_apart": partial(blocks.bias_apart, call),

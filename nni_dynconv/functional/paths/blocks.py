@@ -17,7 +17,7 @@ from . import convolutions, linear
 
 __all__ = ["Call", "bias_apart", "regrouped", "split", "stacked"]
 
-Call = Callable[..., Tensor]  # axes, x, weight, bias, *options, counts
+Call = Callable[..., Tensor]  # axes, x, weight, bias, (*options, counts)
 
 
 def split(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -26,7 +26,7 @@ def split(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: 
     D = len(counts)
     biases: Sequence[Tensor | None] = [None] * D if bias is None else bias.expand(D, bias.shape[-1]).unbind()
     parts = zip(x.split(counts), weight.unbind(), biases, strict=True)
-    outputs = [call(geometry.axes, *part, *options, None) for part in parts]
+    outputs = [call(geometry.axes, *part, (*options, None)) for part in parts]
     return outputs[0] if D == 1 else torch.cat(outputs)
 
 
@@ -35,7 +35,7 @@ def regrouped(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, geomet
     D, r = _blocks(geometry)
     flat = None if bias is None else bias.expand(D, bias.shape[-1]).reshape(-1)
     laid = x.unflatten(0, (D, r)).transpose(0, 1).flatten(1, 2)  # r D*Cin ...
-    y = call(geometry.axes, laid, weight.flatten(0, 1), flat, *geometry.arguments(D * geometry.G), None)
+    y = call(geometry.axes, laid, weight.flatten(0, 1), flat, (*geometry.arguments(D * geometry.G), None))
     return y.unflatten(1, (D, -1)).transpose(0, 1).flatten(0, 1)
 
 
@@ -44,13 +44,13 @@ def stacked(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, geometry
     D, r = _blocks(geometry)
     own = None if bias is None else bias.expand(D, bias.shape[-1])
     tall = x.unflatten(0, (D, r)).transpose(1, 2).flatten(2, 3)  # D Cin r*H ...
-    y = call(geometry.axes, tall, weight, own, *geometry.arguments(geometry.G), None)
+    y = call(geometry.axes, tall, weight, own, (*geometry.arguments(geometry.G), None))
     return y.unflatten(2, (r, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def bias_apart(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """Add the bias, whose sets are not those of the weight, to a call without one; also to a linear map."""
-    y = call(geometry.axes, x, weight, None, *geometry.arguments(geometry.G), geometry.counts)
+    y = call(geometry.axes, x, weight, None, (*geometry.arguments(geometry.G), geometry.counts))
     add = (convolutions if geometry.kernel else linear).add_bias
     return y if bias is None else add(y, spread(bias, geometry.bias_counts or ()))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,14 @@ __all__ = ["backward", "forward"]
 
 
 @lru_cache(maxsize=1024)
+def _called(geometry: Geometry, threads: int) -> tuple[Any, Any, ctypes.Array[ctypes.c_int64]]:
+    """Return the kernels, forward and backward, and what they are told."""
+    library = opened()
+    kind = "depthwise" if geometry.depthwise else "dense"
+    names = f"nni_dynconv_{kind}", f"nni_dynconv_{kind}_backward"
+    return getattr(library, names[0]), getattr(library, names[1]), _struct(geometry, threads)
+
+
 def _struct(geometry: Geometry, threads: int) -> ctypes.Array[ctypes.c_int64]:
     # the fields of `struct Geometry` in csrc/geometry.h
     sizes = [*_three(geometry.size, 1), *_three(geometry.out, 1), *_three(geometry.kernel, 1)]
@@ -58,8 +67,7 @@ def backward(x: Tensor, weight: Tensor, dy: Tensor, dx: Tensor | None, dw: Tenso
 
 
 def _convolve(x: Tensor, weight: Tensor, y: Tensor, geometry: Geometry) -> None:
-    struct, library = _struct(geometry, torch.get_num_threads()), opened()
-    run = library.nni_dynconv_depthwise if geometry.depthwise else library.nni_dynconv_dense
+    run, _, struct = _called(geometry, torch.get_num_threads())
     run(struct, x.data_ptr(), weight.data_ptr(), y.data_ptr())
 
 
@@ -72,6 +80,5 @@ def _differentiate(
     geometry: Geometry,
 ) -> None:
     pointers = [None if one is None else one.data_ptr() for one in (x, weight, dy, dx, dw)]
-    struct, library = _struct(geometry, torch.get_num_threads()), opened()
-    run = library.nni_dynconv_depthwise_backward if geometry.depthwise else library.nni_dynconv_dense_backward
+    _, run, struct = _called(geometry, torch.get_num_threads())
     run(struct, *pointers)

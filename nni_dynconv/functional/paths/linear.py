@@ -27,8 +27,12 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) ->
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """One matrix product a sample."""
-    if x.dim() == 2:
-        return add_bias(torch.bmm(x.unsqueeze(1), weight.mT).squeeze(1), bias)
+    axes = x.dim()
+    if axes == 2:
+        y = torch.bmm(x.unsqueeze(1), weight.mT).squeeze(1)
+        return y if bias is None else y + bias
+    if axes == 3:
+        return add_bias(torch.bmm(x, weight.mT), bias)
     return add_bias(torch.bmm(x.flatten(1, -2), weight.mT).unflatten(1, x.shape[1:-1]), bias)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 __all__ = [
     "deterministic",
@@ -103,7 +104,7 @@ def deterministic(enabled: bool = True) -> Iterator[None]:
 
 def is_portable() -> bool:
     """Whether the calls of this block must survive an export with a dynamic batch."""
-    if modes.portable or torch.compiler.is_compiling():
+    if modes.portable or is_compiling():
         return modes.portable or is_exporting()
     return torch._C._get_tracing_state() is not None  # the older ONNX exporter traces
 

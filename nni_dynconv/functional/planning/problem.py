@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn import Parameter
 
 from ..library import loaded
@@ -13,7 +14,7 @@ from ..low_rank import LowRank
 from .geometry import Geometry
 from .modes import is_portable, is_transformed, modes
 
-__all__ = ["Choice", "Factors", "Problem", "Setting", "setting_of"]
+__all__ = ["PLAIN", "Choice", "Factors", "Problem", "Setting", "setting_of"]
 
 PLAIN = (Tensor, Parameter)  # what the compiled kernels read: no subclass
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -60,13 +61,14 @@ def setting_of(x: Tensor, weight: Tensor | LowRank) -> Setting:
     on_cpu, dtype = x.is_cpu, x.dtype
     training = (x.requires_grad or weight.requires_grad) and torch.is_grad_enabled()
     transformed, deterministic = is_transformed(), modes.deterministic
-    factors = Factors(weight.rank, weight.base is not None) if isinstance(weight, LowRank) else None
+    plain = type(weight) in PLAIN  # which is told sooner than that it is no LowRank
+    factors = Factors(weight.rank, weight.base is not None) if not plain and isinstance(weight, LowRank) else None
     suits = (
         on_cpu
         and dtype is torch.float32
         and not transformed
         and type(x) in PLAIN
-        and type(weight) in PLAIN  # no LowRank
+        and plain
         and weight.dtype is torch.float32  # type: ignore[union-attr]
         and weight.is_cpu  # type: ignore[union-attr]
         and loaded()
@@ -76,9 +78,11 @@ def setting_of(x: Tensor, weight: Tensor | LowRank) -> Setting:
     )
     device = "cpu" if on_cpu else x.device.type
     channels_last = not x.is_contiguous() and _is_channels_last(x)
-    threaded = not torch.compiler.is_compiling() and torch.get_num_threads() > 1  # which no graph can ask
-    given = is_portable(), transformed, deterministic, channels_last, threaded
-    return Setting(device, dtype, training, suits, *given, factors)
+    threaded = not is_compiling() and torch.get_num_threads() > 1  # which no graph can ask
+    portable = is_portable()
+    return Setting(
+        device, dtype, training, suits, portable, transformed, deterministic, channels_last, threaded, factors
+    )
 
 
 def _is_channels_last(x: Tensor) -> bool:

@@ -38,6 +38,9 @@ class _File(NamedTuple):
 
 
 _file: ContextVar[_File | None] = ContextVar("nni_dynconv.functional.planning.tuning", default=None)
+is_tuning = (
+    _file.get
+)  # whether what was never measured is to be measured now; every call asks, so no function of Python's
 
 
 @contextmanager
@@ -73,11 +76,6 @@ def tune(file: str | Path | None = None) -> Iterator[None]:
         yield
     finally:
         _file.reset(token)
-
-
-def is_tuning() -> bool:
-    """Whether a call that was never measured is to be measured now."""
-    return _file.get() is not None
 
 
 def recall(problem: object) -> str | None:
