@@ -15,7 +15,8 @@ from . import paths
 from .low_rank import LowRank
 from .planning.geometry import Geometry
 from .planning.measuring import measure
-from .planning.problem import PLAIN, Problem, Setting, setting_of
+from .planning.modes import PLAIN, Setting, setting_of
+from .planning.problem import Problem
 from .planning.rules import choose, possible
 from .planning.tuning import fastest, is_tuning, state, trial
 
@@ -75,7 +76,8 @@ PATHS = paths.table(call)
 
 
 def _ask(setting: Setting | None, axes: int, shapes: Shapes, options: Options) -> Problem:
-    return Problem(measure(axes, *shapes, *options).as_image(), ANY if setting is None else setting)
+    geometry = measure(axes, *shapes, *options)
+    return Problem(geometry.as_image() if axes == 1 else geometry, ANY if setting is None else setting)
 
 
 def _plan_anew(setting: Setting | None, axes: int, shapes: Shapes, options: Options) -> Plan:

@@ -16,8 +16,8 @@ from .linear import linear
 from .planning.factors import APPLIED
 from .planning.geometry import Geometry
 from .planning.measuring import measure
-from .planning.modes import is_portable, modes
-from .planning.problem import Choice, Factors, Problem, Setting
+from .planning.modes import Factors, Setting, is_portable, modes
+from .planning.problem import Choice, Problem
 from .planning.rules import choose
 
 __all__ = ["chosen", "explain"]
@@ -120,7 +120,7 @@ def chosen(
     factors = None if rank is None else Factors(rank, base)
     setting = Setting(kind, dtype, training, suits, is_portable(), **own, factors=factors)
     geometry = measure(axes, *given.arguments.values())
-    return geometry, choose(Problem(geometry.as_image(), setting))
+    return geometry, choose(Problem(geometry.as_image() if axes == 1 else geometry, setting))
 
 
 def _applied(geometry: Geometry, rank: int, base: bool) -> int:

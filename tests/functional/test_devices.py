@@ -10,7 +10,8 @@ from nni_dynconv.functional import conv1d, conv2d, conv3d, conv_transpose2d, exp
 from nni_dynconv.functional.calling import make_plan, run
 from nni_dynconv.functional.explain import chosen
 from nni_dynconv.functional.planning.measuring import measure, measure_convolution
-from nni_dynconv.functional.planning.problem import Problem, Setting, setting_of
+from nni_dynconv.functional.planning.modes import Setting, setting_of
+from nni_dynconv.functional.planning.problem import Problem
 from nni_dynconv.functional.planning.rules import possible
 
 PLANAR = {

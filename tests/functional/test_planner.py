@@ -9,7 +9,7 @@ from nni_dynconv.errors import ShapeError
 from nni_dynconv.functional import explain, library, portable, without_kernels
 from nni_dynconv.functional.planning.convolutions import choose, possible
 from nni_dynconv.functional.planning.measuring import measure, measure_convolution, measure_transposed
-from nni_dynconv.functional.planning.problem import Setting
+from nni_dynconv.functional.planning.modes import Setting
 
 CPU = Setting("cpu", torch.float32, training=True)
 FORWARD = CPU._replace(training=False)

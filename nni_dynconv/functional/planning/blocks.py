@@ -6,7 +6,8 @@ import math
 
 from .compiled import is_faster, serves
 from .geometry import Geometry
-from .problem import Choice, Setting
+from .modes import Setting
+from .problem import Choice
 
 __all__ = ["choose", "possible"]
 

@@ -10,7 +10,7 @@ import math
 
 from .. import library
 from .geometry import Geometry
-from .problem import Setting
+from .modes import Setting
 
 __all__ = ["is_faster", "serves"]
 

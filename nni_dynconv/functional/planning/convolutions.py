@@ -12,7 +12,8 @@ import torch
 
 from .compiled import is_faster, serves
 from .geometry import Geometry
-from .problem import Choice, Setting
+from .modes import Setting
+from .problem import Choice
 
 __all__ = ["FEW", "choose", "folds", "possible"]
 

@@ -9,7 +9,8 @@ import torch
 from . import linear
 from .convolutions import FEW, folds
 from .geometry import Geometry
-from .problem import Choice, Factors, Setting
+from .modes import Factors, Setting
+from .problem import Choice
 
 __all__ = ["APPLIED", "choose", "possible"]
 

@@ -98,9 +98,7 @@ class Geometry(NamedTuple):
         return turned._replace(extra=(0,) * len(self.size), transposed=False)
 
     def as_image(self) -> Geometry:
-        """A sequence as an image of one row; all else as it is."""
-        if self.axes != 1:
-            return self
+        """A sequence as an image of one row."""
         image = self._replace(size=(1, *self.size), kernel=(1, *self.kernel), out=(1, *self.out))
         image = image._replace(stride=(1, *self.stride), dilation=(1, *self.dilation))
         return image._replace(padding=(0, *self.padding), extra=(0, *self.extra))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .geometry import Geometry
-from .problem import Choice, Setting
+from .modes import Setting
+from .problem import Choice
 
 __all__ = ["choose", "possible"]
 

@@ -20,7 +20,7 @@ def choose(problem: Problem) -> Choice:
     --------
     >>> import torch
     >>> from .measuring import measure
-    >>> from .problem import Setting
+    >>> from .modes import Setting
     >>> geometry = measure(2, (8, 16, 32, 32), (8, 4, 16, 1, 1), None, 1, 0, 1, 1)
     >>> choose(Problem(geometry, Setting("cpu", torch.float32, True))).path
     'matmul'
