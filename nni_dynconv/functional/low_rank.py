@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .checks import Axes
 
-__all__ = ["LowRank", "form", "form_all"]
+__all__ = ["LowRank", "form_all"]
 
 KERNEL = {0: "", 1: "K", 2: "Kh Kw", 3: "Kt Kh Kw"}
 
@@ -90,14 +90,9 @@ class LowRank(NamedTuple):
         return (torch.addmm(base, A, B) if axes == 1 else torch.baddbmm(base, A, B)).reshape(shape)
 
 
-def form(weight: Tensor | LowRank) -> Tensor:
-    """Return a weight as one tensor."""
-    return weight.whole() if isinstance(weight, LowRank) else weight
-
-
 def form_all(weights: Mapping[str, Tensor | LowRank]) -> Mapping[str, Tensor]:
     """Return an op's weights as tensors."""
-    return {name: form(one) for name, one in weights.items()}
+    return {name: one.whole() if isinstance(one, LowRank) else one for name, one in weights.items()}
 
 
 def _product(A: tuple[int, ...], B: tuple[int, ...], base: tuple[int, ...] | None) -> tuple[int, ...]:
