@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import ContextError, ScopeError
-from ..functional import LowRank
-from ..functional.modes import is_exporting
+from ..functional import LowRank, is_exporting
 from ..settings import Recipe
 from ..sites import Blocks, Scope, Site, batch_of, blocks_of
 from .architecture import FixedArchitecture, Shares

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ParamsError, SpaceError, did_you_mean
-from ..functional.low_rank import form_all
+from ..functional import form_all
 from ..settings import Recipe, check_recipe
 from ..sites import WeightSpec, scope, split
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...functional.modes import is_exporting
+from ...functional import is_exporting
 from ...settings import Encoding
 
 __all__ = ["CodeInput", "ContextMap", "context_map", "encode_positions", "linear", "repeat_rows", "rows_of"]

@@ -2,7 +2,7 @@
 
 They are kernels of the CPU, and the dispatcher refuses tensors of another device.
 
-The dispatcher costs more than a small convolution does, so :mod:`nni_dynconv.functional.compiled` uses this only
+The dispatcher costs more than a small convolution does, so `compiled.py` uses this only
 while something traces, or watches what is dispatched, as torch's counter of FLOPs does.
 """
 
@@ -15,25 +15,21 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from ..planning.geometry import Geometry
+from ..planning.measuring import measure
 from . import kernels
-from .geometry import Geometry, GeometryNd, measure_nd, measure_transposed
 
 __all__ = ["convolution_operator"]
 
 DENSE = torch.contiguous_format
 
 
-def _geometry(x: Tensor, weight: Tensor, options: Sequence[Any]) -> Geometry | GeometryNd:
-    geometry = _measure(x.shape, weight.shape, options)
-    return geometry.planar() if len(geometry.size) == 2 and not geometry.transposed else geometry
-
-
-def _measure(x: Sequence[int], weight: Sequence[int], options: Sequence[Any]) -> GeometryNd:
+def _measure(x: Sequence[int], weight: Sequence[int], options: Sequence[Any]) -> Geometry:
     stride, padding, dilation, transposed, output_padding, groups = options
-    shapes = len(stride), x, weight, None
+    shapes = x, weight, None
     if transposed:
-        return measure_transposed(*shapes, stride, padding, output_padding, groups, dilation)
-    return measure_nd(*shapes, stride, padding, dilation, groups)
+        return measure(-len(stride), *shapes, stride, padding, output_padding, groups, dilation)
+    return measure(len(stride), *shapes, stride, padding, dilation, groups)
 
 
 @torch.library.custom_op("nni_dynconv::convolution", mutates_args=(), device_types="cpu")
@@ -48,13 +44,13 @@ def convolution_operator(
     groups: int,
 ) -> Tensor:
     """Convolution as ``aten::convolution``, float32, of those that kernels serve; weights may be per sample."""
-    geometry = _geometry(x, weight, (stride, padding, dilation, transposed, output_padding, groups))
+    geometry = _measure(x.shape, weight.shape, (stride, padding, dilation, transposed, output_padding, groups))
     return kernels.forward(x.contiguous(), weight.contiguous(), geometry)
 
 
 @convolution_operator.register_fake
 def _(x: Tensor, weight: Tensor, *options: Any) -> Tensor:
-    geometry = _geometry(x, weight, options)
+    geometry = _measure(x.shape, weight.shape, options)
     return x.new_empty(geometry.output)
 
 
@@ -71,7 +67,7 @@ def backward_operator(
     groups: int,
 ) -> tuple[Tensor, Tensor]:
     """Both gradients of ``convolution``."""
-    geometry = _geometry(x, weight, (stride, padding, dilation, transposed, output_padding, groups))
+    geometry = _measure(x.shape, weight.shape, (stride, padding, dilation, transposed, output_padding, groups))
     dx, dw = torch.empty_like(x, memory_format=DENSE), torch.empty_like(weight, memory_format=DENSE)
     kernels.backward(x.contiguous(), weight.contiguous(), dy.contiguous(), dx, dw, geometry)
     return dx, dw

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .checks import Axes
+from ..checks import Axes
 
 __all__ = ["Counts", "bind_sets", "counts_of", "lead_name", "spread"]
 

@@ -1,4 +1,4 @@
-"""Where the compiled kernel of dense convolutions is faster than torch's operators: rules for vectors of 8 and 16.
+"""Where a compiled kernel serves, and is faster than torch's operators: rules for vectors of 8 and 16.
 
 Measured on AVX-512, and with torch, oneDNN and the kernel held to AVX2: kernels of 1 to 7, strides 1 to 4, 1 to 256
 channels, 8 to 64 samples, one thread, by the contenders of ``benchmarks/ops.py``.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 
-from . import kernels
-from .geometry import Geometry, GeometryNd
+from .. import library
+from .geometry import Geometry
+from .modes import Setting
 
-__all__ = ["is_direct"]
+__all__ = ["is_faster", "serves"]
 
 VECTOR = 16  # values
 SHORT, SHORTEST = 8, 4  # places of a row that are covered together with others, with the zeros between them
@@ -27,15 +28,24 @@ LARGE_SET = 1 << 20  # bytes of one set of weights that a stride visits again an
 LARGE_SAMPLE = 5 << 18  # or of one sample dealt out to phases: they leave the cache
 
 
-def is_direct(geometry: Geometry | GeometryNd, training: bool) -> bool:
-    """Whether the kernel is faster than torch's convolution, in batches, groups, or of one sample.
+def serves(geometry: Geometry) -> bool:
+    """Whether there is a kernel: for every convolution that computes anything; blocks of samples must be equal."""
+    equal = geometry.counts is None or len(set(geometry.counts)) == 1
+    return equal and min(geometry.B, geometry.Cin, geometry.Cout, *geometry.size, *geometry.out) > 0
 
-    Parameters
-    ----------
-    training
-        Whether gradients are wanted.
-    """
-    lanes = kernels.lanes()
+
+def is_faster(geometry: Geometry, setting: Setting) -> bool:
+    """Whether a compiled kernel may serve, and is faster than what is chosen without it."""
+    if not setting.kernels or setting.portable or setting.transformed or not serves(geometry):
+        return False
+    if geometry.depthwise:
+        return True
+    keeps = setting.channels_last and not geometry.per_sample  # torch's own way, unlike every other, keeps that layout
+    return not keeps and _is_dense_faster(geometry, setting.training)
+
+
+def _is_dense_faster(geometry: Geometry, training: bool) -> bool:
+    lanes = library.lanes()
     if lanes not in TAPS_WHOLE or geometry.pointwise:
         return False
     if geometry.Cout // geometry.G <= OUTPUTS:
@@ -62,5 +72,5 @@ def is_direct(geometry: Geometry | GeometryNd, training: bool) -> bool:
     return taps <= (TAPS[training] if row % VECTOR else TAPS_WHOLE[lanes])
 
 
-def _stays_in_cache(geometry: Geometry | GeometryNd) -> bool:
+def _stays_in_cache(geometry: Geometry) -> bool:
     return 4 * geometry.values < LARGE_SET and 4 * geometry.Cin * math.prod(geometry.size) < LARGE_SAMPLE

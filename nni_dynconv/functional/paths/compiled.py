@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..planning.geometry import Geometry
+from ..planning.sets import spread
 from . import kernels
-from .geometry import Geometry, GeometryNd
+from .convolutions import add_bias
 from .operators import convolution_operator
-from .paths import add_bias
-from .sets import spread
 
 __all__ = ["compiled"]
 
 
-def compiled(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | GeometryNd) -> Tensor:
-    """What :func:`kernels.serves`, in float32; a bias has the sets of the weight, or one for all."""
+def compiled(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """What a kernel serves, in float32; a bias has the sets of the weight, or one for all."""
     if bias is not None and bias.dim() == 2 and bias.shape[0] > 1 and geometry.counts is not None:
         bias = spread(bias, geometry.counts)
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # somebody watches
@@ -31,7 +31,7 @@ class Compiled(torch.autograd.Function):
     """Forward and backward by the compiled kernels; a second backward by torch's operators."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry | GeometryNd) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
         x, weight = x.contiguous(), weight.contiguous()
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
@@ -51,7 +51,7 @@ class Compiled(torch.autograd.Function):
 
 
 def _gradients(
-    x: Tensor, weight: Tensor, dy: Tensor, geometry: Geometry | GeometryNd, wanted: tuple[bool, bool]
+    x: Tensor, weight: Tensor, dy: Tensor, geometry: Geometry, wanted: tuple[bool, bool]
 ) -> list[Tensor | None]:
     if geometry.counts is not None:
         block = geometry._replace(B=geometry.counts[0], per_sample=False, counts=None)

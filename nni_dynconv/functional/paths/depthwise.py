@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .geometry import Geometry
-from .paths import add_bias, grouped
+from ..planning.geometry import Geometry
+from .convolutions import add_bias, grouped
 
 __all__ = ["depthwise", "depthwise_in_chunks"]
 
@@ -67,9 +67,9 @@ class TorchDepthwise(torch.autograd.Function):
 
 
 def _input_gradient(dy: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:  # B C Ho Wo, B C 1 Kh Kw -> B C H W
-    (dh, dw), (ph, pw) = geometry.dilation, geometry.padding
-    padding = (dh * (geometry.Kh - 1) - ph, dw * (geometry.Kw - 1) - pw)
-    turned = geometry._replace(H=geometry.Ho, W=geometry.Wo, Ho=geometry.H, Wo=geometry.W, padding=padding)
+    pads = zip(geometry.dilation, geometry.kernel, geometry.padding, strict=True)
+    padding = tuple(d * (k - 1) - p for d, k, p in pads)
+    turned = geometry._replace(size=geometry.out, out=geometry.size, padding=padding)
     return grouped(dy, weight.flip(-1, -2), None, turned)
 
 

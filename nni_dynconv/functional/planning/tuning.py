@@ -16,11 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import __version__
-from ..errors import ConfigError
-from ..files import write_atomically
-from . import kernels
-from .planner import Choice
+from ... import __version__
+from ...errors import ConfigError
+from ...files import write_atomically
+from .. import library
 
 __all__ = ["Paths", "fastest", "is_tuning", "recall", "state", "trial", "tune", "wait_for"]
 
@@ -38,7 +37,10 @@ class _File(NamedTuple):
     kept: dict[int, dict[str, str]]  # what the file holds for some numbers of threads
 
 
-_file: ContextVar[_File | None] = ContextVar("nni_dynconv.functional.tuning", default=None)
+_file: ContextVar[_File | None] = ContextVar("nni_dynconv.functional.planning.tuning", default=None)
+is_tuning = (
+    _file.get
+)  # whether what was never measured is to be measured now; every call asks, so no function of Python's
 
 
 @contextmanager
@@ -76,15 +78,9 @@ def tune(file: str | Path | None = None) -> Iterator[None]:
         _file.reset(token)
 
 
-def is_tuning() -> bool:
-    """Whether a call that was never measured is to be measured now."""
-    return _file.get() is not None
-
-
-def recall(problem: object) -> Choice | None:
+def recall(problem: object) -> str | None:
     """Return the path that was the fastest for a problem, if it was ever measured."""
-    path = _known.get(_threads(), {}).get(repr(problem)) if _known else None
-    return None if path is None else Choice(path, "the fastest of those that `tune` measured on this machine")
+    return _known.get(_threads(), {}).get(repr(problem)) if _known else None
 
 
 def fastest(problem: object, paths: Paths, device: torch.device) -> str:
@@ -191,7 +187,7 @@ def _default_file() -> Path:
 
 
 def _machine(threads: int) -> str:
-    level = kernels.LEVELS[kernels.level()] if kernels.loaded() else "no kernels"
+    level = library.LEVELS[library.level()] if library.loaded() else "no kernels"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     versions = f"nni_dynconv {__version__}, torch {torch.__version__}"
     return f"{versions}, {platform.node()}, {device}, {threads} threads, {level}"
