@@ -8,10 +8,12 @@ from collections.abc import Iterable
 __all__ = [
     "ConfigError",
     "ContextError",
+    "DtypeError",
     "DynConvError",
     "ExportError",
     "LaunchError",
     "MediaError",
+    "OutOfMemoryError",
     "ParamsError",
     "RankError",
     "SampleError",
@@ -28,6 +30,10 @@ class DynConvError(Exception):
 
 class ShapeError(DynConvError, ValueError):
     """A tensor's axes do not fit each other."""
+
+
+class DtypeError(DynConvError, TypeError):
+    """Tensors of one call have different dtypes."""
 
 
 class ParamsError(DynConvError, ValueError):
@@ -64,6 +70,10 @@ class ExportError(DynConvError, ValueError):
 
 class RankError(DynConvError, ValueError):
     """Architectures cannot be ranked, or rankings not be compared."""
+
+
+class OutOfMemoryError(DynConvError, RuntimeError, MemoryError):
+    """Memory ran out inside a compiled kernel; torch's own operators raise a ``RuntimeError`` then."""
 
 
 class MediaError(DynConvError, ValueError):

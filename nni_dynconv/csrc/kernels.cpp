@@ -1,7 +1,9 @@
 // The C interface of the compiled kernels, and the choice of the instruction set when they run.
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <new>
 
 #include "geometry.h"
 #include "pages.h"
@@ -152,8 +154,26 @@ void parallel(const Geometry& g, int64_t count, const Range& range) {
   const int64_t threads = std::max<int64_t>(1, std::min({g.threads, count, work / kWorthAThread}));
   const int64_t pieces = threads == 1 ? 1 : std::min(count, 4 * threads);
   if (pieces == 1) return range(0, count);
-  Pool::instance().run(static_cast<int>(threads), pieces,
-                       [&](int64_t i) { range(count * i / pieces, count * (i + 1) / pieces); });
+  std::atomic<bool> failed{false};  // no exception may leave a thread
+  Pool::instance().run(static_cast<int>(threads), pieces, [&](int64_t i) {
+    try {
+      range(count * i / pieces, count * (i + 1) / pieces);
+    } catch (...) {
+      failed = true;
+    }
+  });
+  if (failed) throw std::bad_alloc();
+}
+
+// Whether something ran to its end (0) or memory ran out (1): no exception crosses the C interface.
+template <class Run>
+int status_of(const Run& run) {
+  try {
+    run();
+    return 0;
+  } catch (...) {
+    return 1;
+  }
 }
 
 int64_t inputs(const Geometry& g) { return g.B * g.C * g.T * g.H * g.W; }
@@ -177,7 +197,7 @@ void each_block(const Geometry& given, const Use& use) {
 
 }  // namespace
 
-extern "C" {
+extern "C" {  // what computes returns 0, or 1 where memory ran out
 
 // The instruction set in use (0 baseline, 1 AVX2, 2 AVX-512); a `wanted` that this CPU has is used from now on.
 int nni_dynconv_level(int wanted) {
@@ -185,52 +205,63 @@ int nni_dynconv_level(int wanted) {
   return level;
 }
 
+// The version of this interface: 2 since what computes returns a status.
+int nni_dynconv_interface() { return 2; }
+
 // y[b][c] = x[b][c] * weight[set of b][c], all of them contiguous.
-void nni_dynconv_depthwise(const Geometry* given, const float* x, const float* weight, float* y) {
-  expect_huge_pages(y, outputs(*given));
-  each_block(*given, [&](const Geometry& g, int64_t block) {
-    const Kernels use = kernels(g);
-    const float *own = x + block * inputs(g), *kernel = weight + block * taps(g);
-    parallel(g, g.B * use.jobs(g), [&](int64_t first, int64_t last) {
-      use.forward(g, own, kernel, y + block * outputs(g), first, last);
+int nni_dynconv_depthwise(const Geometry* given, const float* x, const float* weight, float* y) {
+  return status_of([&] {
+    expect_huge_pages(y, outputs(*given));
+    each_block(*given, [&](const Geometry& g, int64_t block) {
+      const Kernels use = kernels(g);
+      const float *own = x + block * inputs(g), *kernel = weight + block * taps(g);
+      parallel(g, g.B * use.jobs(g), [&](int64_t first, int64_t last) {
+        use.forward(g, own, kernel, y + block * outputs(g), first, last);
+      });
     });
   });
 }
 
 // The gradients of x and weight, either of which may be null: not wanted.
-void nni_dynconv_depthwise_backward(const Geometry* given, const float* x, const float* weight, const float* dy,
+int nni_dynconv_depthwise_backward(const Geometry* given, const float* x, const float* weight, const float* dy,
                                     float* dx, float* dw) {
-  expect_huge_pages(dx, inputs(*given));
-  each_block(*given, [&](const Geometry& g, int64_t block) {
-    const Kernels use = kernels(g);
-    const float *own = x + block * inputs(g), *kernel = weight + block * taps(g), *pull = dy + block * outputs(g);
-    float *to = dx ? dx + block * inputs(g) : nullptr, *into = dw ? dw + block * taps(g) : nullptr;
-    parallel(g, use.jobs(g), [&](int64_t first, int64_t last) { use.backward(g, own, kernel, pull, to, into, first, last); });
+  return status_of([&] {
+    expect_huge_pages(dx, inputs(*given));
+    each_block(*given, [&](const Geometry& g, int64_t block) {
+      const Kernels use = kernels(g);
+      const float *own = x + block * inputs(g), *kernel = weight + block * taps(g), *pull = dy + block * outputs(g);
+      float *to = dx ? dx + block * inputs(g) : nullptr, *into = dw ? dw + block * taps(g) : nullptr;
+      parallel(g, use.jobs(g), [&](int64_t first, int64_t last) { use.backward(g, own, kernel, pull, to, into, first, last); });
+    });
   });
 }
 
 // y[b][o] = the sum of x[b][c] * weight[set of b][o][c] over c, all of them contiguous.
-void nni_dynconv_dense(const Geometry* given, const float* x, const float* weight, float* y) {
-  const DenseKernels use = dense_kernels();
-  expect_huge_pages(y, outputs(*given));
-  parallel(*given, given->B, [&](int64_t first, int64_t last) { use.forward(*given, x, weight, y, first, last); });
+int nni_dynconv_dense(const Geometry* given, const float* x, const float* weight, float* y) {
+  return status_of([&] {
+    const DenseKernels use = dense_kernels();
+    expect_huge_pages(y, outputs(*given));
+    parallel(*given, given->B, [&](int64_t first, int64_t last) { use.forward(*given, x, weight, y, first, last); });
+  });
 }
 
 // Its gradients, either of which may be null: not wanted; `x` may be null without `dw`.
-void nni_dynconv_dense_backward(const Geometry* given, const float* x, const float* weight, const float* dy, float* dx,
+int nni_dynconv_dense_backward(const Geometry* given, const float* x, const float* weight, const float* dy, float* dx,
                                 float* dw) {
-  const Geometry& g = *given;
-  const DenseKernels use = dense_kernels();
-  const bool apart = g.sets < g.B;  // samples share weights: their gradients are jobs of their own
-  expect_huge_pages(dx, inputs(g));
-  if (dx || !apart) {
-    parallel(g, g.B, [&](int64_t first, int64_t last) {
-      use.backward(g, x, weight, dy, dx, apart ? nullptr : dw, first, last);
-    });
-  }
-  if (dw && apart) {
-    parallel(g, g.sets * baseline::jobs(g),
-             [&](int64_t first, int64_t last) { use.correlate(g, x, dy, dw, first, last); });
-  }
+  return status_of([&] {
+    const Geometry& g = *given;
+    const DenseKernels use = dense_kernels();
+    const bool apart = g.sets < g.B;  // samples share weights: their gradients are jobs of their own
+    expect_huge_pages(dx, inputs(g));
+    if (dx || !apart) {
+      parallel(g, g.B, [&](int64_t first, int64_t last) {
+        use.backward(g, x, weight, dy, dx, apart ? nullptr : dw, first, last);
+      });
+    }
+    if (dw && apart) {
+      parallel(g, g.sets * baseline::jobs(g),
+               [&](int64_t first, int64_t last) { use.correlate(g, x, dy, dw, first, last); });
+    }
+  });
 }
 }

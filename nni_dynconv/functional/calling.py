@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from . import paths
+from .checks import check_dtypes
 from .low_rank import LowRank
 from .planning.geometry import Geometry
 from .planning.measuring import measure
@@ -49,12 +50,16 @@ def call(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, op
     ------
     ShapeError
         If an axis does not fit; the text names it and shows both sizes.
+    DtypeError
+        If the dtypes differ, outside of autocast.
     """
     return run(find_plan(axes, x, weight, bias, options), x, weight, bias)
 
 
 def find_plan(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, options: Options) -> Plan:
     """Return how a call runs: as it was planned before, or measured and chosen anew; as :func:`call`."""
+    if x.dtype is not weight.dtype or (bias is not None and bias.dtype is not x.dtype):
+        check_dtypes(axes, x, weight, bias)
     setting = setting_of(x, weight) if axes or type(weight) not in PLAIN else None  # of a linear map shapes decide
     shapes = x.shape, weight.shape, None if bias is None else bias.shape
     if is_compiling():

@@ -1,13 +1,15 @@
-"""Shape checks that bind axis names to sizes and, where two tensors disagree, show both; checks of whole numbers."""
+"""Checks that bind axis names to sizes and, where two tensors disagree, show both; of whole numbers, and of dtypes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ..errors import ShapeError
+import torch
 
-__all__ = ["Axes", "is_whole"]
+from ..errors import DtypeError, ShapeError
+
+__all__ = ["Axes", "check_dtypes", "is_whole"]
 
 
 def is_whole(value: Any, least: int) -> bool:
@@ -19,6 +21,30 @@ def is_whole(value: Any, least: int) -> bool:
     (True, False, False, False, False)
     """
     return not (value is None or isinstance(value, (bool, float, str, tuple, list))) and bool(value >= least)
+
+
+def check_dtypes(axes: int, x: Any, weight: Any, bias: Any) -> None:
+    """Refuse tensors of one call whose dtypes differ, but under autocast, where torch casts them.
+
+    Parameters
+    ----------
+    axes
+        Of space; negative: of a transposed convolution; 0: of a linear map.
+
+    Raises
+    ------
+    DtypeError
+        In words.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        return
+    op = "linear" if not axes else f"conv{'_transpose' if axes < 0 else ''}{abs(axes)}d"
+    dtypes = {"x": x.dtype, "weight": weight.dtype} | ({} if bias is None else {"bias": bias.dtype})
+    told = ", ".join(f"`{name}` is {str(dtype).removeprefix('torch.')}" for name, dtype in dtypes.items())
+    raise DtypeError(
+        f"`{op}`: the dtypes differ: {told}. Convert the input, `x.to(weight.dtype)`, or the network with all that makes "
+        f"its weights, `mutator.to(x.dtype)`."
+    )
 
 
 class Axes:

@@ -13,6 +13,7 @@ from typing import cast
 __all__ = ["LEVELS", "lanes", "level", "loaded", "opened"]
 
 LEVELS = ("baseline", "AVX2", "AVX-512")
+INTERFACE = 2  # of csrc/kernels.cpp
 
 
 def _load() -> ctypes.CDLL | None:
@@ -25,15 +26,17 @@ def _load() -> ctypes.CDLL | None:
 
 
 def load(path: Path) -> ctypes.CDLL | None:
-    """Load a library of kernels, or None if it was built for another machine."""
+    """Load a library of kernels, or None if it was built for another machine or by another version."""
     try:
         library = ctypes.CDLL(str(path))
+        if library.nni_dynconv_interface() != INTERFACE:
+            return None
         for forward, backward in (
             (library.nni_dynconv_depthwise, library.nni_dynconv_depthwise_backward),
             (library.nni_dynconv_dense, library.nni_dynconv_dense_backward),
         ):
-            forward.argtypes, forward.restype = [ctypes.c_void_p] * 4, None
-            backward.argtypes, backward.restype = [ctypes.c_void_p] * 6, None
+            forward.argtypes, forward.restype = [ctypes.c_void_p] * 4, ctypes.c_int
+            backward.argtypes, backward.restype = [ctypes.c_void_p] * 6, ctypes.c_int
     except (OSError, AttributeError):
         return None
     return library

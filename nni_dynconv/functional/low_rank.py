@@ -80,6 +80,11 @@ class LowRank(NamedTuple):
         """Whether gradients of any part are wanted."""
         return any(part is not None and part.requires_grad for part in self)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the whole weight."""
+        return self.A.dtype
+
     def whole(self) -> Tensor:
         """Form the weight: ``(*shape)``."""
         shape = self.shape

@@ -11,7 +11,8 @@ from functional.loops import assert_like_loop, loop_conv2d, tensors
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from nni_dynconv.errors import ShapeError
+from nni_dynconv import functional
+from nni_dynconv.errors import DtypeError, ShapeError
 from nni_dynconv.functional import conv2d, portable, without_kernels
 
 CASES = {
@@ -276,3 +277,47 @@ def test_torch_compile_gives_the_same():
     compiled = torch.compile(conv2d, backend="eager", fullgraph=True)
     inputs = tensors((3, 4, 6, 6), (3, 4, 1, 5, 5))
     assert_like_loop(compiled, loop_conv2d, inputs, padding=2, groups=4)
+
+
+@pytest.mark.parametrize("cast", ["x", "weight", "bias"])
+@pytest.mark.parametrize("op", ["conv2d", "conv_transpose2d", "linear"])
+def test_mixed_dtypes_are_refused_by_name(op, cast):
+    """It used to end in torch's words, `expected scalar type Float but found Double`."""
+    tensors = {"x": torch.randn(2, 4, 5, 5), "weight": torch.randn(2, 4, 4, 3, 3), "bias": torch.randn(4)}
+    if op == "linear":
+        tensors |= {"x": torch.randn(2, 4), "weight": torch.randn(2, 4, 4)}
+    tensors[cast] = tensors[cast].double()
+    with pytest.raises(DtypeError, match=f"`{op}`: the dtypes differ: .*`{cast}` is float64.*`mutator.to"):
+        getattr(functional, op)(*tensors.values())
+
+
+def test_autocast_takes_mixed_dtypes():
+    x, weight = torch.randn(2, 4, 5, 5), torch.randn(2, 4, 4, 3, 3).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert functional.conv2d(x, weight).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("number", [2**31, 2**40, 2**62])
+@pytest.mark.parametrize("option", ["stride", "padding", "dilation"])
+def test_options_that_no_tensor_has_room_for_are_refused(option, number):
+    """They used to abort the process, or to hang."""
+    with pytest.raises(ShapeError, match=f"`{option}` is {number}, but none may be more than 2147483647"):
+        functional.conv2d(torch.randn(2, 4, 8, 8), torch.randn(2, 4, 4, 3, 3), **{option: number})
+
+
+@pytest.mark.parametrize("options", [{"padding": 2**30, "stride": 2**30}, {"dilation": 2**30, "padding": 2**30}])
+def test_a_frame_of_zeros_that_is_far_larger_than_x_is_not_laid_out(options):
+    x, weight = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 4, 3, 3)
+    expected = torch.cat([F.conv2d(one, own, **options) for one, own in zip(x.split(1), weight, strict=True)])
+    torch.testing.assert_close(functional.conv2d(x, weight, **options), expected)
+
+
+def test_an_output_that_no_memory_has_room_for_is_refused():
+    with pytest.raises(ShapeError, match="the output would have the size .*, but none may be more than 2147483647"):
+        functional.conv_transpose2d(torch.randn(2, 4, 8, 8), torch.randn(2, 4, 4, 3, 3), stride=2**30)
+
+
+def test_a_negated_view_has_its_sign():
+    """Kernels used to read the memory behind it, without a word."""
+    x, weight = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 4, 3, 3)
+    torch.testing.assert_close(functional.conv2d(torch._neg_view(x), weight), functional.conv2d(-x, weight))

@@ -321,3 +321,40 @@ def test_the_sources_build_and_load(tmp_path):
     command = ["g++", "-O1", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-pthread"]
     subprocess.run([*command, *sources, "-o", str(target)], check=True, timeout=500)
     assert library.load(target) is not None
+
+
+LITTLE_MEMORY = """
+import resource, sys, torch
+torch.set_num_threads(int(sys.argv[1]))
+from nni_dynconv import functional
+small = torch.randn(2, 8, 8, 8), torch.randn(2, 8, 8, 3, 3)
+functional.conv2d(*small)
+x, weight = torch.zeros(4, 2, 3000, 3000), torch.randn(4, 2, 2, 3, 3)
+limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + (8 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    functional.conv2d(x, weight, stride=50, padding=1)
+except RuntimeError as error:
+    print(type(error).__name__, error)
+print(functional.conv2d(*small).shape)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are set by Linux")
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_memory_that_runs_out_in_a_kernel_is_an_error_and_not_the_end(threads):
+    """It used to abort the process."""
+    command = [sys.executable, "-c", LITTLE_MEMORY, threads]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    first, second = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert first.startswith("OutOfMemoryError A kernel ran out of memory at 4 samples of 2 channels")
+    assert second == "torch.Size([2, 8, 6, 6])"
+
+
+def test_a_library_of_another_version_is_left_alone(tmp_path):
+    """Its functions tell no status."""
+    source = tmp_path / "old.c"
+    source.write_text("int nni_dynconv_interface() { return 1; }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(tmp_path / "old.so"), str(source)], check=True)
+    assert library.load(tmp_path / "old.so") is None

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...errors import OutOfMemoryError
 from ..library import opened
 from ..planning.geometry import Geometry, Sizes
 
@@ -68,7 +69,7 @@ def backward(x: Tensor, weight: Tensor, dy: Tensor, dx: Tensor | None, dw: Tenso
 
 def _convolve(x: Tensor, weight: Tensor, y: Tensor, geometry: Geometry) -> None:
     run, _, struct = _called(geometry, torch.get_num_threads())
-    run(struct, x.data_ptr(), weight.data_ptr(), y.data_ptr())
+    _check(run(struct, x.data_ptr(), weight.data_ptr(), y.data_ptr()), geometry)
 
 
 def _differentiate(
@@ -81,4 +82,12 @@ def _differentiate(
 ) -> None:
     pointers = [None if one is None else one.data_ptr() for one in (x, weight, dy, dx, dw)]
     _, run, struct = _called(geometry, torch.get_num_threads())
-    run(struct, *pointers)
+    _check(run(struct, *pointers), geometry)
+
+
+def _check(status: int, geometry: Geometry) -> None:
+    if status:
+        raise OutOfMemoryError(
+            f"A kernel ran out of memory at {geometry.B} samples of {geometry.Cin} channels, {geometry.size}. "
+            f"Take fewer samples at a time, or torch's own operators by `functional.without_kernels()`."
+        )

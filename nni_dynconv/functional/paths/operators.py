@@ -19,7 +19,7 @@ from ..planning.geometry import Geometry
 from ..planning.measuring import measure
 from . import kernels
 
-__all__ = ["convolution_operator"]
+__all__ = ["backward_operator", "convolution_operator"]
 
 DENSE = torch.contiguous_format
 

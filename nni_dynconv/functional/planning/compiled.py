@@ -15,6 +15,7 @@ from .modes import Setting
 __all__ = ["is_faster", "serves"]
 
 VECTOR = 16  # values
+MUCH, TIMES = 64, 8  # zeros on a side, more than these and than so many times the size: no network has as many
 SHORT, SHORTEST = 8, 4  # places of a row that are covered together with others, with the zeros between them
 OUTPUTS = 8  # up to so many, torch's vectors of output channels stay half empty
 # Values of x that one output sums, up to which the kernel wins: in rows that no vectors fill (with gradients: True);
@@ -31,6 +32,8 @@ LARGE_SAMPLE = 5 << 18  # or of one sample dealt out to phases: they leave the c
 def serves(geometry: Geometry) -> bool:
     """Whether there is a kernel: for every convolution that computes anything; blocks of samples must be equal."""
     equal = geometry.counts is None or len(set(geometry.counts)) == 1
+    if any(p > max(MUCH, TIMES * n) for p, n in zip(geometry.padding, geometry.size, strict=True)):
+        return False  # a kernel lays zeros around x
     return equal and min(geometry.B, geometry.Cin, geometry.Cout, *geometry.size, *geometry.out) > 0
 
 

@@ -19,6 +19,8 @@ __all__ = [
     "sizes_of",
 ]
 
+LIMIT = 2**31 - 1
+"""Of options and of an output's axes: no tensor has as many places, and sums of larger ones overflow in kernels."""
 SPACE = {1: "L", 2: "H W", 3: "T H W"}
 KERNEL = {1: "K", 2: "Kh Kw", 3: "Kt Kh Kw"}
 
@@ -67,6 +69,7 @@ def measure_convolution(
     size, kernel = tuple(axes[one] for one in space), tuple(axes[one] for one in kernels)
     padded = [n + 2 * p + e for n, p, e in zip(size, pads, extra, strict=True)]
     out = tuple(_output_size(axes, *one) for one in zip(space, kernels, padded, spans, steps, strict=True))
+    _check_limit(axes, f"the output would have the size {out}", out)
     head = axes["B"], axes["Cin"], size, axes["Cout"], kernel, groups, out
     return Geometry(*head, steps, pads, extra, spacing, *sets)
 
@@ -101,6 +104,7 @@ def measure_transposed(
     out = tuple((n - 1) * s - 2 * p + d * (k - 1) + e + 1 for n, s, p, d, k, e in options)
     if min(out) < 1:
         axes.fail(f"the output would have the size {out}. Take less `padding`, or a larger `x` or kernel.")
+    _check_limit(axes, f"the output would have the size {out}", out)
     head = axes["B"], axes["Cin"], size, axes["Cout"], kernel, groups, out
     return Geometry(*head, steps, pads, more, spacing, *sets, transposed=True)
 
@@ -131,7 +135,7 @@ def sizes_of(axes: Axes, name: str, value: int | Sequence[int], least: int, rank
     Raises
     ------
     ShapeError
-        It has another number of them, or one is no whole number of ``least`` or more.
+        It has another number of them, or one is no whole number of ``least`` or more, or above 2**31 - 1.
     """
     sizes: tuple[Any, ...] = tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
     if len(sizes) == 1:
@@ -139,7 +143,13 @@ def sizes_of(axes: Axes, name: str, value: int | Sequence[int], least: int, rank
     if len(sizes) != rank or not all(is_whole(one, least) for one in sizes):
         many = {1: "one whole number", 2: "one or two whole numbers", 3: "one or three whole numbers"}[rank]
         axes.fail(f"`{name}` is {value!r}, but must be {many} of {least} or more.")
+    _check_limit(axes, f"`{name}` is {value!r}", sizes)
     return sizes
+
+
+def _check_limit(axes: Axes, what: str, sizes: Sizes) -> None:
+    if any(isinstance(one, int) and one > LIMIT for one in sizes):  # of a symbolic size that is not asked
+        axes.fail(f"{what}, but none may be more than {LIMIT}.")
 
 
 def _padding(

@@ -161,7 +161,7 @@ def setting_of(x: Tensor, weight: Tensor | LowRank) -> Setting:
         and not transformed
         and type(x) in PLAIN
         and plain
-        and weight.dtype is torch.float32  # type: ignore[union-attr]
+        and weight.dtype is torch.float32
         and weight.is_cpu  # type: ignore[union-attr]
         and loaded()
         and modes.kernels
