@@ -54,6 +54,7 @@ _HOMES = {
     "diagnose": "diagnosis",
     "lift": "lifting",
     "load": "export",
+    "repeated": "sites",
     "smoothness": "search.smoothing",
     "unlift": "lifting",
 }

@@ -4,6 +4,7 @@ Nothing here chooses an architecture.
 """
 
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
+from .calling import refusing_pairs
 from .codes import dim_of
 from .context import OwnInputContext
 from .controllers import ChunkedController, Controller
@@ -31,6 +32,7 @@ __all__ = [
     "install",
     "own_inputs_of",
     "recipes_for",
+    "refusing_pairs",
     "site_of",
     "start_as_given",
     "uninstall",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..generation import Decision, Shares
 from ..samplers import Choice, Sampler
 from ..sites import Gate, Site
 
-__all__ = ["Drawn", "given", "shares_of"]
+__all__ = ["Draw", "Drawn", "given", "shares_of"]
 
 Choices = Mapping[str, Choice]
 Sample = Mapping[str, Any]
@@ -26,6 +27,31 @@ def given(choices: Choices, sample: Sample, sites: Sequence[Site]) -> Decision:
 def shares_of(choices: Choices, sample: Sample) -> Shares:
     """Return how much of each candidate of a label takes part in one architecture."""
     return lambda label: choices[label].shares_of(sample[label])
+
+
+class Draw:
+    """Whose draw an architecture is, and the how manieth: by it a copy knows that the one it was copied from went on.
+
+    Parameters
+    ----------
+    owner
+        The mutator that drew, which counts its ``draws``.
+    """
+
+    def __init__(self, owner: Any = None):
+        self.owner = None if owner is None else weakref.ref(owner)
+        self.number = 0 if owner is None else owner.draws
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Draw:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Draw, ()  # another process does not see the owner
+
+    def is_over(self, mutator: Any) -> bool:
+        """Whether a mutator has the draw of another one, which has drawn anew since."""
+        owner = None if self.owner is None else self.owner()
+        return owner is not None and owner is not mutator and owner.draws != self.number
 
 
 class Drawn:

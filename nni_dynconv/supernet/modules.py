@@ -20,6 +20,7 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import (
 )
 from torch import Tensor, nn
 
+from ..errors import ScopeError
 from ..sites import Gate, scope
 from .mixture import mix, run_mixture
 
@@ -43,7 +44,15 @@ class _Scoped(BaseSuperNetModule):
     @property
     def _sampled(self) -> Any:
         opened = gate(self, self.label)
-        return self._own if opened is None else list(opened.values)
+        return self._told() if opened is None else list(opened.values)
+
+    def _told(self) -> Any:
+        if self._own is None:
+            raise ScopeError(
+                f"Nothing chooses a candidate of `{self.label}`: this supernet is a copy, which no mutator runs. Copy "
+                f"its mutator instead, `copy.deepcopy(mutator)`, and call that one."
+            )
+        return self._own
 
     @_sampled.setter
     def _sampled(self, value: Any) -> None:
@@ -85,7 +94,7 @@ class ScopedRepeat(_Scoped, PathSamplingRepeat):
     def _depths(self) -> tuple[list[int], Tensor | None]:
         opened = scope.seen_by(self)
         if opened is None or opened.gate is None:
-            return [self._own], None
+            return [self._told()], None
         if isinstance(self.depth_choice, Categorical):
             found = opened.gate(self.depth_choice.label)
             return list(found.values), found.weights
