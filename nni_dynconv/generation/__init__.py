@@ -4,7 +4,7 @@ Nothing here chooses an architecture.
 """
 
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
-from .calling import refusing_pairs
+from .calling import UNASKED, refusing_pairs
 from .codes import dim_of
 from .context import OwnInputContext
 from .controllers import ChunkedController, Controller
@@ -17,6 +17,7 @@ from .source import WeightSource
 __all__ = [
     "NAME",
     "ORIGINAL",
+    "UNASKED",
     "ArchitectureEncoder",
     "ChunkedController",
     "Controller",

@@ -79,7 +79,7 @@ class _Opener:
         if opened is None or opened.owner is not self.source or not opened.around:
             return None
         error = sys.exc_info()[1]
-        if error is not None and is_unasked(args, self.source.of_context) and hasattr(error, "add_note"):
-            error.add_note(UNASKED)  # a hook cannot raise another one
+        if error is not None and is_unasked(args, self.source.of_context):  # a hook cannot raise another one
+            error.__notes__ = [*getattr(error, "__notes__", ()), UNASKED]
         scope.close(opened)
         return None if opened.blocks is None else opened.blocks.restore(output)

@@ -147,17 +147,21 @@ def repeats_of(where: str, shape: Sequence[int], batch: int, order: Order | None
         Nothing was said, or what was said cannot be.
     """
     samples = shape[0]
-    found = f"{where}: its input {tuple(shape)} has {samples} samples, but the forward has {batch}"
     if samples % batch:
         raise ShapeError(
-            f"{found}, each with weights of its own, and {samples} is no multiple of {batch}: whose they are cannot be "
-            f"told. Let this op see each sample of the forward, or let all share one context."
+            f"{_found(where, shape, batch)} and {samples} is no multiple of {batch}: whose they are cannot be told. "
+            f"Let this op see each sample of the forward, or let all share one context."
         )
     if order is None:
         raise ShapeError(
-            f"{found}, each with weights of its own: whose are the others? Say how the network lays them, where it "
-            f'does so: `with nni_dynconv.repeated("tiled"):`, whole batches one after another, as `torch.cat([a, b])`, '
-            f'or `repeated("consecutive")`, all of a sample side by side, as `x.flatten(0, 1)` of `B T ...`. Or give '
-            f'it to the op, `repeats="tiled"`, or to `lift(network, repeats="tiled")`.'
+            f"{_found(where, shape, batch)}: whose are the others? Say how the network lays them, where it does so: "
+            f'`with nni_dynconv.repeated("tiled"):`, whole batches one after another, as `torch.cat([a, b])`, or '
+            f'`repeated("consecutive")`, all of a sample side by side, as `x.flatten(0, 1)` of `B T ...`. Or give it '
+            f'to the op, `repeats="tiled"`, or to `lift(network, repeats="tiled")`.'
         )
     return Repeats(batch, samples // batch, order)
+
+
+def _found(where: str, shape: Sequence[int], batch: int) -> str:
+    samples = f"its input {tuple(shape)} has {shape[0]} samples"
+    return f"{where}: {samples}, but the forward has {batch}, each with weights of its own"
