@@ -46,6 +46,10 @@ class _Scoped(BaseSuperNetModule):
         opened = gate(self, self.label)
         return self._told() if opened is None else list(opened.values)
 
+    @_sampled.setter
+    def _sampled(self, value: Any) -> None:
+        self._own = value
+
     def _told(self) -> Any:
         if self._own is None:
             raise ScopeError(
@@ -53,10 +57,6 @@ class _Scoped(BaseSuperNetModule):
                 f"its mutator instead, `copy.deepcopy(mutator)`, and call that one."
             )
         return self._own
-
-    @_sampled.setter
-    def _sampled(self, value: Any) -> None:
-        self._own = value
 
     def _weights(self) -> Tensor | None:
         opened = gate(self, self.label)

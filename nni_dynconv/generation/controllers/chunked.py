@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -134,9 +135,10 @@ class ChunkedController(Controller):
         exact = torch.promote_types(features.dtype, torch.float32)  # also under autocast
         norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact) + 1e-6
         size = (self.hidden / 2) ** 0.5
-        if not isinstance(self.out.weight, Tensor):  # a quantized layer shows none
+        weight: Any = self.out.weight
+        if not isinstance(weight, Tensor):  # a quantized layer shows none
             return self.out(signed * (size / norm).to(signed))
-        made = F.linear(signed, self.out.weight)
+        made = F.linear(signed, weight)
         return torch.addcdiv(self.out.bias, made, norm.to(self.out.bias), value=size)
 
     def _set_sites(self, sites: Sequence[Site]) -> None:
