@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..generation import Decision, Shares
 from ..samplers import Choice, Sampler
 from ..sites import Gate, Site
 
-__all__ = ["Draw", "Drawn", "given", "shares_of"]
+__all__ = ["Draw", "Drawn", "Draws", "given", "shares_of"]
 
 Choices = Mapping[str, Choice]
 Sample = Mapping[str, Any]
@@ -29,29 +28,33 @@ def shares_of(choices: Choices, sample: Sample) -> Shares:
     return lambda label: choices[label].shares_of(sample[label])
 
 
+class Draws:
+    """Counts what a mutator has drawn; a copy of it counts its own."""
+
+    count = 0
+
+
 class Draw:
-    """Whose draw an architecture is, and the how manieth: by it a copy knows that the one it was copied from went on.
+    """Whose draw an architecture is, and which: by it a copy knows that the one it was copied from has gone on.
 
     Parameters
     ----------
-    owner
-        The mutator that drew, which counts its ``draws``.
+    draws
+        Of the mutator that drew; ``None`` where that is in another process.
     """
 
-    def __init__(self, owner: Any = None):
-        self.owner = None if owner is None else weakref.ref(owner)
-        self.number = 0 if owner is None else owner.draws
+    def __init__(self, draws: Draws | None = None):
+        self.draws, self.number = draws, 0 if draws is None else draws.count
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Draw:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Draw, ()  # another process does not see the owner
+        return Draw, ()
 
-    def is_over(self, mutator: Any) -> bool:
-        """Whether a mutator has the draw of another one, which has drawn anew since."""
-        owner = None if self.owner is None else self.owner()
-        return owner is not None and owner is not mutator and owner.draws != self.number
+    def is_over(self, own: Draws) -> bool:
+        """Whether it is of another mutator than the one that counts ``own``, which has drawn anew since."""
+        return self.draws is not None and self.draws is not own and self.draws.count != self.number
 
 
 class Drawn:

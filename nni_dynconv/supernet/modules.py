@@ -24,7 +24,7 @@ from ..errors import ScopeError
 from ..sites import Gate, scope
 from .mixture import mix, run_mixture
 
-__all__ = ["ScopedInput", "ScopedLayer", "ScopedPolicy", "ScopedRepeat", "gate"]
+__all__ = ["ScopedInput", "ScopedLayer", "ScopedPolicy", "ScopedRepeat", "gate", "told"]
 
 compat.mend_proxyless(scope.keeping)  # its candidates run in a backward, where no scope is open
 
@@ -33,6 +33,22 @@ def gate(module: nn.Module, label: str) -> Gate | None:
     """Return what the module's scope lets run of a label, or ``None`` where it does not decide."""
     opened = scope.seen_by(module)
     return None if opened is None else opened.gate_of(label)
+
+
+def told(own: Any, label: str) -> Any:
+    """Return what ``resample(memo)`` told a module, where no scope tells it.
+
+    Raises
+    ------
+    ScopeError
+        Nobody did.
+    """
+    if own is None:
+        raise ScopeError(
+            f"Nothing chooses a candidate of `{label}`: this supernet is a copy, which no mutator runs. Copy its "
+            f"mutator instead, `copy.deepcopy(mutator)`, and call that one."
+        )
+    return own
 
 
 class _Scoped(BaseSuperNetModule):
@@ -44,19 +60,11 @@ class _Scoped(BaseSuperNetModule):
     @property
     def _sampled(self) -> Any:
         opened = gate(self, self.label)
-        return self._told() if opened is None else list(opened.values)
+        return told(self._own, self.label) if opened is None else list(opened.values)
 
     @_sampled.setter
     def _sampled(self, value: Any) -> None:
         self._own = value
-
-    def _told(self) -> Any:
-        if self._own is None:
-            raise ScopeError(
-                f"Nothing chooses a candidate of `{self.label}`: this supernet is a copy, which no mutator runs. Copy "
-                f"its mutator instead, `copy.deepcopy(mutator)`, and call that one."
-            )
-        return self._own
 
     def _weights(self) -> Tensor | None:
         opened = gate(self, self.label)
@@ -94,7 +102,7 @@ class ScopedRepeat(_Scoped, PathSamplingRepeat):
     def _depths(self) -> tuple[list[int], Tensor | None]:
         opened = scope.seen_by(self)
         if opened is None or opened.gate is None:
-            return [self._told()], None
+            return [told(self._own, self.label)], None
         if isinstance(self.depth_choice, Categorical):
             found = opened.gate(self.depth_choice.label)
             return list(found.values), found.weights

@@ -34,7 +34,7 @@ from ..settings.recipe import check_settings
 from ..sites import Plan, Site, scope
 from .asking import OWN, asked_of, check_arguments
 from .calibration import calibrate_copy
-from .deciding import Draw, Drawn, given, shares_of
+from .deciding import Draw, Drawn, Draws, given, shares_of
 from .mutating import freeze, mutate
 from .naming import Around, alive_ops
 from .support import check_supported
@@ -131,7 +131,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         start_as_given(source, ops)
         install(source, space)
         self.space = space
-        self.draws = 0
+        self._draws = Draws()
         self.sample: dict[str, Any] | None = None if self.choices else {}
         self._link()
 
@@ -153,7 +153,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
             return
         super().__setattr__(name, value)
         if name == "sample":
-            self._draw = Draw(self)
+            self._draw = Draw(self._draws)
 
     # Parts
 
@@ -199,7 +199,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         SampleError
             A thousand draws in a row broke a constraint of the space.
         """
-        self.draws += 1
+        self._draws.count += 1
         return self._choose(greedy=False)
 
     def export(self) -> dict[str, Any]:
@@ -346,7 +346,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
                 "No architecture is drawn yet. Call `mutator.reset()` before the forward, or use "
                 "`with mutator.using(sample):`."
             )
-        if self._draw.is_over(self) and not self.sampler.mixes:
+        if self._draw.is_over(self._draws) and not self.sampler.mixes:
             raise ScopeError(
                 f"This mutator is a copy, made at the architecture {self.sample}, and the one that it was copied from "
                 f"has drawn another since. Say which is meant: `with copy.using(sample):`, or let the copy draw: "
