@@ -24,7 +24,8 @@ from ops import GRID, contender, make_inputs
 from timing import interleave, merge_results, ratio
 from torch import Tensor
 
-from nni_dynconv.functional import kernels
+from nni_dynconv.functional import library
+from nni_dynconv.functional.paths import kernels
 
 OP = "depthwise 3x3"
 
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.25, help="time for each shape; large ones take more")
     parser.add_argument("--output", default=RESULTS[True], help="file of results")
     arguments = parser.parse_args()
-    if not kernels.loaded():
+    if not library.loaded():
         raise SystemExit("The compiled kernels are not built, or turned off: there is nothing to compare copies with.")
     prepare("cpu")
     torch.manual_seed(0)

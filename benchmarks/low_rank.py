@@ -9,7 +9,7 @@ Prints a line per kernel, or linear map, with its width, base and rank, then the
 A line has the CPU time of forming over that of applying, forward and backward, for each batch and size of image, or
 number of rows of each sample that a linear map takes: above 1, applying is faster. It is the least of several turns,
 which other work on the machine disturbs the least. A star marks where the planner applies. The planner's rule
-(``nni_dynconv/functional/planner.py``) comes from these.
+(``nni_dynconv/functional/planning/factors.py``) comes from these.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from timing import interleave, keep_freed_memory
 from torch import Tensor
 
 from nni_dynconv.functional import LowRank, conv2d, linear
+from nni_dynconv.functional.calling import find_plan, make_plan, run
 from nni_dynconv.functional.explain import chosen
-from nni_dynconv.functional.low_rank import apply_factors
 
 KERNELS, CHANNELS, RANKS = (3, 5, 1), (16, 32, 64, 128), (2, 4, 8, 16)
 PLACES = [(B, HW) for B in (8, 32, 128) for HW in (8, 16, 32)]
@@ -153,8 +153,9 @@ def _formed(case: Case, x: Tensor, weight: LowRank) -> Tensor:
 
 
 def _applied(case: Case, x: Tensor, weight: LowRank) -> Tensor:
-    options = () if case.op is linear else (1, case.options["padding"], 1)
-    return apply_factors(case.op, x, weight, None, options, None)
+    axes, options = (0, ()) if case.op is linear else (2, (1, case.options["padding"], 1, 1))
+    planned = find_plan(axes, x, weight, None, (*options, None))
+    return run(make_plan(axes, planned.geometry, "applied"), x, weight, None)
 
 
 def _compare_memory() -> None:

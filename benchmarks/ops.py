@@ -31,7 +31,7 @@ from report import PEERS, Row, best_peers, rooflines
 from timing import CPU, Times, interleave, machine, merge_results, ratio
 from torch import Tensor
 
-from nni_dynconv.functional import kernels, without_kernels
+from nni_dynconv.functional import library, without_kernels
 
 GRID = {"B": (8, 32, 128), "C": (8, 16, 32, 64), "HW": (8, 16, 32, 56)}
 FEWER = {"B": (8, 32), "C": (16, 64), "HW": (8, 32)}
@@ -85,7 +85,7 @@ def _plan(op: str, quick: bool) -> Iterator[tuple[tuple[int, ...], str]]:
 
 def _describe(limits: Limits, device: torch.device) -> dict[str, Any]:
     copies = {f"copy {size >> 10} KiB, GB/s": round(speed / 1e9, 1) for size, speed in limits.copies.items()}
-    used = kernels.LEVELS[kernels.level()] if kernels.loaded() and device.type == "cpu" else None
+    used = library.LEVELS[library.level()] if library.loaded() and device.type == "cpu" else None
     return {"sgemm GFLOP/s": round(limits.flops / 1e9, 1), **copies, "kernels": used}
 
 

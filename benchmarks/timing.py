@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nni_dynconv.functional.tuning import wait_for
+from nni_dynconv.functional.planning.tuning import wait_for
 
 __all__ = ["CPU", "Spread", "interleave", "keep_freed_memory", "machine", "merge_results", "ratio", "timed"]
 

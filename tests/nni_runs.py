@@ -88,7 +88,7 @@ class Lab:
 
     def start(self, *arguments, **options):
         """Start ``nni-dynconv ARGUMENTS``."""
-        command = [sys.executable, "-m", "nni_dynconv.commands.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "nni_dynconv.commands", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=self.folder, env=self.environment, **pipes, **options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,7 +12,7 @@ from typing import Any
 
 from benchmarks.quality.fashion import ARCHITECTURES
 from benchmarks.quality.rank_table import key
-from nni_dynconv.search.ranking import fidelity, kendall_tau
+from nni_dynconv.search.ranking import kendall_tau, precision, regret
 
 __all__ = ["report", "text", "update_results"]
 
@@ -25,6 +26,7 @@ WORDS = {
     "reranked_by_default": "  as by default at the end of a search",
     "parameters": "number of parameters",
 }
+MEASURES: dict[str, Any] = {"tau": kendall_tau, "regret": regret, "precision": partial(precision, k=5)}
 Table = Mapping[str, Mapping[str, float]]
 
 
@@ -44,10 +46,9 @@ def report(scores: Mapping[str, Any], table: Table, seeds: Sequence[int]) -> dic
 
 
 def _row(scores: Mapping[str, Sequence[float]], truth: Sequence[float], seeds: Sequence[int]) -> dict[str, float]:
-    found = [fidelity(scores[str(seed)], truth) for seed in seeds]
     row: dict[str, float] = {}
-    for name in ("tau", "regret", "precision"):
-        values = [getattr(one, name) for one in found]
+    for name, measure in MEASURES.items():
+        values = [measure(scores[str(seed)], truth) for seed in seeds]
         row |= {name: round(fmean(values), 4), f"{name}_std": round(stdev(values), 4)}
     return row
 
@@ -71,7 +72,7 @@ def text(rows: Mapping[str, Any]) -> str:
     lines = [f"{'':<40}{'tau':>15}{'regret':>15}{'top 5':>15}"]
     for name, words in WORDS.items():
         row = rows[name]
-        cells = (f"{row[one]:.2f} ± {row[one + '_std']:.2f}" for one in ("tau", "regret", "precision"))
+        cells = (f"{row[one]:.2f} ± {row[one + '_std']:.2f}" for one in MEASURES)
         lines.append(f"{words:<40}" + "".join(f"{cell:>15}" for cell in cells))
     table = rows["table"]
     lines.append(

@@ -1,58 +1,45 @@
-"""What ``nni-dynconv doctor`` runs: the mutator of an experiment's settings, fresh or from a run, and its diagnosis."""
+"""``nni-dynconv doctor``; what it finds out is in ``examining.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from .. import export
-from ..diagnosis import Diagnosis, diagnose
-from ..experiments.trial import build
-from ..search import loaders_of, step_of
+import typer
 
-__all__ = ["examine"]
+from .shared import Config, Json, aside, enter, write_json
+
+__all__ = ["doctor"]
 
 
-def examine(
-    settings: Mapping[str, Any],
-    run: str | Path | None = None,
-    *,
-    progress: float | None = None,
-    batches: int = 8,
-    samples: int = 12,
-    ignore: Collection[str] = (),
-) -> Diagnosis:
-    """Diagnose what an experiment would train, or has trained.
+def doctor(
+    config: Config,
+    run: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A finished run, or a supernet.", resolve_path=True)
+    ] = None,
+    progress: Annotated[
+        float | None, typer.Option(metavar="P", help="How far the search is.", show_default="0; 1 of a run")
+    ] = None,
+    batches: Annotated[int, typer.Option(metavar="N", help="Training batches to use.")] = 8,
+    samples: Annotated[int, typer.Option(metavar="N", help="Architectures to run.")] = 12,
+    ignore: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Leave a finding out.")] = None,
+    json: Json = None,
+) -> int:
+    """Diagnose an experiment's network; status 1 tells of a fault.
 
-    Parameters
-    ----------
-    settings
-        The checked ``tuner.classArgs``, in the long form.
-    run
-        Folder of a run (``launch --output``), or of a supernet such as multi-trial mode's checkpoint; ``None`` for a
-        network with its first weights.
-    progress
-        As of :func:`diagnose`; by default 0 without a run, and 1 with one.
-    batches
-        Training batches of the evaluator to use, at most.
-    samples, ignore
-        As of :func:`diagnose`.
+    Before an experiment, after it, and for a program to read:
 
-    Raises
-    ------
-    ConfigError
-        The evaluator has no training batches, or several loaders.
-    ExportError
-        The folder holds no supernet of this space.
+        nni-dynconv doctor configs/one_shot.yml
+        nni-dynconv doctor configs/one_shot.yml --run runs/quickstart
+        nni-dynconv doctor configs/one_shot.yml --json - > doctor.json
     """
-    mutator, evaluator, _ = build(settings, metric=None)
-    if run is not None:
-        folder = Path(run)
-        export.load_supernet(mutator, folder / "supernet" if (folder / "supernet").is_dir() else folder)
-    if progress is None:
-        progress = 0.0 if run is None else 1.0
-    loader = loaders_of(evaluator, "train", "diagnose with")
-    evaluator.module.set_model(mutator.space)
-    step = step_of(evaluator.module)
-    return diagnose(mutator, loader, step=step, progress=progress, samples=samples, limit=batches, ignore=ignore)
+    with aside(json):
+        settings, _ = enter(config)
+        from .examining import examine
+
+        found = examine(
+            settings.to_dict(), run, progress=progress, batches=batches, samples=samples, ignore=ignore or ()
+        )
+        print(found)
+    write_json(found.to_json(), json)
+    return 1 if found.faults else 0

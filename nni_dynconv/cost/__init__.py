@@ -2,3 +2,7 @@
 
 Nothing is measured by a clock here.
 """
+
+from .profiler import DynamicFlopsProfiler, DynamicNumParamsProfiler
+
+__all__ = ["DynamicFlopsProfiler", "DynamicNumParamsProfiler"]

@@ -1,4 +1,4 @@
-// What a convolution is asked to do; the order of the fields is that of `functional/kernels.py`.
+// What a convolution is asked to do; the order of the fields is that of `functional/paths/kernels.py`.
 #pragma once
 
 #include <cstdint>

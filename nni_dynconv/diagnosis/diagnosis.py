@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any, NamedTuple
+
+from pydantic_core import to_json
 
 from . import printing
 from .findings import Finding
@@ -60,7 +60,7 @@ class Diagnosis(NamedTuple):
 
     def to_json(self) -> str:
         """JSON; what is infinite or no number is ``null``."""
-        return json.dumps(_finite(self.to_dict()), indent=2)
+        return to_json(self.to_dict(), indent=2, inf_nan_mode="null").decode()
 
     @property
     def headline(self) -> str:
@@ -76,11 +76,3 @@ class Diagnosis(NamedTuple):
         tables += [printing.choices(self.choices), printing.norms(self.norms)]
         parts = [self.headline, *tables, "\n".join(map(str, self.findings))]
         return "\n\n".join(part for part in parts if part)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

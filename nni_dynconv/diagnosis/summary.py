@@ -165,7 +165,7 @@ def choice_readings(mutator: DynamicWeightMutator) -> tuple[ChoiceReading, ...]:
 
 def _choice(mutator: DynamicWeightMutator, label: str, modules: Mapping[tuple[str, str], Any]) -> ChoiceReading:
     choice, table = mutator.choices[label], mutator.sampler.probabilities(label)
-    entropy = float(-(table * table.clamp_min(1e-30).log()).sum()) / math.log(len(choice))
+    entropy = float(torch.special.entr(table).sum()) / math.log(len(choice))
     winner = str(choice.candidates[int(table.argmax())])
     free = {name: is_free(found) for (one, name), found in modules.items() if one == label}
     mixed = len(set(free.values())) == 2

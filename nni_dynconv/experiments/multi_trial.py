@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..settings.config import RunSettings
-from ..settings.references import load_object
+from ..settings import RunSettings, load_object
 
 __all__ = ["MultiTrial", "checkpoint_for_trials"]
 

@@ -10,8 +10,7 @@ from typing import Any
 from nni.tuner import Tuner
 
 from ..errors import ConfigError
-from ..settings.config import RunSettings, with_hyper_parameters
-from ..settings.references import load_object
+from ..settings import RunSettings, load_object, with_hyper_parameters
 
 __all__ = ["OneShot", "make_hyper_tuner", "shifted_seeds"]
 

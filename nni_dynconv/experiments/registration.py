@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from ..settings.config import TUNER_NAME
+from ..settings import TUNER_NAME
 
 __all__ = ["META_FILE", "is_registered", "register", "remove"]
 

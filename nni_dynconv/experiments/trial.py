@@ -22,8 +22,7 @@ from .. import export
 from ..errors import ConfigError, ContextError
 from ..generation import UNASKED, ArchitectureEncoder, DynamicNetwork
 from ..search import distributed
-from ..settings.config import check_class_args, load_yaml
-from ..settings.references import load_object
+from ..settings import check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
 from .search_space import sample_of
 

@@ -27,7 +27,7 @@ from nni.tuner import Tuner
 from ..errors import DynConvError
 from ..files import PARTIAL, write_atomically
 from ..nni_host import compat
-from ..settings.config import RunSettings, check_class_args, check_end, check_search_space
+from ..settings import RunSettings, check_class_args, check_end, check_search_space
 from .metrics import number_in
 from .multi_trial import MultiTrial
 from .one_shot import OneShot
@@ -78,7 +78,7 @@ class DynamicWeightTuner(Tuner):
     Parameters
     ----------
     **class_args
-        ``tuner.classArgs`` of the experiment's YAML; see :class:`nni_dynconv.settings.config.RunSettings`.
+        ``tuner.classArgs`` of the experiment's YAML; see :class:`nni_dynconv.settings.RunSettings`.
 
     Raises
     ------

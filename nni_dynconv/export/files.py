@@ -24,7 +24,7 @@ from ..generation import (
     dim_of,
 )
 from ..ops import DynamicOp
-from ..settings.recipe import Recipe
+from ..settings import Recipe
 from ..sites import Site, WeightSpec
 from . import graph, modules
 

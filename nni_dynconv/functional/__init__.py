@@ -1,13 +1,23 @@
-"""Pure functions ``(x, weights) -> y``: shared or per sample is a shape, and the planner picks the path."""
+"""Pure functions ``(x, weights) -> y``: shared or per sample is a shape, and a plan says by which path.
 
+Where weights come from is not known here; no module with state is, either. What other wings need beside the public
+functions stands first.
+"""
+
+from .checks import Axes as Axes
 from .conv import conv1d, conv2d, conv3d
 from .explain import explain
 from .linear import linear
 from .low_rank import LowRank
-from .modes import deterministic, portable, without_kernels
+from .low_rank import form_all as form_all
 from .norm import affine, batch_norm, group_norm, instance_norm, layer_norm
+from .planning.measuring import check_output_padding as check_output_padding
+from .planning.measuring import check_padding as check_padding
+from .planning.measuring import sizes_of as sizes_of
+from .planning.modes import deterministic, portable, without_kernels
+from .planning.modes import is_exporting as is_exporting
+from .planning.tuning import tune
 from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
-from .tuning import tune
 
 __all__ = [
     "LowRank",

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError, did_you_mean
-from . import conv, kernels, transposed
-from .conv import measure_planned
-from .factored import decide_factors
-from .forms import decide
-from .geometry import GeometryLinear, GeometryNd, measure_linear
+from . import conv, transposed
+from .library import loaded
 from .linear import linear
-from .modes import is_deterministic, is_portable, wants_kernels
-from .planner import APPLIED, Choice, Factors, Setting, choose_linear
+from .planning.factors import APPLIED
+from .planning.geometry import Geometry
+from .planning.measuring import measure
+from .planning.modes import Factors, Setting, is_portable, modes
+from .planning.problem import Choice, Problem
+from .planning.rules import choose
 
 __all__ = ["chosen", "explain"]
 
@@ -106,26 +107,23 @@ def chosen(
     rank: int | None = None,
     base: bool = False,
     **named: Any,
-) -> tuple[GeometryNd | GeometryLinear, Choice]:
+) -> tuple[Geometry, Choice]:
     """What :func:`explain` prints, as data; of factors, whether they are applied."""
     if op not in OPS:
         raise ConfigError(f"`explain` knows no op `{op}`.{did_you_mean(op, OPS)}")
     axes, function = OPS[op]
     given = inspect.signature(function).bind(tuple(x_shape), tuple(weight_shape), None, *options, **named)
     given.apply_defaults()
-    kind = torch.device(device).type
-    suits = kernels.loaded() and wants_kernels() and dtype == torch.float32 and kind == "cpu"
-    modes = {"deterministic": is_deterministic(), "threaded": torch.get_num_threads() > 1}
-    setting = Setting(kind, dtype, training, suits, is_portable(), **modes)
-    problem, factors = given.arguments.values(), None if rank is None else Factors(rank, base)
-    if axes:
-        geometry, planned = measure_planned(axes, *problem)
-        return geometry, decide(planned, setting) if factors is None else decide_factors(geometry, factors, setting)
-    rows = measure_linear(*problem)
-    return rows, choose_linear(rows) if factors is None else decide_factors(rows, factors, setting)
+    kind, plain = torch.device(device).type, dtype == torch.float32 and rank is None
+    suits = plain and kind == "cpu" and loaded() and modes.kernels and not modes.deterministic
+    own = {"deterministic": modes.deterministic, "threaded": torch.get_num_threads() > 1}
+    factors = None if rank is None else Factors(rank, base)
+    setting = Setting(kind, dtype, training, suits, is_portable(), **own, factors=factors)
+    geometry = measure(axes, *given.arguments.values())
+    return geometry, choose(Problem(geometry.as_image() if axes == 1 else geometry, setting))
 
 
-def _applied(geometry: GeometryNd | GeometryLinear, rank: int, base: bool) -> int:
+def _applied(geometry: Geometry, rank: int, base: bool) -> int:
     """Return the multiplications of applying factors: by B, by A, and with the base."""
     thin = geometry._replace(Cout=rank).multiply_adds
     return thin + rank * math.prod(geometry.output) + base * geometry.multiply_adds
@@ -135,7 +133,7 @@ def _words(shape: Sequence[int]) -> str:
     return " ".join(map(str, shape))
 
 
-def _sets(geometry: GeometryNd | GeometryLinear, weight: Sequence[int]) -> str:
+def _sets(geometry: Geometry, weight: Sequence[int]) -> str:
     if not geometry.per_sample:
         return "shared"
     return "one set per sample" if geometry.counts is None else f"{weight[0]} sets for blocks of samples"

@@ -1,8 +1,8 @@
-"""A weight given by two thin factors, and how they are applied without forming it."""
+"""A weight given by two thin factors: its shape, and forming it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .checks import Axes
 
-__all__ = ["LowRank", "apply_factors", "form", "form_all"]
+__all__ = ["LowRank", "form_all"]
 
 KERNEL = {0: "", 1: "K", 2: "Kh Kw", 3: "Kt Kh Kw"}
 
@@ -90,37 +90,9 @@ class LowRank(NamedTuple):
         return (torch.addmm(base, A, B) if axes == 1 else torch.baddbmm(base, A, B)).reshape(shape)
 
 
-def form(weight: Tensor | LowRank) -> Tensor:
-    """Return a weight as one tensor."""
-    return weight.whole() if isinstance(weight, LowRank) else weight
-
-
 def form_all(weights: Mapping[str, Tensor | LowRank]) -> Mapping[str, Tensor]:
     """Return an op's weights as tensors."""
-    return {name: form(one) for name, one in weights.items()}
-
-
-def apply_factors(
-    op: Callable[..., Tensor],
-    x: Tensor,
-    weight: LowRank,
-    bias: Tensor | None,
-    options: Sequence[object],
-    counts: Sequence[int] | None,
-) -> Tensor:
-    """Map by B, then mix the channels by A; add what the base gives.
-
-    Parameters
-    ----------
-    op
-        The convolution, without groups, or ``linear``, as it takes whole weights.
-    options
-        Of a convolution, behind the bias and in its order.
-    """
-    A, B, base = weight
-    thin = op(x, B, None, *options, counts=counts)  # B r ..., or B ... r
-    mixed = op(thin, A.reshape(*A.shape, *[1] * (B.dim() - A.dim())), bias, counts=counts)
-    return mixed if base is None else mixed + op(x, base, None, *options)
+    return {name: one.whole() if isinstance(one, LowRank) else one for name, one in weights.items()}
 
 
 def _product(A: tuple[int, ...], B: tuple[int, ...], base: tuple[int, ...] | None) -> tuple[int, ...]:

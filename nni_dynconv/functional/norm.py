@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import Axes
-from .sets import Counts, counts_of, lead_name
+from .planning.sets import Counts, counts_of, lead_name
 
 __all__ = ["affine", "batch_norm", "group_norm", "instance_norm", "layer_norm"]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .conv import find_plan, run_nd, setting_of
-from .geometry import Sizes
-from .low_rank import LowRank, form
+from .calling import find_plan, run
+from .low_rank import LowRank
+from .planning.geometry import Sizes
 
 __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
@@ -49,7 +49,8 @@ def conv_transpose1d(
     >>> conv_transpose1d(torch.ones(2, 1, 2), torch.tensor([[[[1.0, 1.0]]], [[[2.0, 2.0]]]])).tolist()
     [[[1.0, 2.0, 1.0]], [[2.0, 4.0, 2.0]]]
     """
-    return _transposed(1, x, weight, bias, stride, padding, output_padding, groups, dilation, counts)
+    plan = find_plan(-1, x, weight, bias, (stride, padding, output_padding, groups, dilation, counts))
+    return run(plan, x, weight, bias)
 
 
 def conv_transpose2d(
@@ -96,7 +97,8 @@ def conv_transpose2d(
     >>> conv_transpose2d(torch.ones(1, 1, 1, 2), torch.tensor([[[[1.0, 2.0]]]]), stride=2)
     tensor([[[[1., 2., 1., 2.]]]])
     """
-    return _transposed(2, x, weight, bias, stride, padding, output_padding, groups, dilation, counts)
+    plan = find_plan(-2, x, weight, bias, (stride, padding, output_padding, groups, dilation, counts))
+    return run(plan, x, weight, bias)
 
 
 def conv_transpose3d(
@@ -135,12 +137,5 @@ def conv_transpose3d(
     >>> conv_transpose3d(torch.ones(2, 1, 1, 1, 1), torch.ones(2, 1, 1, 2, 2, 2)).shape
     torch.Size([2, 1, 2, 2, 2])
     """
-    return _transposed(3, x, weight, bias, stride, padding, output_padding, groups, dilation, counts)
-
-
-def _transposed(
-    rank: int, x: Tensor, given: Tensor | LowRank, bias: Tensor | None, *options: int | Sizes | Sequence[int] | None
-) -> Tensor:
-    weight = form(given)  # whose first axis is Cin: its factors would mix the wrong channels
-    geometry, path = find_plan(setting_of(x, weight), -rank, x, weight, bias, *options)
-    return run_nd(x, weight, bias, geometry, path)
+    plan = find_plan(-3, x, weight, bias, (stride, padding, output_padding, groups, dilation, counts))
+    return run(plan, x, weight, bias)

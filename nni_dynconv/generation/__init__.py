@@ -6,8 +6,15 @@ Nothing here chooses an architecture.
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
 from .calling import UNASKED, refusing_pairs
 from .codes import dim_of
-from .context import OwnInputContext
-from .controllers import ChunkedController, Controller
+from .context import FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
+from .controllers import (
+    ChunkedController,
+    Controller,
+    CoordinateController,
+    ExpertsController,
+    FlatController,
+    LowRankController,
+)
 from .decision import Decision, site_of
 from .given import ORIGINAL, Original, bind_own_input, own_inputs_of, recipes_for, start_as_given
 from .installing import NAME, install, uninstall
@@ -21,12 +28,19 @@ __all__ = [
     "ArchitectureEncoder",
     "ChunkedController",
     "Controller",
+    "CoordinateController",
     "Decision",
     "DynamicNetwork",
+    "ExpertsController",
+    "FeatureMapContext",
     "FixedArchitecture",
+    "FlatController",
+    "LowRankController",
     "Original",
     "OwnInputContext",
+    "SequenceContext",
     "Shares",
+    "VectorContext",
     "WeightSource",
     "bind_own_input",
     "dim_of",

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ScopeError
-from ..settings.parts import ArchitectureSettings, check_arguments
+from ..settings import ArchitectureSettings, check_arguments
 
 __all__ = ["ArchitectureEncoder", "FixedArchitecture", "Shares"]
 

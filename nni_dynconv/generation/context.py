@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ContextError, ShapeError, SpaceError
-from ..settings.parts import (
+from ..settings import (
     FeatureMapContextSettings,
     OwnInputContextSettings,
     SequenceContextSettings,

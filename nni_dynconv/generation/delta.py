@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..functional import LowRank
-from ..settings.recipe import Recipe
+from ..settings import Recipe
 from ..sites import Site, WeightSpec, split
 from .factoring import factors_of, multiplied
 

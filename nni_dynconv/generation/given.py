@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import SpaceError
 from ..ops import DynamicCall, DynamicOp
-from ..settings.recipe import Recipe, check_settings, recipes_of
+from ..settings import Recipe, check_settings, recipes_of
 from .context import OwnInputContext, channels_of
 from .source import WeightSource
 

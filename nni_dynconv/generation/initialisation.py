@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..settings.parts import ScaleRule
+from ..settings import ScaleRule
 from ..sites import Site, WeightSpec
 
 __all__ = ["Scales", "base_of", "scale_of"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..functional import LowRank
-from ..settings.recipe import Recipe
+from ..settings import Recipe
 from ..sites import Site
 from .controllers import Controller, LowRankController
 from .delta import asked_of, combine, combine_factored

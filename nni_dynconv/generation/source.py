@@ -9,9 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ContextError, ScopeError
-from ..functional import LowRank
-from ..functional.modes import is_exporting
-from ..settings.recipe import Recipe
+from ..functional import LowRank, is_exporting
+from ..settings import Recipe
 from ..sites import Blocks, Scope, Site, blocks_of, count_of
 from .architecture import FixedArchitecture, Shares
 from .calling import Call, pair_of

@@ -6,19 +6,17 @@ What is done with the answers (progress, giving up, results) is in ``launch.py``
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import subprocess
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
+import requests
 
 from ..errors import LaunchError
 from .nni_logs import error_in_log, last_lines, without_colours, without_noise
@@ -116,19 +114,21 @@ class LocalExperiment:
         LaunchError
             NNI's manager does not answer.
         """
-        return self._get(path, timeout, json.loads)
+        return self._get(path, timeout, requests.Response.json)
 
     def trial_file(self, trial: str, name: str) -> str:
         """Ask NNI for ``stderr``, ``stdout`` or ``trial.log`` of a trial, wherever that runs."""
-        return self._get(f"trial-file/{trial}/{name}", 30.0, lambda content: content.decode("utf-8", "replace"))
+        return self._get(f"trial-file/{trial}/{name}", 30.0, lambda answer: answer.content.decode("utf-8", "replace"))
 
-    def _get(self, path: str, timeout: float, read: Callable[[bytes], Any]) -> Any:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(f"http://{LOOPBACK}:{self.port}/api/v1/nni/{path}", timeout=timeout) as answer:
-                return read(answer.read())
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            raise LaunchError(f"NNI's manager does not answer on port {self.port}: {error}") from None
+    def _get(self, path: str, timeout: float, read: Callable[[requests.Response], Any]) -> Any:
+        with requests.Session() as session:
+            session.trust_env = False  # no proxy stands between this machine and itself
+            try:
+                answer = session.get(f"http://{LOOPBACK}:{self.port}/api/v1/nni/{path}", timeout=timeout)
+                answer.raise_for_status()
+                return read(answer)
+            except requests.RequestException as error:
+                raise LaunchError(f"NNI's manager does not answer on port {self.port}: {_cause(error)}") from None
 
     def log(self, name: str) -> str:
         """What a log file of the experiment holds, of this run."""
@@ -190,6 +190,11 @@ class LocalExperiment:
                 left = self.processes()
             if not left:
                 return
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first of errors that followed from each other: `requests` wraps the reason in three of its own."""
+    return error if error.__context__ is None else _cause(error.__context__)
 
 
 def _is_tuner(process: psutil.Process) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import LaunchError
 from ..experiments import registration
-from ..settings.config import RunSettings, check_config, code_directory_of, load_yaml
+from ..settings import RunSettings, check_config, code_directory_of, load_yaml
 from . import remote
 from .experiment import LocalExperiment
 from .nni_logs import stderr_in, tail
@@ -90,7 +90,7 @@ def resume(
     """Go on with a stopped experiment as :func:`launch` does; the arguments are the same."""
     from nni.tools.nnictl.config_utils import Config, Experiments
 
-    from ..settings.config import check_class_args
+    from ..settings import check_class_args
 
     began = time.monotonic()
     known = Experiments().get_all_experiments().get(experiment_id)
@@ -168,7 +168,7 @@ def _make_checkpoint(
     if path.exists():
         return
     say(f"Making the shared checkpoint {settings.checkpoint} ...")
-    command = [sys.executable, "-m", "nni_dynconv.commands.cli", "warmup", str(config)]
+    command = [sys.executable, "-m", "nni_dynconv.commands", "warmup", str(config)]
     process = subprocess.Popen(command, env=experiment.environment, start_new_session=True)
     try:
         status = process.wait(None if deadline == math.inf else max(deadline - time.monotonic(), 0.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import indent
 
 __all__ = ["error_in_log", "last_lines", "stderr_in", "tail", "without_colours", "without_noise"]
 
@@ -65,4 +66,4 @@ def last_lines(text: str, count: int) -> str:
 
 def tail(text: str, lines: int = 12) -> str:
     """Return the last few lines, indented."""
-    return "\n".join(f"  {line}" for line in last_lines(text, lines).splitlines())
+    return indent(last_lines(text, lines), "  ")

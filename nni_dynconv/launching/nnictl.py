@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import LaunchError
-from ..settings.config import search_path
+from ..settings import search_path
 
 __all__ = ["LOOPBACK", "choose_port", "loopback_environment", "nnictl", "nnictl_program"]
 

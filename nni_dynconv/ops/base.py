@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ContextError, ParamsError, SpaceError, did_you_mean
-from ..functional.low_rank import form_all
-from ..functional.modes import is_portable
-from ..settings.recipe import Recipe, check_recipe
+from ..functional import form_all
+from ..settings import Recipe, check_recipe
 from ..sites import Order, WeightSpec, check_order, repeats_of, scope, split
 
 __all__ = ["DynamicOp"]
@@ -170,7 +169,9 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
             return self._use(x.expand(batch, *x.shape[1:]), weights, counts)
         told = repeats or scope.order_for(self) or self.repeats
         lie = repeats_of(self._where(), x.shape, batch, told if x.shape[0] else "tiled")
-        if counts is None and (torch.compiler.is_compiling() or is_portable()):  # blocks would bind a dynamic batch
+        if counts is None and (
+            torch.compiler.is_compiling() or torch.jit.is_tracing()
+        ):  # blocks would bind a dynamic batch
             sets = {spec.name: len(weights[spec.name].shape) > len(spec.shape) for spec in self.weight_specs()}
             whole = form_all(weights)
             return self._use(x, {name: lie.rows(one) if sets[name] else one for name, one in whole.items()}, None)
@@ -215,6 +216,11 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
                     f"but is {shape}."
                 )
         return params
+
+
+def _is_traced() -> bool:
+    """Whether a graph is made of this call, for any batch perhaps: blocks of samples would bind it."""
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def _no_tensor(where: str, x: Any) -> str:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from .. import functional
 from ..errors import ConfigError, ShapeError, did_you_mean
-from ..functional.checks import Axes
-from ..functional.geometry import check_output_padding, check_padding, sizes_of
+from ..functional import Axes, check_output_padding, check_padding, sizes_of
 from ..sites import WeightSpec
 from .base import DynamicOp
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from .. import functional
-from ..functional.checks import Axes
+from ..functional import Axes
 from ..sites import WeightSpec
 from .base import DynamicOp
 

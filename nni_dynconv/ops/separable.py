@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from .. import functional
-from ..functional.checks import Axes
+from ..functional import Axes
 from ..sites import WeightSpec
 from .base import DynamicOp
 from .conv import Size, padding_of, sizes

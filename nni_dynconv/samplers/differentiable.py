@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..settings.parts import DartsSettings, check_arguments
+from ..settings import DartsSettings, check_arguments
 from .base import Sampler, Walk
 
 __all__ = ["DifferentiableSampler"]

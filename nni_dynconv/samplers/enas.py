@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..settings.parts import EnasSettings, check_arguments
+from ..settings import EnasSettings, check_arguments
 from .base import Sampler, Walk
 
 __all__ = ["EnasSampler"]

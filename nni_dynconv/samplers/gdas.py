@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..settings.parts import GdasSettings, check_arguments
+from ..settings import GdasSettings, check_arguments
 from .differentiable import DifferentiableSampler
 
 __all__ = ["GdasSampler"]

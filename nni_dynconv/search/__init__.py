@@ -3,14 +3,17 @@
 Which architecture is drawn is a sampler's affair, and experiments of ``nnictl`` are none of this wing's.
 """
 
+from .after_search import SupernetEvaluator
 from .lightning import first_batches, loaders_of, loss_of, network_loss, replaced, silent, step_of
 from .ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
+from .smoothing import smoothness
 from .strategy import DynamicStrategy
 
 __all__ = [
     "DynamicStrategy",
     "Fidelity",
     "Row",
+    "SupernetEvaluator",
     "SupernetRanking",
     "Task",
     "distinct",
@@ -22,5 +25,6 @@ __all__ = [
     "network_loss",
     "replaced",
     "silent",
+    "smoothness",
     "step_of",
 ]

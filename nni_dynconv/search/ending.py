@@ -10,7 +10,7 @@ from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.na
 import torch
 from nni.nas.evaluator.pytorch import LightningModule
 
-from ..settings.parts import StrategySettings
+from ..settings import StrategySettings
 from ..supernet import DynamicWeightMutator
 from . import distributed
 from .finals import Finals, best_first, finals

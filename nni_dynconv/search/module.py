@@ -19,7 +19,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from ..samplers import Sampler
-from ..settings.parts import StrategySettings
+from ..settings import StrategySettings
 from ..supernet import DynamicWeightMutator, fixed_affine, recalibrated, tracking_norms
 from . import distributed
 from .ending import Loaders, end_search

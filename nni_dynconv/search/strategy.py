@@ -13,7 +13,7 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from pytorch_lightning import Callback
 
 from ..errors import ConfigError, SpaceError, did_you_mean
-from ..settings.parts import StrategySettings, check_arguments
+from ..settings import StrategySettings, check_arguments
 from ..supernet import DynamicWeightMutator
 from .ending import Loaders
 from .module import SearchModule

@@ -2,3 +2,78 @@
 
 Neither torch nor Lightning nor ``nni.nas`` is imported here, and nothing is built or run.
 """
+
+from .class_args import check_class_args, check_end
+from .experiment import check_config, code_directory_of, load_yaml, search_path
+from .hyper_parameters import check_search_space, with_hyper_parameters
+from .named import SAMPLERS, TABLES, Named, parse_named
+from .parts import (
+    ArchitectureSettings,
+    ChunkedSettings,
+    CoordinateSettings,
+    DartsSettings,
+    EnasSettings,
+    Encoding,
+    ExpertsSettings,
+    FeatureMapContextSettings,
+    FlatSettings,
+    GdasSettings,
+    LowRankSettings,
+    Nesting,
+    OwnInputContextSettings,
+    Routing,
+    ScaleRule,
+    SequenceContextSettings,
+    Shares,
+    StrategySettings,
+    VectorContextSettings,
+    check_arguments,
+)
+from .recipe import Recipe, check_recipe, check_settings, recipes_of
+from .references import check_reference, load_object
+from .run import TUNER_NAME, RunSettings
+from .schema import experiment_schema
+
+__all__ = [
+    "SAMPLERS",
+    "TABLES",
+    "TUNER_NAME",
+    "ArchitectureSettings",
+    "ChunkedSettings",
+    "CoordinateSettings",
+    "DartsSettings",
+    "EnasSettings",
+    "Encoding",
+    "ExpertsSettings",
+    "FeatureMapContextSettings",
+    "FlatSettings",
+    "GdasSettings",
+    "LowRankSettings",
+    "Named",
+    "Nesting",
+    "OwnInputContextSettings",
+    "Recipe",
+    "Routing",
+    "RunSettings",
+    "ScaleRule",
+    "SequenceContextSettings",
+    "Shares",
+    "StrategySettings",
+    "VectorContextSettings",
+    "check_arguments",
+    "check_class_args",
+    "check_config",
+    "check_end",
+    "check_recipe",
+    "check_reference",
+    "check_search_space",
+    "check_settings",
+    "code_directory_of",
+    "experiment_schema",
+    "load_object",
+    "load_yaml",
+    "parse_named",
+    "recipes_of",
+    "search_path",
+    "with_hyper_parameters",
+]

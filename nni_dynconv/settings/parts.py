@@ -1,86 +1,91 @@
-"""What a YAML may name: samplers, controllers and contexts, their classes and their typed settings; no torch.
+"""What samplers, controllers, contexts and the strategy are told, in a YAML or by their constructors; no torch.
 
-One table of dotted names each, so that naming is not loading.
+The tables of docs/yaml.md and the JSON Schema are made of these.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from ..errors import ConfigError, did_you_mean
-from .references import check_reference, load_object
-from .typed import Range, as_mapping, check_keys, check_types, inside
+from .checking import check
+from .fields import Count, CountOrNone, Positive, Rate, Settings, about
 
 __all__ = [
-    "CONTEXTS",
-    "CONTROLLERS",
-    "SAMPLERS",
-    "TABLES",
     "ArchitectureSettings",
+    "ChunkedSettings",
+    "CoordinateSettings",
+    "DartsSettings",
+    "EnasSettings",
     "Encoding",
-    "Named",
+    "ExpertsSettings",
+    "FairSettings",
+    "FeatureMapContextSettings",
+    "FlatSettings",
+    "GdasSettings",
+    "LowRankSettings",
     "Nesting",
-    "Part",
+    "OwnInputContextSettings",
+    "RandomSettings",
     "Routing",
     "ScaleRule",
+    "SequenceContextSettings",
+    "Shares",
     "StrategySettings",
+    "VectorContextSettings",
     "check_arguments",
-    "parse_named",
 ]
 
-Count = Annotated[int, Range(least=1)]
-CountOrNone = Annotated[int, Range(least=0)]
-Rate = Annotated[float, Range(least=0)]
-Temperature = Annotated[float, Range(above=0)]
-PositionDim = Annotated[int, Range(least=2, even=True)]  # as many sines as cosines
+Seed = Annotated[int | None, about("decides what is drawn, and what a policy starts with")]
 
 
 @dataclass(frozen=True)
-class RandomSettings:
+class RandomSettings(Settings):
     """Settings of :class:`nni_dynconv.samplers.RandomSampler`."""
 
-    seed: int | None = None
+    seed: Seed = None
 
 
 @dataclass(frozen=True)
-class FairSettings:
+class FairSettings(Settings):
     """Settings of :class:`nni_dynconv.samplers.FairSampler`."""
 
-    seed: int | None = None
+    seed: Seed = None
 
 
 @dataclass(frozen=True)
-class EnasSettings:
+class EnasSettings(Settings):
     """Settings of :class:`nni_dynconv.samplers.EnasSampler`."""
 
-    seed: int | None = None
-    hidden: Count = 64
-    learning_rate: Rate = 0.01
-    entropy_weight: Annotated[float, Range()] = 0.01
-    entropy_weight_end: Annotated[float | None, Range()] = None
-    baseline_decay: Annotated[float, Range(least=0, most=1)] = 0.9
-    tanh_constant: Annotated[float, Range(above=0)] = 2.5
+    seed: Seed = None
+    hidden: Annotated[Count, about("width of the LSTM")] = 64
+    learning_rate: Annotated[Rate, about("of Adam, one step a reward")] = 0.01
+    entropy_weight: Annotated[float, about("keeps the policy from settling early")] = 0.01
+    entropy_weight_end: Annotated[
+        float | None, about("that weight at the end, to which it goes in a line; `null`: the same throughout")
+    ] = None
+    baseline_decay: Annotated[float, about("of the moving averages of rewards", ge=0, le=1)] = 0.9
+    tanh_constant: Annotated[Positive, about("bound of the logits")] = 2.5
 
 
 @dataclass(frozen=True)
-class DartsSettings:
+class DartsSettings(Settings):
     """Settings of :class:`nni_dynconv.samplers.DartsSampler`."""
 
-    seed: int | None = None
-    learning_rate: Rate = 3e-3
-    weight_decay: Rate = 0.0
+    seed: Seed = None
+    learning_rate: Annotated[Rate, about("of the architecture's Adam")] = 3e-3
+    weight_decay: Annotated[Rate, about("of the same")] = 0.0
 
 
 @dataclass(frozen=True)
-class GdasSettings:
+class GdasSettings(Settings):
     """Settings of :class:`nni_dynconv.samplers.GdasSampler`."""
 
-    seed: int | None = None
-    learning_rate: Rate = 0.02
-    weight_decay: Rate = 0.0
-    tau_start: Temperature = 4.0
-    tau_end: Temperature = 0.5
+    seed: Seed = None
+    learning_rate: Annotated[Rate, about("of the architecture's Adam")] = 0.02
+    weight_decay: Annotated[Rate, about("of the same")] = 0.0
+    tau_start: Annotated[Positive, about("temperature at the start, from which it falls in a line")] = 4.0
+    tau_end: Annotated[Positive, about("temperature at the end")] = 0.5
 
 
 ScaleRule = Literal["hyperfan_in", "hyperfan_out", "ghn", "torch"]
@@ -89,185 +94,165 @@ Nesting = Literal["centre", "transform", "free"]
 Routing = Literal["sigmoid", "softmax", "linear"]
 Shares = Literal["site", "row"]
 
+SiteDim = Annotated[Count, about("length of a site's embedding")]
+# as many sines as cosines
+PositionDim = Annotated[int, about("length of a chunk's encoded position", ge=2, multiple_of=2)]
+Width = Annotated[Count, about("width of the MLP")]
+Size = Annotated[
+    ScaleRule,
+    about("`hyperfan_in`, `hyperfan_out`, `ghn` or `torch`: [size at the start](weights.md#which-controller)"),
+]
+Encoded = Annotated[Encoding, about("`layer_norm` or `magnitude_invariant`: how the context is brought to one size")]
+
 
 @dataclass(frozen=True)
-class ChunkedSettings:
+class ChunkedSettings(Settings):
     """Settings of :class:`nni_dynconv.controllers.ChunkedController`."""
 
-    chunk: Count = 64
-    site_dim: Count = 16
+    chunk: Annotated[Count, about("values made at a time")] = 64
+    site_dim: SiteDim = 16
     position_dim: PositionDim = 16
-    hidden: Count = 128
-    scale_rule: ScaleRule = "hyperfan_in"
-    encoding: Encoding = "layer_norm"
-    signs: bool = True
+    hidden: Width = 128
+    scale_rule: Size = "hyperfan_in"
+    encoding: Encoded = "layer_norm"
+    signs: Annotated[bool, about("whether chunks are made uncorrelated, by signs of each position's own")] = True
 
 
 @dataclass(frozen=True)
-class LowRankSettings:
+class LowRankSettings(Settings):
     """Settings of :class:`nni_dynconv.controllers.LowRankController`."""
 
-    rank: Count = 8
-    chunk: Count = 32
-    site_dim: Count = 16
+    rank: Annotated[Count, about("of each weight, at most")] = 8
+    chunk: Annotated[Count, about("values of the two factors made at a time")] = 32
+    site_dim: SiteDim = 16
     position_dim: PositionDim = 16
-    hidden: Count = 128
-    scale_rule: ScaleRule = "hyperfan_in"
-    encoding: Encoding = "layer_norm"
+    hidden: Width = 128
+    scale_rule: Size = "hyperfan_in"
+    encoding: Encoded = "layer_norm"
 
 
 @dataclass(frozen=True)
-class CoordinateSettings:
+class CoordinateSettings(Settings):
     """Settings of :class:`nni_dynconv.controllers.CoordinateController`."""
 
-    waves: Count = 64
-    site_dim: Count = 16
-    hidden: Count = 128
-    nesting: Nesting = "centre"
-    scale_rule: ScaleRule = "hyperfan_in"
-    encoding: Encoding = "layer_norm"
+    waves: Annotated[Count, about("how many waves a weight is the sum of; its rank is twice that at most")] = 64
+    site_dim: SiteDim = 16
+    hidden: Width = 128
+    nesting: Annotated[Nesting, about("`centre`, `transform` or `free`: how a small kernel lies in a large one")] = (
+        "centre"
+    )
+    scale_rule: Size = "hyperfan_in"
+    encoding: Encoded = "layer_norm"
 
 
 @dataclass(frozen=True)
-class FlatSettings:
+class FlatSettings(Settings):
     """Settings of :class:`nni_dynconv.controllers.FlatController`."""
 
-    hidden: Count = 32
-    scale_rule: ScaleRule = "hyperfan_in"
-    encoding: Encoding = "layer_norm"
+    hidden: Annotated[Count, about("width of the trunk")] = 32
+    scale_rule: Size = "hyperfan_in"
+    encoding: Encoded = "layer_norm"
 
 
 @dataclass(frozen=True)
-class ExpertsSettings:
+class ExpertsSettings(Settings):
     """Settings of :class:`nni_dynconv.controllers.ExpertsController`."""
 
-    experts: Count = 4
-    routing: Routing = "sigmoid"
-    shares: Shares = "site"
-    scale_rule: ScaleRule = "hyperfan_in"
-    encoding: Encoding = "layer_norm"
+    experts: Annotated[Count, about("sets of weights for each site")] = 4
+    routing: Annotated[
+        Routing, about("`sigmoid`: experts add up; `softmax`: they compete; `linear`: shares have a sign")
+    ] = "sigmoid"
+    shares: Annotated[
+        Shares, about("`site`: one mixture for each site; `row`: one for each row of a weight, say each output channel")
+    ] = "site"
+    scale_rule: Size = "hyperfan_in"
+    encoding: Encoded = "layer_norm"
+
+
+CodeDim = Annotated[Count, about("length of the code that the controller sees")]
 
 
 @dataclass(frozen=True)
-class VectorContextSettings:
+class VectorContextSettings(Settings):
     """Settings of :class:`nni_dynconv.context.VectorContext`."""
 
-    in_features: Count
-    dim: Count
+    in_features: Annotated[Count, about("length of the vector")]
+    dim: CodeDim
 
 
 @dataclass(frozen=True)
-class FeatureMapContextSettings:
+class FeatureMapContextSettings(Settings):
     """Settings of :class:`nni_dynconv.context.FeatureMapContext`."""
 
-    in_channels: Count
-    dim: Count
+    in_channels: Annotated[Count, about("channels of the map")]
+    dim: CodeDim
 
 
 @dataclass(frozen=True)
-class SequenceContextSettings:
+class SequenceContextSettings(Settings):
     """Settings of :class:`nni_dynconv.context.SequenceContext`."""
 
-    in_features: Count
-    dim: Count
+    in_features: Annotated[Count, about("length of one element")]
+    dim: CodeDim
 
 
 @dataclass(frozen=True)
-class OwnInputContextSettings:
+class OwnInputContextSettings(Settings):
     """Settings of :class:`nni_dynconv.context.OwnInputContext`."""
 
-    dim: Count
+    dim: CodeDim
 
 
 @dataclass(frozen=True)
-class Part:
-    """A class that a YAML may name: where it is, and the dataclass of its settings."""
-
-    dotted: str
-    settings: type
-
-
-SAMPLERS = {
-    "random": Part("nni_dynconv.samplers:RandomSampler", RandomSettings),
-    "fair": Part("nni_dynconv.samplers:FairSampler", FairSettings),
-    "enas": Part("nni_dynconv.samplers:EnasSampler", EnasSettings),
-    "darts": Part("nni_dynconv.samplers:DartsSampler", DartsSettings),
-    "gdas": Part("nni_dynconv.samplers:GdasSampler", GdasSettings),
-}
-CONTROLLERS = {
-    "chunked": Part("nni_dynconv.controllers:ChunkedController", ChunkedSettings),
-    "low_rank": Part("nni_dynconv.controllers:LowRankController", LowRankSettings),
-    "coordinate": Part("nni_dynconv.controllers:CoordinateController", CoordinateSettings),
-    "flat": Part("nni_dynconv.controllers:FlatController", FlatSettings),
-    "experts": Part("nni_dynconv.controllers:ExpertsController", ExpertsSettings),
-}
-CONTEXTS = {
-    "vector": Part("nni_dynconv.context:VectorContext", VectorContextSettings),
-    "feature_map": Part("nni_dynconv.context:FeatureMapContext", FeatureMapContextSettings),
-    "sequence": Part("nni_dynconv.context:SequenceContext", SequenceContextSettings),
-    "own_input": Part("nni_dynconv.context:OwnInputContext", OwnInputContextSettings),
-}
-TABLES = {"sampler": SAMPLERS, "controller": CONTROLLERS, "context": CONTEXTS}
-
-
-@dataclass(frozen=True)
-class StrategySettings:
-    """Options of :meth:`nni_dynconv.DynamicWeightMutator.strategy`."""
-
-    warmup_epochs: CountOrNone = 0
-    gradient_clip_val: Annotated[float | None, Range(above=0, way_out="To clip none, leave it out.")] = None
-    log_every: Count = 10
-    contenders: CountOrNone = 32
-    contender_batches: Annotated[int, Range(least=1, way_out="To compare none in the end, set `contenders` to 0.")] = 8
-    rerank: CountOrNone = 5
-    rerank_steps: Annotated[int, Range(least=1, way_out="To train none in the end, set `rerank` to 0.")] = 100
-    calibration_batches: CountOrNone = 4
-    norm_affine: bool = True
-    smoothness: Annotated[float, Range(least=0)] = 0.0
-    diagnose_every: CountOrNone = 0
-
-
-@dataclass(frozen=True)
-class ArchitectureSettings:
+class ArchitectureSettings(Settings):
     """Settings of :class:`nni_dynconv.generation.architecture.ArchitectureEncoder`."""
 
-    dim: Annotated[int, Range(least=2)]  # a code of one number, standardised, is zero
+    # a code of one number, standardised, is zero
+    dim: Annotated[int, about("length of the architecture's code", ge=2)]
 
 
 @dataclass(frozen=True)
-class Named:
-    """A part by name, with its settings: ``gdas`` or ``{name: gdas, learning_rate: 0.01}`` in the YAML.
+class StrategySettings(Settings):
+    """Options of :meth:`nni_dynconv.DynamicWeightMutator.strategy`."""
 
-    Parameters
-    ----------
-    name
-        A name of the table, or ``module:Class``.
-    args
-        Keyword arguments of the class.
-    kind
-        ``sampler``, ``controller`` or ``context``: which table the name stands in.
-    """
+    warmup_epochs: Annotated[CountOrNone, about("epochs before the sampler starts to learn")] = 0
+    gradient_clip_val: Annotated[
+        Positive | None,
+        about(
+            "norm that the evaluator's gradients are clipped to; `null`: none", way_out="To clip none, leave it out."
+        ),
+    ] = None
+    log_every: Annotated[Count, about("steps between two logs of entropy and probabilities")] = 10
+    contenders: Annotated[
+        CountOrNone, about("how many architectures are drawn in the end, to choose the best among them")
+    ] = 32
+    contender_batches: Annotated[
+        Count,
+        about(
+            "validation batches that measure each, the same ones for all",
+            way_out="To compare none in the end, set `contenders` to 0.",
+        ),
+    ] = 8
+    rerank: Annotated[CountOrNone, about("how many of the best are trained in the end; 0: none")] = 5
+    rerank_steps: Annotated[
+        Count, about("for how many steps each", way_out="To train none in the end, set `rerank` to 0.")
+    ] = 100
+    calibration_batches: Annotated[
+        CountOrNone,
+        about("training batches that gather BatchNorm's statistics anew before an architecture is measured in the end"),
+    ] = 4
+    norm_affine: Annotated[bool, about("`false`: the affine maps of BatchNorms do not learn during the search")] = True
+    smoothness: Annotated[
+        Rate,
+        about(
+            "weight of the [penalty](trust.md#how-far-to-trust-a-ranking) on weights that jump between the "
+            "moments of a batch; 0: none"
+        ),
+    ] = 0.0
+    diagnose_every: Annotated[CountOrNone, about("epochs between two [diagnoses](trust.md#is-it-healthy); 0: none")] = 0
 
-    name: str
-    args: dict[str, Any]
-    kind: str
 
-    @property
-    def dotted(self) -> str:
-        """``module:Class`` of the class."""
-        part = TABLES[self.kind].get(self.name)
-        return part.dotted if part else self.name
-
-    def build(self, **extra: Any) -> Any:
-        """Import the class and make the object; ``extra`` fills in arguments that the settings leave open."""
-        return load_object(self.dotted)(**{**extra, **self.args})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The section as the YAML's long form has it."""
-        return {"name": self.name, **self.args}
-
-
-def check_arguments(part: object, settings: Any) -> None:
+def check_arguments(part: object, settings: Settings) -> None:
     """Check the arguments of a part's constructor, in the words in which its section of a YAML is checked.
 
     Parameters
@@ -282,25 +267,4 @@ def check_arguments(part: object, settings: Any) -> None:
     ConfigError
         One has the wrong type, or lies outside of its range.
     """
-    check_types(vars(settings), type(settings), f"`{type(part).__name__}`")
-
-
-def parse_named(kind: str, section: Any, where: str) -> Named:
-    """Read ``gdas`` or ``{name: gdas, ...}``; ``kind`` says which table the name stands in."""
-    place = inside(where, kind)
-    if isinstance(section, str):
-        section = {"name": section}
-    section = dict(as_mapping(section, place))
-    name = section.pop("name", None)
-    if not isinstance(name, str):
-        raise ConfigError(f"Missing `name` in {place}.{did_you_mean('', TABLES[kind])}")
-    if ":" in name:
-        check_reference(name, place)
-        return Named(name, section, kind)
-    if name not in TABLES[kind]:
-        hint = did_you_mean(name, TABLES[kind])
-        raise ConfigError(f"Unknown {kind} `{name}` in {place}.{hint} (Your own class: `module:Class`.)")
-    table = TABLES[kind][name].settings
-    check_keys(section, table, place)
-    check_types(section, table, place)
-    return Named(name, section, kind)
+    check(type(settings), vars(settings), f"`{type(part).__name__}`")

@@ -5,20 +5,34 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator
 
 from ..errors import ConfigError, did_you_mean
-from .typed import Range, as_mapping, check_keys, check_types, inside
+from .checking import as_mapping, check, inside
+from .fields import NAME, Count, Settings, about
 
 __all__ = ["BASES", "DELTAS", "Recipe", "check_recipe", "check_settings", "recipes_of"]
 
-BASES = ("none", "learned", "given")
-DELTAS = ("none", "scale", "low_rank", "full")
+BaseName = Literal["none", "learned", "given"]
+DeltaName = Literal["none", "scale", "low_rank", "full"]
+BASES, DELTAS = get_args(BaseName), get_args(DeltaName)
 CHANGES_A_BASE = ("none", "scale")
+
+null_is_none = BeforeValidator(lambda value: "none" if value is None else value)
+"""YAML 1.1 reads a bare ``null``, which people write for ``none``."""
+Base = Annotated[
+    BaseName,
+    null_is_none,
+    about("`none`, `learned`, or `given` where `space` gives a lifted one", json_schema_extra=NAME),
+]
+Delta = Annotated[DeltaName, null_is_none, about("`none`, `scale`, `low_rank` or `full`", json_schema_extra=NAME)]
+Rank = Annotated[Count, about("of `low_rank`")]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """How the weights of a site come about: ``base + scale * factor * delta``.
 
     Parameters
@@ -42,9 +56,9 @@ class Recipe:
     (True, False)
     """
 
-    base: str = "none"
-    delta: str = "full"
-    rank: Annotated[int, Range(least=1)] = 8
+    base: Base = "none"
+    delta: Delta = "full"
+    rank: Rank = 8
 
     @property
     def has_base(self) -> bool:
@@ -67,23 +81,15 @@ def check_recipe(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 
     Returns
     -------
-    The settings; YAML 1.1 reads a bare ``null``, which people write for ``none``.
+    The settings that were given.
 
     Raises
     ------
     ConfigError
         A key, a name or a number is wrong.
     """
-    names = {"base": BASES, "delta": DELTAS}
-    settings: dict[str, Any] = {
-        key: "none" if value is None and key in names else value for key, value in given.items()
-    }
-    check_keys(settings, Recipe, where)
-    check_types(settings, Recipe, where)
-    for key, known in names.items():
-        if settings.get(key, known[0]) not in known:
-            raise ConfigError(f"Unknown `{key}` `{settings[key]}` in {where}.{did_you_mean(settings[key], known)}")
-    return settings
+    recipe = check(Recipe, given, where)
+    return {key: getattr(recipe, key) for key in given}
 
 
 def _recipe_from(given: Mapping[str, Any], default: Recipe, where: str) -> Recipe:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ScopeError
-from ..functional.low_rank import form_all
+from ..functional import form_all
 from .batch import Blocks
 from .repeats import Order, order_told
 from .spec import Site

@@ -13,7 +13,7 @@ from ..errors import ConfigError, SpaceError
 from ..generation import NAME, ArchitectureEncoder, Controller, OwnInputContext, own_inputs_of, recipes_for
 from ..ops import DynamicOp
 from ..samplers import Sampler
-from ..settings.recipe import Recipe
+from ..settings import Recipe
 from .mutating import is_supernet
 from .naming import name_sites
 

@@ -30,7 +30,7 @@ from ..generation import (
     uninstall,
 )
 from ..samplers import GdasSampler, Sampler, check_sample, choices_of
-from ..settings.recipe import check_settings
+from ..settings import check_settings
 from ..sites import Plan, Site, scope
 from .asking import OWN, asked_of, check_arguments
 from .calibration import calibrate_copy

@@ -20,7 +20,7 @@ from nni.nas.experiment import NasExperiment
 
 from nni_dynconv import ChunkedController, DiagnosisCallback, DynamicWeightMutator, EnasSampler, GdasSampler, export
 from nni_dynconv.commands import cli
-from nni_dynconv.commands.doctor import examine
+from nni_dynconv.commands.examining import examine
 from nni_dynconv.diagnosis import DiagnosisWarning
 from nni_dynconv.errors import ConfigError, ExportError
 
@@ -173,6 +173,17 @@ def test_the_command_prints_a_report_of_a_healthy_experiment(config, capsys, tmp
     assert "at 0% of the search" in printed
     assert "first/3" in printed
     assert json.loads(report.read_text())["findings"] == []
+
+
+def test_json_for_the_standard_output_stands_alone_there(config, capsys):
+    assert cli.main(["doctor", str(config()), "--batches", "2", "--json", "-"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["findings"] == [] and "at 0% of the search" in printed.err
+
+
+def test_a_report_lies_where_the_command_was_called(config, tmp_path):
+    assert cli.main(["doctor", str(config()), "--batches", "1", "--json", "report.json"]) == 0
+    assert (tmp_path / "report.json").is_file()
 
 
 def test_the_command_ends_with_status_1_where_a_fault_is_found(config, capsys):

@@ -14,11 +14,11 @@ import pytorch_lightning as pl
 
 from nni_dynconv import export
 from nni_dynconv.commands import cli
-from nni_dynconv.commands.rank import _fidelity, rank
+from nni_dynconv.commands.ranking import _fidelity, rank
 from nni_dynconv.errors import ConfigError, RankError
 from nni_dynconv.experiments.trial import build
 from nni_dynconv.search.ranking import Row, SupernetRanking, fidelity
-from nni_dynconv.settings.config import check_class_args
+from nni_dynconv.settings import check_class_args
 
 CLASS_ARGS = {
     "mode": "one_shot",
@@ -69,7 +69,7 @@ def test_training_can_start_from_the_generated_weights(settings, tmp_path):
 
 
 def test_the_command_prints_both_tables_and_writes_json(settings, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("nni_dynconv.commands.cli.os.chdir", lambda folder: None)
+    monkeypatch.setattr("nni_dynconv.commands.shared.entering.os.chdir", lambda folder: None)
     tuner = {"name": "DynamicWeightMutator", "classArgs": {**CLASS_ARGS}}
     document = {"searchSpace": {}, "trialCommand": "python3 -m nni_dynconv.trial", "trialConcurrency": 1}
     document |= {"trialCodeDirectory": str(Path(__file__).parents[1]), "tuner": tuner}
@@ -81,6 +81,9 @@ def test_the_command_prints_both_tables_and_writes_json(settings, tmp_path, caps
     assert "Against `val_loss` of 2 architectures trained from scratch" in said and "95 % interval" in said
     written = json.loads((tmp_path / "rank.json").read_text())
     assert len(written["rows"]) == 3 and "tau" in written["fidelity"]["one_epoch"]
+    assert cli.main(["rank", str(config), str(tmp_path / "supernet"), *options[:-1], "-"]) == 0
+    printed = capsys.readouterr()
+    assert len(json.loads(printed.out)["rows"]) == 3 and "95 % interval" in printed.err
 
 
 def test_what_cannot_be_ranked_is_refused(settings, tmp_path):
@@ -154,6 +157,14 @@ def test_the_tables_leave_open_what_was_not_trained():
     lines = str(found).splitlines()
     assert lines[1].split() == ["-0.1000", "0.8", "0.9", "10", "op", "=", "a"]
     assert lines[2].split() == ["-0.2000", "1,000", "op", "=", "b"]
+
+
+def test_a_score_that_is_no_number_is_null_in_json():
+    """It used to be `-Infinity`, which is no JSON."""
+    rows = [Row({"op": "a"}, -0.1, 10, 0.9, 0.8), Row({"op": "b"}, float("-inf"), 1000, 0.8, float("nan"))]
+    found = SupernetRanking(rows, {"generated": fidelity([1, 2], [1, 2])}, {}, "val_acc", "scratch")
+    first, second = json.loads(found.to_json(), parse_constant=pytest.fail)["rows"]
+    assert first["generated"] == -0.1 and second["generated"] is second["one_epoch"] is None
 
 
 def test_the_table_says_of_which_few_there_is_no_interval():

@@ -7,7 +7,7 @@ import torch
 from spaces import CellSpace, Everything, OneChoice, differing_in_threads, image, vector
 
 from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext
-from nni_dynconv.functional import conv2d, deterministic, kernels, portable, without_kernels
+from nni_dynconv.functional import conv2d, deterministic, library, portable, without_kernels
 
 
 class Backend:
@@ -157,7 +157,7 @@ def test_a_mode_inside_of_what_is_compiled_holds(mode):
 
 
 @MODES
-@pytest.mark.skipif(not kernels.loaded(), reason="the kernels are not built")
+@pytest.mark.skipif(not library.loaded(), reason="the kernels are not built")
 def test_a_mode_around_what_is_compiled_holds_for_its_block(mode):
     """It used to be ignored."""
     x, weight = torch.randn(4, 6, 9, 9), torch.randn(4, 6, 1, 5, 5)

@@ -18,7 +18,7 @@ from nni_dynconv.errors import LaunchError
 from nni_dynconv.launching.launch import resume
 from nni_dynconv.launching.nnictl import choose_port
 from nni_dynconv.samplers import choices_of
-from nni_dynconv.settings.config import check_config
+from nni_dynconv.settings import check_config
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yml"))
 

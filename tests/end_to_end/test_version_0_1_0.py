@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import nni_dynconv
 from nni_dynconv import export
 from nni_dynconv.experiments.tuner import DynamicWeightTuner
-from nni_dynconv.settings.config import check_config
+from nni_dynconv.settings import check_config
 
 FILES = Path(__file__).parents[1] / "fixtures" / "v0_1_0"
 NETWORKS = ("chunked", "low_rank", "coordinate", "experts", "flat")

@@ -20,7 +20,7 @@ from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer
 from nni_dynconv import load
 from nni_dynconv.errors import ConfigError, ContextError
 from nni_dynconv.experiments import trial
-from nni_dynconv.settings.config import check_class_args
+from nni_dynconv.settings import check_class_args
 from nni_dynconv.supernet.calibration import tracking_norms
 
 CLASS_ARGS = {

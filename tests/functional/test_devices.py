@@ -7,11 +7,12 @@ import torch
 from devices import META, OneDevice
 
 from nni_dynconv.functional import conv1d, conv2d, conv3d, conv_transpose2d, explain, linear
-from nni_dynconv.functional.conv import _run, run_nd, setting_of
+from nni_dynconv.functional.calling import make_plan, run
 from nni_dynconv.functional.explain import chosen
-from nni_dynconv.functional.forms import alternatives
-from nni_dynconv.functional.geometry import measure, measure_nd, measure_transposed
-from nni_dynconv.functional.planner import Setting
+from nni_dynconv.functional.planning.measuring import measure, measure_convolution
+from nni_dynconv.functional.planning.modes import Setting, setting_of
+from nni_dynconv.functional.planning.problem import Problem
+from nni_dynconv.functional.planning.rules import possible
 
 PLANAR = {
     "shared": ((4, 6, 9, 9), (6, 6, 3, 3), {}),
@@ -41,26 +42,26 @@ def check(compute, inputs):
 @pytest.mark.parametrize(("x", "weight", "options"), PLANAR.values(), ids=PLANAR)
 @pytest.mark.parametrize("training", [True, False])
 def test_every_path_that_tune_may_pick_runs_there(x, weight, options, training):
-    geometry, inputs = measure(x, weight, **{**DEFAULTS, **options}), given(x, weight)
-    names = alternatives(geometry, setting_of(*inputs)._replace(training=training))
+    geometry, inputs = measure_convolution(2, x, weight, **{**DEFAULTS, **options}), given(x, weight)
+    names = possible(Problem(geometry, setting_of(*inputs)._replace(training=training)))
     assert "compiled" not in names
     for name in names:
-        check(lambda x, weight, name=name: _run(x, weight, None, geometry, name), inputs)
+        check(lambda x, weight, name=name: run(make_plan(geometry.axes, geometry, name), x, weight, None), inputs)
 
 
 @pytest.mark.parametrize(
     "geometry",
     [
-        measure_nd(3, (4, 6, 5, 5, 5), (4, 6, 6, 3, 3, 3), None, 1, 1, 1, 1),
-        measure_nd(3, (4, 6, 5, 5, 5), (4, 6, 6, 1, 1, 1), None, 1, 0, 1, 1),
-        measure_transposed(2, (4, 6, 5, 5), (4, 6, 3, 4, 4), None, 2, 1, 0, 1, 1),
+        measure(3, (4, 6, 5, 5, 5), (4, 6, 6, 3, 3, 3), None, 1, 1, 1, 1),
+        measure(3, (4, 6, 5, 5, 5), (4, 6, 6, 1, 1, 1), None, 1, 0, 1, 1),
+        measure(-2, (4, 6, 5, 5), (4, 6, 3, 4, 4), None, 2, 1, 0, 1, 1),
     ],
 )
 def test_so_does_every_path_over_other_axes(geometry):
     channels = (geometry.Cin, geometry.Cout) if geometry.transposed else (geometry.Cout, geometry.Cin)
     inputs = given((geometry.B, geometry.Cin, *geometry.size), (geometry.B, *channels, *geometry.kernel))
-    for name in alternatives(geometry, setting_of(*inputs)):
-        check(lambda x, weight, name=name: run_nd(x, weight, None, geometry, name), inputs)
+    for name in possible(Problem(geometry, setting_of(*inputs))):
+        check(lambda x, weight, name=name: run(make_plan(geometry.axes, geometry, name), x, weight, None), inputs)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,6 @@ def test_explain_names_the_device(capsys):
 
 
 def test_a_gpu_and_the_cpu_are_measured_apart():
-    geometry = measure((4, 6, 9, 9), (4, 6, 6, 3, 3), **DEFAULTS)
+    geometry = measure_convolution(2, (4, 6, 9, 9), (4, 6, 6, 3, 3), **DEFAULTS)
     cpu, gpu = (Setting(device, torch.float32, training=True) for device in ("cpu", "cuda"))
-    assert repr((geometry, cpu)) != repr((geometry, gpu))
+    assert repr(Problem(geometry, cpu)) != repr(Problem(geometry, gpu))

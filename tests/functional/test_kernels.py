@@ -20,14 +20,15 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import nni_dynconv.functional
-from nni_dynconv.functional import conv2d, kernels, without_kernels
-from nni_dynconv.functional.compiled import Compiled, compiled
-from nni_dynconv.functional.conv import measure_planned
+from nni_dynconv.functional import conv2d, library, without_kernels
 from nni_dynconv.functional.explain import OPS
-from nni_dynconv.functional.geometry import measure
-from nni_dynconv.functional.operators import convolution_operator
+from nni_dynconv.functional.paths import kernels
+from nni_dynconv.functional.paths.compiled import Compiled, compiled
+from nni_dynconv.functional.paths.operators import convolution_operator
+from nni_dynconv.functional.planning.compiled import serves
+from nni_dynconv.functional.planning.measuring import measure
 
-built = pytest.mark.skipif(not kernels.loaded(), reason="the compiled kernels are not built, or turned off")
+built = pytest.mark.skipif(not library.loaded(), reason="the compiled kernels are not built, or turned off")
 SOURCES = Path(nni_dynconv.functional.__file__).parent.parent / "csrc"
 
 
@@ -36,14 +37,14 @@ def make(B, C, H, W, K, shared=False, **more):
     return tensors((B, C, H, W), weight, dtype=torch.float32, **more)
 
 
-@pytest.fixture(params=range(3), ids=kernels.LEVELS)
+@pytest.fixture(params=range(3), ids=library.LEVELS)
 def instructions(request):
-    before = kernels.level()
-    if kernels.level(request.param) != request.param:
-        kernels.level(before)
-        pytest.skip(f"this CPU has no {kernels.LEVELS[request.param]}")
+    before = library.level()
+    if library.level(request.param) != request.param:
+        library.level(before)
+        pytest.skip(f"this CPU has no {library.LEVELS[request.param]}")
     yield
-    kernels.level(before)
+    library.level(before)
 
 
 @built
@@ -111,8 +112,8 @@ def by_kernel(op):
         axes, function = OPS[op]
         given = inspect.signature(function).bind(x.shape, weight.shape, None, **options)
         given.apply_defaults()
-        geometry = measure_planned(axes, *given.arguments.values())[1 if axes == 2 else 0]  # sequences as they are
-        assert kernels.serves(geometry)
+        geometry = measure(axes, *given.arguments.values())  # sequences as they are
+        assert serves(geometry)
         return compiled(x, weight, None, geometry)
 
     return run
@@ -211,8 +212,8 @@ def _convolve_on_two_threads(queue):
     # torch's own threads do not survive a fork: torch runs on one, the kernel on two
     x, weight = [one.detach() for one in make(8, 16, 40, 40, 5)]
     y = torch.zeros(8, 16, 40, 40)
-    struct = kernels._struct(measure(x.shape, weight.shape, None, 1, 2, 1, 16), 2)
-    kernels._library.nni_dynconv_depthwise(struct, x.data_ptr(), weight.data_ptr(), y.data_ptr())
+    struct = kernels._struct(measure(2, x.shape, weight.shape, None, 1, 2, 1, 16), 2)
+    library._library.nni_dynconv_depthwise(struct, x.data_ptr(), weight.data_ptr(), y.data_ptr())
     queue.put(y[0, 0].tolist())
 
 
@@ -237,16 +238,17 @@ def test_a_forked_child_has_threads_of_its_own():
 
 CHILD = """
 import os, torch
-from nni_dynconv.functional import kernels
-from nni_dynconv.functional.geometry import measure
+from nni_dynconv.functional import library
+from nni_dynconv.functional.paths import kernels
+from nni_dynconv.functional.planning.measuring import measure
 
 torch.set_num_threads(2)
 x, weight, y = torch.randn(8, 16, 40, 40), torch.randn(8, 16, 1, 5, 5), torch.zeros(8, 16, 40, 40)
-struct = kernels._struct(measure(x.shape, weight.shape, None, 1, 2, 1, 16), 2)
+struct = kernels._struct(measure(2, x.shape, weight.shape, None, 1, 2, 1, 16), 2)
 torch.ones(1 << 22).exp_()  # torch's threads have started; the kernels have not run yet
 child = os.fork()
 if not child:
-    kernels._library.nni_dynconv_depthwise(struct, x.data_ptr(), weight.data_ptr(), y.data_ptr())
+    library._library.nni_dynconv_depthwise(struct, x.data_ptr(), weight.data_ptr(), y.data_ptr())
     os._exit(0)
 print(os.waitpid(child, 0)[1])
 """
@@ -299,7 +301,7 @@ def test_the_operator_passes_torchs_own_check():
 
 
 def test_the_environment_turns_the_kernels_off():
-    code = "from nni_dynconv.functional import kernels; print(kernels.loaded())"
+    code = "from nni_dynconv.functional import library; print(library.loaded())"
     environment = os.environ | {"NNI_DYNCONV_KERNELS": "torch"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
@@ -308,7 +310,7 @@ def test_the_environment_turns_the_kernels_off():
 def test_a_library_that_is_none_is_left_alone(tmp_path):
     other = tmp_path / "_kernels.so"
     other.write_text("not a library")
-    assert kernels.load(other) is None
+    assert library.load(other) is None
 
 
 @pytest.mark.slow
@@ -318,4 +320,4 @@ def test_the_sources_build_and_load(tmp_path):
     sources = [str(one) for one in SOURCES.glob("*.cpp")]
     command = ["g++", "-O1", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-pthread"]
     subprocess.run([*command, *sources, "-o", str(target)], check=True, timeout=500)
-    assert kernels.load(target) is not None
+    assert library.load(target) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from nni_dynconv import functional
 from nni_dynconv.errors import ShapeError
 from nni_dynconv.functional import (
     LowRank,
+    calling,
     conv2d,
     conv_transpose2d,
     deterministic,
@@ -24,7 +26,7 @@ from nni_dynconv.functional import (
     without_kernels,
 )
 from nni_dynconv.functional.explain import chosen
-from nni_dynconv.functional.low_rank import apply_factors
+from nni_dynconv.functional.planning.problem import Choice
 
 CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 X, WEIGHT = (4, 32, 8, 8), (4, 32, 32, 3, 3)  # where the planner applies factors of rank 2
@@ -37,9 +39,22 @@ def parts(x, weight, rank, sets=None, base=False, bias=None, **more):
     return tensors(x, (*lead, Cout, rank), (*lead, rank, *rest), tuple(weight) if base else None, bias, **more)
 
 
+@contextmanager
+def applying():
+    """Let factors be applied, whatever the rules say."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "nni_dynconv.functional.planning.factors.choose", lambda *_: Choice("applied", "the test says so")
+        )
+        calling._plan_once.cache_clear()
+        yield
+    calling._plan_once.cache_clear()
+
+
 def applied(rank, stride=1, padding=0, dilation=1, counts=None):
     def run(x, A, B, base=None, bias=None):
-        return apply_factors(CONVOLUTIONS[rank], x, LowRank(A, B, base), bias, (stride, padding, dilation), counts)
+        with applying():
+            return CONVOLUTIONS[rank](x, LowRank(A, B, base), bias, stride, padding, dilation, counts=counts)
 
     return run
 
@@ -238,7 +253,8 @@ def test_wrong_shapes_are_refused_in_words(A, B, base, text):
 
 def map_applied(counts=None):
     def run(x, A, B, base=None, bias=None):
-        return apply_factors(linear, x, LowRank(A, B, base), bias, (), counts)
+        with applying():
+            return linear(x, LowRank(A, B, base), bias, counts=counts)
 
     return run
 

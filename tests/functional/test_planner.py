@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from nni_dynconv.errors import ShapeError
-from nni_dynconv.functional import explain, kernels, portable, without_kernels
-from nni_dynconv.functional.geometry import measure, measure_nd, measure_transposed
-from nni_dynconv.functional.nd import choose_nd, possible_nd
-from nni_dynconv.functional.planner import Setting, choose, possible
+from nni_dynconv.functional import explain, library, portable, without_kernels
+from nni_dynconv.functional.planning.convolutions import choose, possible
+from nni_dynconv.functional.planning.measuring import measure, measure_convolution, measure_transposed
+from nni_dynconv.functional.planning.modes import Setting
 
 CPU = Setting("cpu", torch.float32, training=True)
 FORWARD = CPU._replace(training=False)
@@ -101,16 +101,16 @@ RULES |= {f"shared, 1x1, {name}": rule for name, rule in SHARED.items()}
 @pytest.mark.parametrize(("path", "x", "weight", "options", "setting"), RULES.values(), ids=RULES)
 def test_the_rules(path, x, weight, options, setting):
     arguments = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1} | options
-    assert choose(measure(x, weight, **arguments), setting).path == path
+    assert choose(measure_convolution(2, x, weight, **arguments), setting).path == path
 
 
 @pytest.mark.parametrize(("path", "x", "weight", "options", "setting"), WIDE.values(), ids=WIDE)
 def test_the_rules_of_the_dense_kernel(path, x, weight, options, setting, monkeypatch):
     arguments = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1} | options
-    monkeypatch.setattr(kernels, "lanes", lambda: 16)
-    assert choose(measure(x, weight, **arguments), setting).path == path
-    monkeypatch.setattr(kernels, "lanes", lambda: 4)
-    assert choose(measure(x, weight, **arguments), setting).path != "compiled"
+    monkeypatch.setattr(library, "lanes", lambda: 16)
+    assert choose(measure_convolution(2, x, weight, **arguments), setting).path == path
+    monkeypatch.setattr(library, "lanes", lambda: 4)
+    assert choose(measure_convolution(2, x, weight, **arguments), setting).path != "compiled"
 
 
 TRANSPOSED = {  # x, one set of weights, options, setting
@@ -144,34 +144,34 @@ TRANSPOSED = {  # x, one set of weights, options, setting
 
 @pytest.mark.parametrize(("path", "x", "weight", "options", "setting"), TRANSPOSED.values(), ids=TRANSPOSED)
 def test_the_rules_of_transposed_convolutions(path, x, weight, options, setting, monkeypatch):
-    monkeypatch.setattr(kernels, "lanes", lambda: 16)
+    monkeypatch.setattr(library, "lanes", lambda: 16)
     named = {"bias": None, "stride": 1, "padding": 1, "output_padding": 0, "groups": 1, "dilation": 1} | options
-    assert choose_nd(measure_transposed(2, x, (x[0], *weight), **named), setting).path == path
+    assert choose(measure_transposed(2, x, (x[0], *weight), **named), setting).path == path
 
 
 def test_volumes_run_by_the_kernel_where_an_output_sums_few_values(monkeypatch):
-    monkeypatch.setattr(kernels, "lanes", lambda: 8)
+    monkeypatch.setattr(library, "lanes", lambda: 8)
     for C, path in ((32, "compiled"), (64, "grouped")):
-        geometry = measure_nd(3, (8, C, 4, 8, 8), (8, C, C, 3, 3, 3), None, 1, 1, 1, 1)
-        assert choose_nd(geometry, KERNELS).path == path
-        assert possible_nd(geometry, KERNELS) == ["grouped", "looped", "patches", "compiled"]
+        geometry = measure(3, (8, C, 4, 8, 8), (8, C, C, 3, 3, 3), None, 1, 1, 1, 1)
+        assert choose(geometry, KERNELS).path == path
+        assert possible(geometry, KERNELS) == ["grouped", "looped", "patches", "compiled"]
 
 
 def test_vectors_of_eight_sum_fewer_values(monkeypatch):
-    geometry = measure((8, 64, 32, 32), (8, 64, 64, 5, 5), None, 1, 2, 1, 1)
-    monkeypatch.setattr(kernels, "lanes", lambda: 8)
+    geometry = measure(2, (8, 64, 32, 32), (8, 64, 64, 5, 5), None, 1, 2, 1, 1)
+    monkeypatch.setattr(library, "lanes", lambda: 8)
     assert choose(geometry, KERNELS).path == "grouped"
 
 
 def test_a_graph_has_no_call_for_each_sample(monkeypatch):
     """It would hold for one size of the batch only."""
-    geometry = measure_transposed(2, (8, 64, 32, 32), (8, 64, 64, 4, 4), None, 2, 1, 0, 1, 1)
-    assert "looped" in possible_nd(geometry, CPU)
-    planar = measure((8, 32, 56, 56), (8, 32, 32, 3, 3), None, 2, 0, 1, 1)
+    geometry = measure(-2, (8, 64, 32, 32), (8, 64, 64, 4, 4), None, 2, 1, 0, 1, 1)
+    assert "looped" in possible(geometry, CPU)
+    planar = measure(2, (8, 32, 56, 56), (8, 32, 32, 3, 3), None, 2, 0, 1, 1)
     assert choose(planar, CPU).path == "looped"
     monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
     assert choose(planar, CPU).path == "grouped" and "looped" not in possible(planar, CPU)
-    assert choose_nd(geometry, CPU).path == "grouped" and "looped" not in possible_nd(geometry, CPU)
+    assert choose(geometry, CPU).path == "grouped" and "looped" not in possible(geometry, CPU)
 
 
 def test_explain_says_path_and_reason(capsys):

@@ -10,10 +10,21 @@ import torch
 from functional.loops import tensors
 
 from nni_dynconv.errors import ConfigError
-from nni_dynconv.functional import LowRank, conv, conv1d, conv2d, conv3d, deterministic, kernels, linear, portable, tune
-from nni_dynconv.functional.conv import find_plan, setting_of
+from nni_dynconv.functional import (
+    LowRank,
+    calling,
+    conv1d,
+    conv2d,
+    conv3d,
+    deterministic,
+    library,
+    linear,
+    portable,
+    tune,
+)
+from nni_dynconv.functional.calling import find_plan
 from nni_dynconv.functional.explain import chosen
-from nni_dynconv.functional.tuning import fastest, wait_for
+from nni_dynconv.functional.planning.tuning import fastest, wait_for
 
 X, WEIGHT = (4, 6, 9, 9), (4, 6, 1, 5, 5)
 OPTIONS = {"padding": 2, "groups": 6}
@@ -21,7 +32,7 @@ OPTIONS = {"padding": 2, "groups": 6}
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
 
 
 def prefer(monkeypatch, path):
@@ -30,7 +41,7 @@ def prefer(monkeypatch, path):
     def measure(problem, paths, device):
         return fastest(problem, {path: paths[path]}, device)
 
-    monkeypatch.setattr("nni_dynconv.functional.conv.fastest", measure)
+    monkeypatch.setattr("nni_dynconv.functional.calling.fastest", measure)
 
 
 def test_a_device_that_torch_cannot_wait_for_is_refused_by_name():
@@ -59,7 +70,7 @@ def test_another_process_reads_what_one_has_measured(tmp_path, monkeypatch):
     prefer(monkeypatch, "unfold")
     with tune(tmp_path / "deep" / "paths.json"):
         conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
     assert taken() != "unfold"
     with tune(tmp_path / "deep" / "paths.json"):
         assert taken() == "unfold"
@@ -69,7 +80,7 @@ def test_other_threads_have_measurements_of_their_own(tmp_path, monkeypatch):
     prefer(monkeypatch, "unfold")
     with tune(tmp_path / "paths.json"):
         conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
     monkeypatch.setattr("torch.get_num_threads", lambda: 77)
     with tune(tmp_path / "paths.json"):
         assert taken() != "unfold"
@@ -93,7 +104,7 @@ def test_nothing_is_written_where_all_is_kept(tmp_path, monkeypatch):
     inputs = tensors(X, WEIGHT, dtype=torch.float32)
     with tune(tmp_path / "paths.json"):
         conv2d(*inputs, **OPTIONS)
-    monkeypatch.setattr("nni_dynconv.functional.tuning._write", None)
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._write", None)
     with tune(tmp_path / "paths.json"):
         conv2d(*inputs, **OPTIONS)
 
@@ -110,7 +121,7 @@ def other_threads():
 
 def plan(inputs):
     """The path that a call takes, by the plans that are remembered."""
-    return find_plan(setting_of(*inputs), 2, *inputs, None, 1, 2, 1, 6, None)[1]
+    return find_plan(2, *inputs, None, (1, 2, 1, 6, None)).path
 
 
 def test_other_threads_measure_anew_in_one_process(tmp_path, monkeypatch):
@@ -153,7 +164,7 @@ def test_a_path_that_cannot_serve_is_measured_again(change, tmp_path, monkeypatc
     with tune(tmp_path / "paths.json"):
         conv2d(*inputs, **OPTIONS)
     rewrite(tmp_path / "paths.json", change)
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
     with tune(tmp_path / "paths.json"):
         pass
     torch.testing.assert_close(conv2d(*inputs, **OPTIONS), right, atol=1e-5, rtol=1e-5)
@@ -169,8 +180,8 @@ def test_another_version_of_the_package_measures_anew(tmp_path, monkeypatch):
     prefer(monkeypatch, "unfold")
     with tune(tmp_path / "paths.json"):
         conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
-    monkeypatch.setattr("nni_dynconv.functional.tuning.__version__", "99.0")
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning.__version__", "99.0")
     with tune(tmp_path / "paths.json"):
         assert taken() != "unfold"
 
@@ -200,7 +211,7 @@ def test_modes_set_it_aside(tmp_path, monkeypatch):
         conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
     with portable():
         assert taken() == "unfold"
-    monkeypatch.setattr(kernels, "_library", None)
+    monkeypatch.setattr(library, "_library", None)
     prefer(monkeypatch, "grouped")
     with tune(tmp_path / "paths.json"):
         conv2d(*tensors(X, WEIGHT, dtype=torch.float32), **OPTIONS)
@@ -269,9 +280,9 @@ def prefer_way(monkeypatch, name):
     """Make forming, or applying, the faster, as a machine may."""
 
     def measure(problem, ways, device):
-        return fastest(problem, {name: ways[name]}, device)
+        return fastest(problem, {name: ways[name]} if name in ways else ways, device)
 
-    monkeypatch.setattr("nni_dynconv.functional.factored.fastest", measure)
+    monkeypatch.setattr("nni_dynconv.functional.calling.fastest", measure)
 
 
 @pytest.mark.parametrize("name", ["applied", "formed"])
@@ -311,11 +322,11 @@ def test_both_ways_are_measured_and_kept_for_another_process(op, x, rest, tmp_pa
     (table,) = json.loads((tmp_path / "paths.json").read_text()).values()
     (key,) = [problem for problem in table if "Factors(rank=2, base=False)" in problem]
     rewrite(tmp_path / "paths.json", lambda own: {**own, key: "applied"})
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
     with tune(tmp_path / "paths.json"):
         assert way(op, x, rest) == "applied"
     rewrite(tmp_path / "paths.json", lambda own: {**own, key: "grouped"})
-    monkeypatch.setattr("nni_dynconv.functional.tuning._known", {})
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning._known", {})
     with tune(tmp_path / "paths.json"):
         assert way(op, x, rest) == "formed"
 
@@ -341,8 +352,8 @@ def test_convolutions_inside_of_one_that_is_timed_are_not_looked_up_anew(tmp_pat
         looked_up.append(arguments)
         return plain(*arguments)
 
-    plain = conv._plan_measured
-    monkeypatch.setattr(conv, "_plan_measured", measured)
+    plain = calling._plan_measured
+    monkeypatch.setattr(calling, "_plan_measured", measured)
     with tune(tmp_path / "paths.json"):
         conv2d(*given_factors(*FACTORED["conv2d"][1:]))
     assert len(looked_up) < 10
@@ -370,8 +381,8 @@ class LateDevice:
 def test_another_device_is_waited_for(monkeypatch):
     """Calls used to be timed that had only been handed over."""
     device = LateDevice()
-    monkeypatch.setattr("nni_dynconv.functional.tuning.time", device)
-    monkeypatch.setattr("nni_dynconv.functional.tuning.wait_for", device.wait)
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning.time", device)
+    monkeypatch.setattr("nni_dynconv.functional.planning.tuning.wait_for", device.wait)
     paths = {"slow": lambda: device.call(2e-3), "fast": lambda: device.call(1e-3)}
     assert fastest("a problem", paths, torch.device("cuda")) == "fast"
     assert device.queue == 0

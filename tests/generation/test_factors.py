@@ -22,7 +22,7 @@ from nni_dynconv import (
     diagnose,
     lift,
 )
-from nni_dynconv.functional import LowRank, conv2d, deterministic, factored, portable
+from nni_dynconv.functional import LowRank, calling, conv2d, deterministic, portable
 from nni_dynconv.ops import DynamicSepConv
 from nni_dynconv.search.smoothing import smoothness
 from nni_dynconv.sites import scope
@@ -103,9 +103,12 @@ def uses(monkeypatch):
         found.append(arguments)
         return plain(*arguments)
 
-    plain = factored.WAYS["applied"]
-    monkeypatch.setitem(factored.WAYS, "applied", apply_factors)
-    return found
+    for paths in calling.PATHS.values():
+        plain = paths["applied"]
+        monkeypatch.setitem(paths, "applied", apply_factors)
+    calling._plan_once.cache_clear()
+    yield found
+    calling._plan_once.cache_clear()
 
 
 def step(mutator, run):

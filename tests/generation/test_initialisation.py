@@ -10,7 +10,7 @@ from nni_dynconv.errors import ConfigError
 from nni_dynconv.generation.controllers.pieces import CodeInput, context_map, linear
 from nni_dynconv.generation.decision import site_of
 from nni_dynconv.generation.initialisation import base_of, scale_of
-from nni_dynconv.settings.parts import parse_named
+from nni_dynconv.settings import parse_named
 from nni_dynconv.sites.spec import Site, WeightSpec, split
 
 
@@ -186,7 +186,7 @@ def test_a_controller_of_a_yaml_has_the_defaults_of_its_class(name):
     import dataclasses
     import inspect
 
-    from nni_dynconv.settings.parts import CONTROLLERS
+    from nni_dynconv.settings.named import CONTROLLERS
 
     built = parse_named("controller", name, "x.yml").build()
     arguments = inspect.signature(type(built)).parameters

@@ -15,7 +15,8 @@ import pytest
 import torch
 from devices import META, OneDevice
 
-from nni_dynconv.functional import kernels
+from nni_dynconv.functional import library
+from nni_dynconv.functional.paths import kernels
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 MODULES = [path.stem for path in FOLDER.glob("*.py")]
@@ -120,7 +121,7 @@ def test_a_turn_ends_when_the_device_is_done(bench, monkeypatch):
     assert max(times["one"]) == pytest.approx(1e-3, rel=1e-3)  # nothing of what the other had queued
 
 
-@pytest.mark.skipif(not kernels.loaded(), reason="the compiled kernels are not built")
+@pytest.mark.skipif(not library.loaded(), reason="the compiled kernels are not built")
 def test_the_bound_comes_from_copies_and_leaves_the_kernels_as_they_were(bench):
     before = kernels._convolve, kernels._differentiate
     inputs = bench.ops.make_inputs(bench.bound.OP, 2, 3, 8, True)

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import logging
 import re
+import runpy
 import sys
 import types
 from pathlib import Path
@@ -34,13 +35,14 @@ from nni_dynconv import (
     ops,
     samplers,
 )
+from nni_dynconv.commands import cli
 from nni_dynconv.errors import ConfigError, SpaceError
 from nni_dynconv.generation import context, controllers
 from nni_dynconv.search import ranking
-from nni_dynconv.settings import parts
-from nni_dynconv.settings.config import MODES, RunSettings, check_class_args, check_config
+from nni_dynconv.settings import TABLES, Named, RunSettings, StrategySettings, check_class_args, check_config, parts
+from nni_dynconv.settings.checking import range_of, settings_of
 from nni_dynconv.settings.recipe import BASES, DELTAS
-from nni_dynconv.settings.typed import ranges_of
+from nni_dynconv.settings.run import MODES
 from nni_dynconv.testing.suites import ControllerSuite, OpSuite, SamplerSuite
 
 ROOT = Path(__file__).parents[2]
@@ -142,12 +144,12 @@ def test_a_config_passes_the_check(config):
     check_config(config, checkpoint_needed=False)
 
 
-@pytest.mark.parametrize("kind", list(parts.TABLES))
+@pytest.mark.parametrize("kind", list(TABLES))
 def test_the_comments_of_a_config_name_every_part(kind):
     """They used to name one controller of five, and three contexts of four."""
     (comment,) = re.findall(rf"((?:^ +#.*\n)+) +{kind}: ", read("configs/one_shot.yml"), re.MULTILINE)
     named = re.findall(r"\w+", comment.split(": ", 1)[1].split("module:Class")[0])
-    assert set(named) - {"null", "or"} == set(parts.TABLES[kind])
+    assert set(named) - {"null", "or"} == set(TABLES[kind])
 
 
 def test_the_comments_of_a_config_name_every_setting_and_every_base_and_delta():
@@ -214,7 +216,7 @@ def test_the_targets_of_make_that_are_named_exist():
 
 
 def test_the_subcommands_that_are_named_exist():
-    known = set(re.findall(r'add_parser\("(\w+)"', read("nni_dynconv/cli.py")))
+    known = {command.__name__ for command in cli.COMMANDS}
     named = {name for page in PAGES for name in re.findall(r"nni-dynconv (\w+)", read(page))}
     assert named == known
 
@@ -260,7 +262,7 @@ def test_readme_lists_every_op_sampler_controller_and_encoder():
 
 @pytest.mark.parametrize("kind", ["sampler", "controller", "context encoder"])
 def test_readme_gives_each_part_its_name_in_the_yaml(kind):
-    names = parts.TABLES[kind.split()[0]]
+    names = TABLES[kind.split()[0]]
     rows = [row for row in table("README.md", f"| {kind} |") if row[0].startswith("`")]
     named = {row[1].strip("`"): re.match(r"`(\w+)`", row[0]).group(1) for row in rows}
     assert named == {name: part.dotted.split(":")[1] for name, part in names.items()}
@@ -271,7 +273,7 @@ def default_of(one):
         return one.default
     if one.default_factory is not dataclasses.MISSING:
         made = one.default_factory()
-        return made.name if isinstance(made, parts.Named) else made
+        return made.name if isinstance(made, Named) else made
     return "required"
 
 
@@ -287,15 +289,23 @@ def test_the_yaml_reference_has_every_setting_of_every_part_with_its_default_and
     listed = {
         (part.strip("`"), key.strip("`")): (yaml.safe_load(value.strip("`")), a) for part, key, value, a, _ in rows[1:]
     }
-    tables = {name: part.settings for names in parts.TABLES.values() for name, part in names.items()}
-    tables["strategy"] = parts.StrategySettings
+    tables = {name: part.settings for names in TABLES.values() for name, part in names.items()}
+    tables["strategy"] = StrategySettings
     expected = {
-        (name, one.name): (default_of(one), str(ranges_of(settings).get(one.name, "")))
+        (name, one.name): (default_of(one), range_of(settings_of(settings)[one.name]))
         for name, settings in tables.items()
         for one in dataclasses.fields(settings)
         if one.name != "seed"
     }
     assert listed == expected
+
+
+def test_the_yaml_reference_is_made_of_the_settings_by_its_script():
+    script = runpy.run_path(str(ROOT / "docs" / "make_yaml_tables.py"))
+    assert script["page"](read("docs/yaml.md")) == read("docs/yaml.md")
+    stale = read("docs/yaml.md").replace("| `64` |", "| `65` |")
+    assert script["page"](stale) == read("docs/yaml.md")
+    assert script["schema"]() == script["SCHEMA_FILE"].read_text(encoding="utf-8")
 
 
 def test_the_yaml_reference_says_what_each_setting_means_and_which_words_it_takes():
@@ -404,7 +414,7 @@ ROWS = (
     (constrained,),
     (lambda: PartSpace(make=lambda: conv(3)),),
 )
-SAMPLERS = tuple(parts.SAMPLERS)
+SAMPLERS = tuple(TABLES["sampler"])
 
 
 def refusals():
@@ -430,7 +440,7 @@ def test_the_matrix_has_a_row_for_each_that_is_tried():
 def test_the_support_matrix_is_true(row, name):
     cell = table("docs/support.md", "| primitive |")[row][1 + SAMPLERS.index(name)]
     for make in ROWS[row]:
-        build = parts.SAMPLERS[name].dotted
+        build = TABLES["sampler"][name].dotted
         sampler = getattr(samplers, build.split(":")[1])(seed=0)
         if cell == "yes":
             _search(DynamicWeightMutator(make(), sampler=sampler))

@@ -13,9 +13,7 @@ from torch import nn
 from nni_dynconv import ArchitectureEncoder, DynamicWeightMutator, OwnInputContext, export, lift
 from nni_dynconv.errors import ConfigError, ExportError
 from nni_dynconv.experiments import trial
-from nni_dynconv.settings.config import check_class_args, check_search_space
-from nni_dynconv.settings.parts import ArchitectureSettings
-from nni_dynconv.settings.recipe import Recipe, recipes_of
+from nni_dynconv.settings import ArchitectureSettings, Recipe, check_class_args, check_search_space, recipes_of
 
 ONE_SHOT = {"mode": "one_shot", "space": "toy_task:ToySpace", "evaluator": "toy_task:evaluator"}
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ...settings.parts import ScaleRule
+from ...settings import ScaleRule
 from ...sites import Site
 
 __all__ = ["Controller"]

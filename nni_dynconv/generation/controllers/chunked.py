@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...settings.parts import ChunkedSettings, Encoding, ScaleRule, check_arguments
+from ...settings import ChunkedSettings, Encoding, ScaleRule, check_arguments
 from ...sites import Site
 from .base import Controller
 from .pieces import context_map, encode_positions, linear, repeat_rows, rows_of

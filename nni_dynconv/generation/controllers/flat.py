@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...settings.parts import Encoding, FlatSettings, ScaleRule, check_arguments
+from ...settings import Encoding, FlatSettings, ScaleRule, check_arguments
 from ...sites import Site
 from .base import Controller
 from .pieces import context_map, linear

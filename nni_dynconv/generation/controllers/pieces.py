@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...functional.modes import is_exporting
-from ...settings.parts import Encoding
+from ...functional import is_exporting
+from ...settings import Encoding
 
 __all__ = ["CodeInput", "ContextMap", "context_map", "encode_positions", "linear", "repeat_rows", "rows_of"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
+
+from pydantic_core import to_json
 
 from .statistics import Fidelity
 
@@ -37,7 +38,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class SupernetRanking:
-    """What :func:`nni_dynconv.commands.rank.rank` found.
+    """What :func:`nni_dynconv.commands.ranking.rank` found.
 
     Parameters
     ----------
@@ -58,9 +59,10 @@ class SupernetRanking:
     start: str
 
     def to_json(self) -> str:
-        """Return everything as JSON."""
+        """Return everything as JSON; what is infinite or no number is ``null``."""
         parts = {name: one._asdict() for name, one in self.fidelity.items()}
-        return json.dumps({**asdict(self), "rows": [row._asdict() for row in self.rows], "fidelity": parts}, indent=2)
+        plain = {**asdict(self), "rows": [row._asdict() for row in self.rows], "fidelity": parts}
+        return to_json(plain, indent=2, inf_nan_mode="null").decode()
 
     def __str__(self) -> str:
         return "\n".join([*_table(self), "", *_fidelity_table(self)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from scipy.stats import bootstrap, kendalltau
 
 from ...errors import RankError
 
@@ -91,8 +91,7 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
     >>> kendall_tau([1, 2, 3], [1, 3, 2])
     0.333
     """
-    a, b = _pair(first, second)
-    return float(_tau(a[None], b[None]))
+    return _tau(*_pair(first, second))
 
 
 def interval(
@@ -126,27 +125,19 @@ def interval(
 
     Examples
     --------
-    >>> interval([1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7])  # resamples of one and the same pair are left out
+    >>> interval([1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7])
     (1.0, 1.0)
     """
     a, b = _pair(first, second)
     if len(a) < FEWEST:
         return None
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(len(a), (draws, len(a)), generator=generator)
-    rows = rows[(rows != rows[:, :1]).any(1)]  # one and the same throughout has no order
-    taus = torch.cat([_tau(a[some], b[some]) for some in rows.split(100)])
-    edge = (1 - level) / 2
-    low, high = taus.quantile(torch.tensor([edge, 1 - edge], dtype=taus.dtype)).tolist()
-    return low, high
+    how = {"method": "percentile", "confidence_level": level, "n_resamples": draws, "rng": seed}
+    found = bootstrap((a, b), _tau, paired=True, vectorized=False, **how).confidence_interval
+    return float(found.low), float(found.high)
 
 
-def _tau(a: Tensor, b: Tensor) -> Tensor:
-    """Return tau-b of each row, ``(R, n) -> (R,)``."""
-    signs = [(one[:, :, None] - one[:, None, :]).sign() for one in (a, b)]
-    same = (signs[0] * signs[1]).sum((1, 2))
-    untied = [one.abs().sum((1, 2)) for one in signs]
-    return same / (untied[0] * untied[1]).sqrt().clamp_min(1.0)
+def _tau(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.nan_to_num(kendalltau(a, b).statistic))  # SciPy has nan where one side is all ties
 
 
 def precision(scores: Sequence[float], truth: Sequence[float], k: int) -> float:
@@ -172,7 +163,7 @@ def precision(scores: Sequence[float], truth: Sequence[float], k: int) -> float:
     a, b = _pair(scores, truth)
     if not 1 <= k <= len(a):
         raise RankError(f"`k` is {k}, but must be from 1 to {len(a)}, the number of architectures.")
-    best = [set(one.topk(k).indices.tolist()) for one in (a, b)]
+    best = [set(np.argsort(-one, kind="stable")[:k].tolist()) for one in (a, b)]
     return len(best[0] & best[1]) / k
 
 
@@ -198,12 +189,12 @@ def regret(scores: Sequence[float], truth: Sequence[float]) -> float:
     return float(b.max() - b[a.argmax()])
 
 
-def _pair(first: Sequence[float], second: Sequence[float]) -> tuple[Tensor, Tensor]:
+def _pair(first: Sequence[float], second: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     if len(first) != len(second):
         raise RankError(f"{len(first)} scores cannot be compared with {len(second)} results: one each is needed.")
     if len(first) < 2:
         raise RankError(f"A ranking needs two architectures or more, but there is {len(first)}.")
-    a, b = (torch.tensor([float(value) for value in values], dtype=torch.float64) for values in (first, second))
-    if a.isnan().any() or b.isnan().any():
+    a, b = (np.array([float(value) for value in values]) for values in (first, second))
+    if np.isnan(a).any() or np.isnan(b).any():
         raise RankError("A score or a result is not a number (nan): the training behind it has diverged.")
     return a, b

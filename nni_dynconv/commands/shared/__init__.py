@@ -1,0 +1,7 @@
+"""What several commands share: arguments and options, where they stand, what they tell. No command is here."""
+
+from .arguments import Config, Json, Output, Port, Timeout
+from .entering import enter
+from .telling import aside, fail, in_words, say, write_json
+
+__all__ = ["Config", "Json", "Output", "Port", "Timeout", "aside", "enter", "fail", "in_words", "say", "write_json"]

@@ -1,0 +1,65 @@
+"""The compiled kernels of ``csrc/``: found beside the package and loaded; without them torch's operators serve.
+
+``NNI_DYNCONV_KERNELS=torch`` in the environment leaves them alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import cast
+
+__all__ = ["LEVELS", "lanes", "level", "loaded", "opened"]
+
+LEVELS = ("baseline", "AVX2", "AVX-512")
+
+
+def _load() -> ctypes.CDLL | None:
+    if os.environ.get("NNI_DYNCONV_KERNELS") == "torch":
+        return None
+    for path in sorted(Path(__file__).resolve().parents[1].glob("_kernels*")):
+        if path.suffix in (".so", ".dylib", ".pyd"):
+            return load(path)
+    return None
+
+
+def load(path: Path) -> ctypes.CDLL | None:
+    """Load a library of kernels, or None if it was built for another machine."""
+    try:
+        library = ctypes.CDLL(str(path))
+        for forward, backward in (
+            (library.nni_dynconv_depthwise, library.nni_dynconv_depthwise_backward),
+            (library.nni_dynconv_dense, library.nni_dynconv_dense_backward),
+        ):
+            forward.argtypes, forward.restype = [ctypes.c_void_p] * 4, None
+            backward.argtypes, backward.restype = [ctypes.c_void_p] * 6, None
+    except (OSError, AttributeError):
+        return None
+    return library
+
+
+_library = _load()
+
+
+def loaded() -> bool:
+    """Whether the compiled kernels are there."""
+    return _library is not None
+
+
+def opened() -> ctypes.CDLL:
+    """Return the library, for whoever knows that it is there."""
+    return cast(ctypes.CDLL, _library)
+
+
+def level(wanted: int = -1) -> int:
+    """Return the instruction set in use, an index into ``LEVELS``; ``wanted`` picks another that the CPU has."""
+    return _library.nni_dynconv_level(wanted) if _library is not None else 0
+
+
+_lanes = 4 << level()
+
+
+def lanes() -> int:
+    """How many values the vectors of this CPU hold."""
+    return _lanes
