@@ -169,9 +169,7 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
             return self._use(x.expand(batch, *x.shape[1:]), weights, counts)
         told = repeats or scope.order_for(self) or self.repeats
         lie = repeats_of(self._where(), x.shape, batch, told if x.shape[0] else "tiled")
-        if counts is None and (
-            torch.compiler.is_compiling() or torch.jit.is_tracing()
-        ):  # blocks would bind a dynamic batch
+        if counts is None and _is_traced():
             sets = {spec.name: len(weights[spec.name].shape) > len(spec.shape) for spec in self.weight_specs()}
             whole = form_all(weights)
             return self._use(x, {name: lie.rows(one) if sets[name] else one for name, one in whole.items()}, None)
