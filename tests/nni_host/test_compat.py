@@ -416,7 +416,7 @@ def test_a_name_that_no_candidate_can_have_is_told(name):
 
 def test_without_the_mend_a_name_with_a_dot_dies_of_torchs_words(monkeypatch):
     without_the_mend(monkeypatch, LayerChoice, "__init__")
-    with pytest.raises(KeyError, match="module name can't contain"):
+    with pytest.raises(KeyError, match="module name can"):
         LayerChoice({"a.b": nn.Identity()})
 
 
