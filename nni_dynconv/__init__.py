@@ -10,6 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WINGS = {
+    "sites": ("repeated",),
     "ops": (
         "DynamicBatchNorm1d",
         "DynamicBatchNorm2d",

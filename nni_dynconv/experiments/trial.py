@@ -19,8 +19,8 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
 from .. import export
-from ..errors import ConfigError
-from ..generation import ArchitectureEncoder, DynamicNetwork
+from ..errors import ConfigError, ContextError
+from ..generation import UNASKED, ArchitectureEncoder, DynamicNetwork
 from ..search import distributed
 from ..settings import check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
@@ -116,9 +116,20 @@ def check_launcher(evaluator: Any) -> None:
 
 
 def train_supernet(mutator: DynamicWeightMutator, evaluator: Any, options: Mapping[str, Any]) -> Any:
-    """Run the one-shot search in this process; return the evaluator of the search."""
+    """Run the one-shot search in this process; return the evaluator of the search.
+
+    Raises
+    ------
+    ContextError
+        Batches carry a context, ``((x, context), y)``, that no setting asks for.
+    """
     searching = mutator.strategy(**options).mutate_evaluator(evaluator)
-    searching.evaluate(mutator.space)
+    try:
+        searching.evaluate(mutator.space)
+    except Exception as error:
+        if UNASKED in getattr(error, "__notes__", ()):
+            raise ContextError(f"{UNASKED} ({type(error).__name__}: {error})") from error
+        raise
     return searching
 
 

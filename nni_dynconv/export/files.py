@@ -147,7 +147,18 @@ def _fill(network: DynamicNetwork, tensors: Mapping[str, Tensor]) -> None:
         own = {name.removeprefix(f"{prefix}."): one for name, one in tensors.items() if name.startswith(f"{prefix}.")}
         if prefix == "source":
             own |= {f"encoder.{name}": one for name, one in _state(network.source.encoder).items()}
+        _take_types(part, own)
         part.load_state_dict(own)
+
+
+def _take_types(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Bring a module to the types of the tensors that it is filled with, and with them what it makes by itself."""
+    first = next((one.dtype for one in tensors.values() if one.is_floating_point()), None)
+    if first is not None:
+        module.to(first)
+    for name, one in module.state_dict(keep_vars=True).items():
+        if name in tensors and one.dtype != tensors[name].dtype:
+            one.data = one.data.to(tensors[name].dtype)
 
 
 def _ops_of(network: nn.Module) -> dict[str, str]:

@@ -13,6 +13,7 @@ from torch.fx.node import _get_qualified_name
 from ..errors import ExportError
 from ..generation import context
 from ..ops import DynamicOp
+from ..sites import order_told
 from . import modules
 
 __all__ = ["describe_network", "make_network", "trace"]
@@ -40,6 +41,12 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         torchs_own = type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential)
         return torchs_own or isinstance(module, LEAVES)
+
+    def call_module(self, module: Any, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if isinstance(module, DynamicOp):  # what it, or a block around it, says of repeated samples
+            told = kwargs.get("repeats") or order_told() or module.repeats
+            kwargs = kwargs if told is None else {**kwargs, "repeats": told}
+        return super().call_module(module, forward, args, kwargs)
 
 
 def trace(network: nn.Module) -> fx.GraphModule:

@@ -4,6 +4,7 @@ Nothing here chooses an architecture.
 """
 
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
+from .calling import UNASKED, refusing_pairs
 from .codes import dim_of
 from .context import FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
 from .controllers import (
@@ -23,6 +24,7 @@ from .source import WeightSource
 __all__ = [
     "NAME",
     "ORIGINAL",
+    "UNASKED",
     "ArchitectureEncoder",
     "ChunkedController",
     "Controller",
@@ -45,6 +47,7 @@ __all__ = [
     "install",
     "own_inputs_of",
     "recipes_for",
+    "refusing_pairs",
     "site_of",
     "start_as_given",
     "uninstall",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
+from types import FrameType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from ..errors import ConfigError, ContextError
+from ..errors import ConfigError, ContextError, DynConvError
 
 __all__ = ["check_context", "dim_of", "encode", "join", "sets_of"]
 
@@ -37,8 +39,13 @@ def sets_of(code: Tensor | None) -> int:
     return 1 if code is None or code.dim() == 1 else code.shape[0]
 
 
-def check_context(encoder: nn.Module | None, context: Any, index: Any = None) -> None:
+def check_context(encoder: nn.Module | None, context: Any, index: Any = None, caller: str = "mutator") -> None:
     """Check that a context is there where one is wanted, and only there.
+
+    Parameters
+    ----------
+    caller
+        What is called with it: a ``mutator``, or a frozen or loaded ``network``.
 
     Raises
     ------
@@ -47,22 +54,34 @@ def check_context(encoder: nn.Module | None, context: Any, index: Any = None) ->
     """
     if context is None and index is not None:
         raise ContextError(
-            "`index` says which context each sample has, but there is no context. Call "
-            "`mutator(x, context=c, index=i)`."
+            f"`index` says which context each sample has, but there is no context. Call "
+            f"`{caller}(x, context=c, index=i)`."
         )
     if encoder is None and context is not None:
-        raise ContextError(
-            "A context was given, but the mutator has no context encoder. Give it one: "
-            "`DynamicWeightMutator(space, context=VectorContext(D, dim))`, or leave the context out."
-        )
+        raise ContextError(f"A context was given, but {_UNWANTED[caller]}")
     if encoder is not None and context is None:
+        way_out = "or the space as `space((x, c))`" if caller == "mutator" else f"or `{caller}((x, c))`"
         raise ContextError(
             f"The context is missing: this network's weights are made from one "
-            f"({type(encoder).__name__}). Call `mutator(x, context=c)`, or the space as `space((x, c))`."
+            f"({name_of(encoder)}). Call `{caller}(x, context=c)`, {way_out}."
         )
 
 
-def encode(encoder: nn.Module, dim: int | None, context: Any, batch: int | None) -> Tensor:
+_UNWANTED = {
+    "mutator": "the mutator has no context encoder. Give it one: "
+    "`DynamicWeightMutator(space, context=VectorContext(D, dim))`, or leave the context out.",
+    "network": "this network's weights are made from none. Leave it out: `network(x)`.",
+}
+
+
+def name_of(encoder: nn.Module) -> str:
+    """Return what to call an encoder: the class that was written, where it was read from a file."""
+    inside = list(encoder.children()) if isinstance(encoder, fx.GraphModule) else [encoder]
+    name = type(inside[0]).__name__ if len(inside) == 1 else "Module"
+    return "its encoder" if name == "Module" else name
+
+
+def encode(encoder: nn.Module, dim: int | None, context: Any, batch: int | None, caller: str = "mutator") -> Tensor:
     """Return the code of a context: ``(B, dim)``, or ``(dim,)`` where one serves all samples.
 
     Parameters
@@ -71,36 +90,73 @@ def encode(encoder: nn.Module, dim: int | None, context: Any, batch: int | None)
         Length of the code.
     batch
         Samples in the input, where that is known.
+    caller
+        As of :func:`check_context`.
 
     Raises
     ------
     ContextError
-        The context is of another batch size or type, or the encoder gives no vectors of its length.
+        The context is of another batch size or type, the encoder does not take it, or gives no vectors of its length.
     """
     code = _run(encoder, context)
+    if not isinstance(code, Tensor):
+        raise ContextError(f"{name_of(encoder)} must give (B, {dim}), but gave a {type(code).__name__}.")
     if code.dim() != 2 or code.shape[1] != dim:
-        raise ContextError(f"{type(encoder).__name__} must give (B, {dim}), but gave {tuple(code.shape)}.")
+        raise ContextError(f"{name_of(encoder)} must give (B, {dim}), but gave {tuple(code.shape)}.")
     if code.shape[0] == 1:
         return code[0]
     if batch is not None and code.shape[0] != batch:
         raise ContextError(
             f"The context has {code.shape[0]} samples, but the input has {batch}. Give one context a sample, one for "
-            f"the whole batch, or say which context each sample has: `mutator(x, context=c, index=i)`."
+            f"the whole batch, or say which context each sample has: `{caller}(x, context=c, index=i)`."
         )
     return code
 
 
-def _run(encoder: nn.Module, context: Any) -> Tensor:
+def _run(encoder: nn.Module, context: Any) -> Any:
     try:
         return encoder(context)
-    except (RuntimeError, ValueError) as error:
-        own = next((one.dtype for one in encoder.parameters() if one.is_floating_point()), None)
-        if own is None or not _is_values(context) or context.dtype == own:
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+        refusal = None if isinstance(error, DynConvError) else _refusal(encoder, context, error)
+        if refusal is None:
             raise
-        raise ContextError(
-            f"The context is {context.dtype}, but its encoder {type(encoder).__name__} is {own}. Give "
-            f"`context.to({own})`."
-        ) from error
+        raise ContextError(refusal) from error
+
+
+def _refusal(encoder: nn.Module, context: Any, error: Exception) -> str | None:
+    """Say why an encoder does not take a context; ``None`` where the error may be the encoder's own."""
+    name, own = name_of(encoder), next((one.dtype for one in encoder.parameters() if one.is_floating_point()), None)
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    looked_up = next((frame.f_locals for frame in frames if frame.f_code is F.embedding.__code__), None)
+    if looked_up is not None:
+        return _lookup_refused(name, looked_up["input"], looked_up["weight"].shape[0])
+    if own is not None and _is_values(context) and context.dtype != own:
+        return f"The context is {context.dtype}, but its encoder {name} is {own}. Give `context.to({own})`."
+    if not any(_is_first_layer(frame, context) for frame in frames):
+        return None
+    given = f"{tuple(context.shape)}, {context.dtype}" if isinstance(context, Tensor) else f"a {type(context).__name__}"
+    return f"{name} does not take this context, {given}: {type(error).__name__}: {error}"
+
+
+def _lookup_refused(name: str, ids: Tensor, rows: int) -> str | None:
+    if ids.is_floating_point():
+        return f"{name} looks ids up, whole numbers, but was given {ids.dtype}. Give `context.long()`."
+    unknown = ids[(ids < 0) | (ids >= rows)]
+    if not len(unknown):
+        return None
+    return f"{name} knows {rows} ids, 0 .. {rows - 1}, but the context names {int(unknown[0])}."
+
+
+def _is_first_layer(frame: FrameType, context: Any) -> bool:
+    """Whether a frame is that of a layer of torch's which was given the context itself."""
+    values, place = frame.f_locals, frame.f_globals.get("__name__", "")
+    given = any(value is context for key, value in values.items() if key != "self")
+    return (
+        given
+        and isinstance(values.get("self"), nn.Module)
+        and place.startswith("torch.nn.modules")
+        and (place not in (nn.Module.__module__, nn.Sequential.__module__))
+    )
 
 
 def _is_values(context: Any) -> bool:

@@ -35,6 +35,11 @@ class Standardise(nn.BatchNorm1d):
 def _expect(context: Tensor, axes: str, size: int, encoder: nn.Module) -> None:
     names = axes.split()
     axis = next(index for index, name in enumerate(names) if name == "D")
+    if not isinstance(context, Tensor):
+        raise ContextError(
+            f"{type(encoder).__name__} takes a context ({', '.join(names)}), a tensor, but was given a "
+            f"{type(context).__name__}. For an array: `torch.as_tensor(context)`."
+        )
     if context.dim() != len(names) or context.shape[axis] != size:
         raise ContextError(
             f"{type(encoder).__name__} takes a context ({', '.join(names)}) with D = {size}, "
@@ -72,7 +77,7 @@ class VectorContext(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(in_features, dim), nn.ReLU(), nn.Linear(dim, dim))
 
     def forward(self, context: Tensor) -> Tensor:  # B D, or D for a context that the batch shares -> B dim
-        if context.dim() == 1:
+        if isinstance(context, Tensor) and context.dim() == 1:
             context = context[None]
         _expect(context, "B D", self.in_features, self)
         return self.mlp(context)

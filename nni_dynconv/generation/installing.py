@@ -6,12 +6,14 @@ weights are generated.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from torch import nn
 
 from ..errors import ContextError, SpaceError
 from ..sites import batch_of, scope
+from .calling import UNASKED, is_unasked
 from .decision import Decision
 from .source import WeightSource
 
@@ -76,5 +78,8 @@ class _Opener:
         opened = scope.current()
         if opened is None or opened.owner is not self.source or not opened.around:
             return None
+        error = sys.exc_info()[1]
+        if error is not None and is_unasked(args, self.source.of_context):  # a hook cannot raise another one
+            error.__notes__ = [*getattr(error, "__notes__", ()), UNASKED]
         scope.close(opened)
         return None if opened.blocks is None else opened.blocks.restore(output)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..sites import batch_of, scope
+from .calling import refusing_pairs, takes_of
 from .decision import Decision
 from .source import WeightSource
 
@@ -31,14 +33,16 @@ class DynamicNetwork(nn.Module):
         super().__init__()
         self.network, self.source = network, source
         self.architecture = dict(architecture)
+        self.takes = takes_of(network)
+        source.caller = "network"
 
-    def forward(self, x: Any, context: Any = None, index: Tensor | None = None) -> Tensor:
-        """Run ``network(x, context)`` or ``network((x, context))``; several inputs go in as one tuple.
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Run ``network(x, context)``, as the supernet ``network(x, context=c)``, or ``network((x, context))``.
 
         Parameters
         ----------
-        x
-            ``(B, ...)``.
+        *inputs, **options
+            Of the network's own forward, and behind them:
         context
             As the encoder takes it: one a sample, one for all, or, with ``index``, any number.
         index
@@ -49,15 +53,22 @@ class DynamicNetwork(nn.Module):
         ContextError
             The context is missing, not wanted, or of another batch size; the index does not fit.
         """
-        if context is None:
-            (x, *_), _, context, _ = self.source.take_context((x,), {})
-        inputs = x if isinstance(x, tuple) else (x,)
+        called = self.takes.call(inputs, options, self.source.of_context is not None)
         decision = Decision(sites=tuple(self.source.sites.values()))
-        opened = self.source.open(decision, context, batch_of(*inputs), index)
-        with scope.enter(opened):
+        batch = batch_of(*called.args, *called.kwargs.values())
+        opened = self.source.open(decision, called.context, batch, called.index)
+        with scope.enter(opened), refusing_pairs(called.args, self.source.of_context):
             if opened.blocks is None:
-                return self.network(*inputs)
-            return opened.blocks.restore(self.network(*opened.blocks.sort(inputs)))
+                return self.network(*called.args, **called.kwargs)
+            args, kwargs = opened.blocks.sort((called.args, called.kwargs))
+            return opened.blocks.restore(self.network(*args, **kwargs))
 
     def extra_repr(self) -> str:
         return ", ".join(f"{label}={value!r}" for label, value in self.architecture.items())
+
+
+def _as_called(self: Any, x: Any, context: Any = None, index: Any = None, *more: Any, **options: Any) -> Any:
+    """How exporters are to name what a network is called with."""
+
+
+DynamicNetwork.forward.__signature__ = inspect.signature(_as_called)  # type: ignore[attr-defined]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ..errors import ContextError, ScopeError
 from ..functional import LowRank, is_exporting
 from ..settings import Recipe
-from ..sites import Blocks, Scope, Site, batch_of, blocks_of
+from ..sites import Blocks, Scope, Site, blocks_of, count_of
 from .architecture import FixedArchitecture, Shares
+from .calling import Call, pair_of
 from .codes import check_context, dim_of, encode, join, sets_of
 from .context import OwnInputContext
 from .controllers import Controller
@@ -57,6 +57,7 @@ class WeightSource(WeightMaker):
         super().__init__(controller, sites, recipes, code_dim)
         self.encoder, self.architecture = encoder, architecture
         self.context_dim, self.code_dim = context_dim, code_dim
+        self.caller = "mutator"  # what errors tell to call
         self.decide: Callable[[], Decision] | None = None  # the mutator's word on what runs; a copy has none
 
     def __getstate__(self) -> dict[str, Any]:
@@ -94,7 +95,7 @@ class WeightSource(WeightMaker):
         self._check_context(context, index)
         blocks = None
         if index is not None:
-            total = batch_of(*pytree.tree_leaves(context)) or 0
+            total = count_of(context) or 0
             blocks = blocks_of(index, total, index.shape[0] if batch is None else batch)
             context, batch = blocks.contexts(context, total), blocks.used.shape[0]
         code = self._code(decision, context, batch)
@@ -113,7 +114,7 @@ class WeightSource(WeightMaker):
 
     def _code(self, decision: Decision, context: Any, batch: int | None) -> Tensor | None:
         encoder = self.of_context
-        code = None if encoder is None else encode(encoder, self.context_dim, context, batch)
+        code = None if encoder is None else encode(encoder, self.context_dim, context, batch, self.caller)
         return join(code, None if self.architecture is None else self.architecture(decision.shares))
 
     def _once(self, decision: Decision, context: Any, batch: int | None) -> Callable[[], Tensor | None]:
@@ -146,9 +147,15 @@ class WeightSource(WeightMaker):
             self._check_site(name)
             return self._make_from(name, x, encoded())
 
+        def batch() -> int | None:
+            code = None if self.own_input is not None else encoded()
+            if code is None or code.dim() == 1:
+                return None
+            return code.shape[0] if blocks is None or blocks.counts is None else sum(blocks.counts)
+
         sample, gate, sites, shares = decision
         own_input = None if self.own_input is None else from_input
-        return Scope(self, make, gate, sample, sites, context, blocks, shares, own_input)
+        return Scope(self, make, gate, sample, sites, context, blocks, shares, own_input, batch)
 
     def _make_from(self, name: str, x: Tensor, architecture: Tensor | None) -> dict[str, Tensor | LowRank]:
         """Make the tensors of a site from the input of its op."""
@@ -166,9 +173,9 @@ class WeightSource(WeightMaker):
         if self.own_input is not None and (context is not None or index is not None):
             raise ContextError(
                 "A context or an `index` was given, but these weights are made from each layer's own input "
-                "(OwnInputContext). Call `mutator(x)`."
+                f"(OwnInputContext). Call `{self.caller}(x)`."
             )
-        check_context(self.of_context, context, index)
+        check_context(self.of_context, context, index, self.caller)
 
     def _runs(self, sites: Sequence[Site], sets: int) -> list[list[Site]]:
         """Cut a plan into runs by what is made of it: all of an op's tensors, but nothing of static ones."""
@@ -176,13 +183,9 @@ class WeightSource(WeightMaker):
         sets = 1 if is_exporting() else sets  # to compare a dynamic batch with a number would bind it
         return runs_of([(self.sites if self.asked[name].specs else self.asked)[name] for name in names], sets)
 
-    def take_context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    def take_context(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """Find context and index in ``network(x, context=c, index=i)`` or ``network((x, c))``."""
-        own = {key: value for key, value in kwargs.items() if key not in ("context", "index")}
-        paired = len(args) == 1 and isinstance(args[0], (tuple, list)) and len(args[0]) == 2
-        if "context" not in kwargs and self.of_context is not None and paired:
-            return (args[0][0],), own, args[0][1], kwargs.get("index")
-        return args, own, kwargs.get("context"), kwargs.get("index")
+        return pair_of(args, kwargs, self.of_context is not None)
 
     def restricted(self, sites: Sequence[Site], shares: Shares | None = None) -> WeightSource:
         """Return a copy that knows these sites only, by name.

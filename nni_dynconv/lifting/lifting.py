@@ -5,7 +5,8 @@ What takes their places is made in ``twins.py`` and found in ``changes.py``; wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ from torch import nn
 from ..errors import ConfigError, SpaceError
 from ..generation import NAME, ORIGINAL, uninstall
 from ..ops import ChoiceOp, DynamicOp
+from ..sites import Order, check_order
 from ..supernet import Around, is_supernet
 from .changes import Change, Kept, Where, apply_changes, chosen_by, find_changes, lift_factories, places_in
 from .twins import variants_of
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Kept", "Lifted", "lift", "unlift"]
 
 Base = Literal["given", "learned", "none"]
+Repeats = Order | Mapping[str, Order] | None
 
 
 class Lifted:
@@ -42,8 +45,8 @@ class Lifted:
         What was lifted, and what has parameters and was not.
     """
 
-    def __init__(self, original: nn.Module, space: ModelSpace, where: Where, base: Base):
-        self.original, self.space, self.where, self.base = original, space, where, base
+    def __init__(self, original: nn.Module, space: ModelSpace, where: Where, base: Base, repeats: Repeats = None):
+        self.original, self.space, self.where, self.base, self.repeats = original, space, where, base, repeats
         self.changes: list[Change] = []
         self.kept: list[Kept] = []
         self.factories: list[tuple[Cell, Any]] = []
@@ -90,8 +93,8 @@ class Lifted:
         """
         network = self.space.freeze(dict(sample))
         if not any(isinstance(module, DynamicOp) for module in network.modules()):
-            return lift(network, self.where, self.base)
-        lifted = Lifted(network, network, self.where, self.base)
+            return lift(network, self.where, self.base, self.repeats)
+        lifted = Lifted(network, network, self.where, self.base, self.repeats)
         twins = ((name, one) for name, one in network.named_modules() if ORIGINAL in vars(one))
         lifted.changes = [Change(name, vars(one)[ORIGINAL].module, one, []) for name, one in twins]
         return lifted
@@ -113,7 +116,7 @@ class Lifted:
         return "\n".join(lines)
 
 
-def lift(space: nn.Module, where: Where = None, base: Base = "given") -> Lifted:
+def lift(space: nn.Module, where: Where = None, base: Base = "given", repeats: Repeats = None) -> Lifted:
     """Turn an unchanged model space, or a plain module, into a dynamic one, in place.
 
     Chosen modules give up their parameters for made ones: a layer of torch, or NNI's parametrised one, to its dynamic
@@ -133,6 +136,10 @@ def lift(space: nn.Module, where: Where = None, base: Base = "given") -> Lifted:
         ``given``: the original weights become the learned base, and the delta starts at zero, so that the network
         starts out as the original. ``learned`` and ``none`` are those of
         :class:`~nni_dynconv.DynamicWeightMutator`. :meth:`Lifted.mutator` sees to it.
+    repeats
+        How samples lie where a module sees several times as many as the network: ``"tiled"`` or ``"consecutive"``, as
+        of :func:`nni_dynconv.repeated`; for some modules by a glob on names, ``{"encoder.*": "tiled"}``, of which the
+        first that matches counts.
 
     Returns
     -------
@@ -143,7 +150,7 @@ def lift(space: nn.Module, where: Where = None, base: Base = "given") -> Lifted:
     SpaceError
         Nothing can be lifted, or the space is a supernet or has a mutator already.
     ConfigError
-        ``where`` or ``base`` is none of the above.
+        ``where``, ``base`` or ``repeats`` is none of the above.
 
     Notes
     -----
@@ -165,16 +172,18 @@ def lift(space: nn.Module, where: Where = None, base: Base = "given") -> Lifted:
     """
     if base not in ("given", "learned", "none"):
         raise ConfigError(f"`base` is {base!r}, but must be 'given', 'learned' or 'none'.")
+    orders = _orders(repeats)
     _check_space(space)
-    lifted = Lifted(space, space if isinstance(space, ModelSpace) else Around(space), where, base)
+    lifted = Lifted(space, space if isinstance(space, ModelSpace) else Around(space), where, base, repeats)
     chosen = chosen_by(where, space)
     lifted.changes, lifted.kept = find_changes(lifted.space, chosen, "" if space is lifted.space else "network")
     _check_lifted(lifted)
+    _tell_orders(lifted.changes, orders)
     # all is planned; what follows only assigns
     lifted.factories = lift_factories(space, chosen)
     apply_changes(lifted.changes)
     if isinstance(space, ModelSpace) and type(space).freeze is not MutableModule.freeze:
-        space.freeze = MethodType(partial(_freeze_lifted, where=where, base=base), space)
+        space.freeze = MethodType(partial(_freeze_lifted, where=where, base=base, repeats=repeats), space)
     return lifted
 
 
@@ -235,8 +244,23 @@ def _check_lifted(lifted: Lifted) -> None:
         raise SpaceError(f"Nothing can be lifted; say what in `where`.\n{lifted}")
 
 
-def _freeze_lifted(space: ModelSpace, sample: Mapping[str, Any], where: Where, base: Base) -> nn.Module:
+def _orders(repeats: Repeats) -> dict[str, Order]:
+    """Return what is said of repeated samples, by glob."""
+    given = repeats if isinstance(repeats, Mapping) else {} if repeats is None else {"*": repeats}
+    return {pattern: check_order(order, "`repeats` of `lift`") for pattern, order in given.items()}
+
+
+def _tell_orders(changes: Sequence[Change], orders: Mapping[str, Order]) -> None:
+    for change in changes:
+        told = next((order for glob, order in orders.items() if fnmatch.fnmatchcase(change.name, glob)), None)
+        for op in variants_of(change.twin):
+            op.repeats = told
+
+
+def _freeze_lifted(
+    space: ModelSpace, sample: Mapping[str, Any], where: Where, base: Base, repeats: Repeats
+) -> nn.Module:
     """Freeze a space whose own ``freeze`` builds all anew, as NNI's NASNet family does, and keep it dynamic."""
     if is_supernet(space) or not space.simplify():
         return MutableModule.freeze(space, sample)
-    return lift(type(space).freeze(space, sample), where, base).space
+    return lift(type(space).freeze(space, sample), where, base, repeats).space

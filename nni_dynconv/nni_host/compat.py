@@ -33,7 +33,9 @@ Nothing happens on import. ``nni_dynconv.nni_host.nas`` calls all but :func:`men
     around the forward, such as a scope, is gone. See it: print ``_current_graph_task_id()`` in a candidate.
 11. Constraints (:func:`mend_constraints`). A module that registers nothing but constraints cannot be frozen: "freeze()
     must be implemented". See it: freeze a space that calls ``self.add_mutable(ExpressionConstraint(...))``.
-12. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``.
+12. Names of candidates (:func:`mend_candidates`). A name with a dot dies of torch's ``KeyError``, ``module name can't
+    contain "."``, without a word on whose it is. See it: ``LayerChoice({"a.b": nn.Identity()})``.
+13. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``.
    The package asks for ``setuptools<81``; nothing is done here.
 """
 
@@ -46,8 +48,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..errors import SpaceError
+
 __all__ = [
     "load_nni_nas",
+    "mend_candidates",
     "mend_checkpoints",
     "mend_constraints",
     "mend_enas",
@@ -86,6 +91,28 @@ def mend_freeze() -> None:
         return operation
 
     MixedOperation.freeze = freeze
+
+
+def mend_candidates() -> None:
+    """Let NNI's ``LayerChoice``, in this process, say which name of a candidate cannot be one of a module."""
+    from nni.nas.nn.pytorch import LayerChoice
+
+    make = LayerChoice.__init__
+
+    @functools.wraps(make)
+    def init(self: Any, candidates: Any, **options: Any) -> None:
+        try:
+            make(self, candidates, **options)
+        except (KeyError, TypeError) as error:
+            if not isinstance(candidates, dict) or getattr(self, "names", None) is not None:
+                raise
+            bad = next((name for name in candidates if str(name) not in self._modules), None)
+            raise SpaceError(
+                f"The candidate `{bad}` of the LayerChoice `{options.get('label')}` cannot be called so: {error}. Its "
+                f"name is that of a module, and a part of paths and of its sites' names: take letters, digits and `_`."
+            ) from error
+
+    LayerChoice.__init__ = init
 
 
 def mend_checkpoints() -> None:

@@ -3,6 +3,7 @@
 from . import compat
 
 compat.load_nni_nas()
+compat.mend_candidates()
 compat.mend_checkpoints()
 compat.mend_constraints()
 compat.mend_enas()

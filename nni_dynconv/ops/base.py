@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ParamsError, SpaceError, did_you_mean
+from ..errors import ContextError, ParamsError, SpaceError, did_you_mean
 from ..functional import form_all
 from ..settings import Recipe, check_recipe
-from ..sites import WeightSpec, scope, split
+from ..sites import Order, WeightSpec, check_order, repeats_of, scope, split
 
 __all__ = ["DynamicOp"]
 
@@ -32,9 +32,12 @@ class _TakesMore(ABCMeta):
 
             return choose_arguments(cls, args, kwargs)
         given = {name: kwargs.pop(name) for name in RECIPE if name in kwargs and not _takes(cls, name)}
+        repeats = None if _takes(cls, "repeats") else kwargs.pop("repeats", None)
         op = super().__call__(*args, **kwargs)
         if given:
             op.recipe = check_recipe(given, f"`{cls.__name__}`")
+        if repeats is not None:
+            op.repeats = check_order(repeats, f"`{cls.__name__}`")
         return op
 
 
@@ -61,7 +64,8 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
     called block by block.
 
     Every op also takes ``base=``, ``delta=`` and ``rank=``, the settings of a :class:`~nni_dynconv.settings.Recipe` of
-    its own, which come before the mutator's; ``nni.choice`` among them lets the search decide.
+    its own, which come before the mutator's; ``nni.choice`` among them lets the search decide. And it takes
+    ``repeats=``, as of :func:`nni_dynconv.repeated`, where its network calls it with more samples than the forward has.
     """
 
     _takes_counts = False
@@ -70,6 +74,8 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
     subclass with a ``compute`` of its own says so itself."""
     recipe: Mapping[str, Any] = MappingProxyType({})
     """What it says of its own about base, delta and rank."""
+    repeats: Order | None = None
+    """How samples lie that it sees several times as often as the forward has them, where no block says so."""
     site: str | None = None
     """Name of the place where it stands; the mutator sets it. It survives NNI's freezing and copying."""
 
@@ -97,7 +103,11 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         return sum(spec.numel for spec in self.weight_specs())
 
     def forward(
-        self, x: Tensor, params: Mapping[str, Tensor] | Tensor | None = None, counts: Sequence[int] | None = None
+        self,
+        x: Tensor,
+        params: Mapping[str, Tensor] | Tensor | None = None,
+        counts: Sequence[int] | None = None,
+        repeats: Order | None = None,
     ) -> Tensor:
         """Apply the op.
 
@@ -111,6 +121,9 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
             :meth:`weight_specs`; or ``None`` to take them from the open forward.
         counts
             Samples in each of the D blocks of ``params``, where they are not equal.
+        repeats
+            How samples lie, where weights come from the open forward and ``x`` has a multiple of its samples; before
+            what a block or the op itself says.
 
         Raises
         ------
@@ -118,14 +131,26 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
             ``params`` is ``None`` and no forward is open.
         ParamsError
             ``params`` are not what :meth:`weight_specs` asks for.
+        ContextError
+            ``x`` is no tensor, such as a pair with a context that nobody asked for.
+        ShapeError
+            The open forward has weights for other samples than ``x`` has, and nothing says whose they are.
         """
+        if not isinstance(x, Tensor):
+            raise ContextError(_no_tensor(self._where(), x))
         if params is None:
-            weights, counts = scope.weights_for(self, self.site, type(self).__name__, x, self._wants_factors())
+            name, factors = type(self).__name__, self._wants_factors()
+            weights, counts, batch = scope.weights_for(self, self.site, name, x, factors)
+            if batch is not None and x.shape[0] != batch:
+                return self._use_for_others(x, weights, counts, batch, repeats)
         elif isinstance(params, Tensor):
             weights = split(params, self.weight_specs(), self._where())
         else:
             weights = self._checked(params)
             weights = weights if self._wants_factors() else form_all(weights)
+        return self._use(x, weights, counts)
+
+    def _use(self, x: Tensor, weights: Mapping[str, Any], counts: Sequence[int] | None) -> Tensor:
         if counts is None and not self._takes_counts:
             counts = self._equal_blocks(x.shape[0], weights)
         if counts is None:
@@ -133,6 +158,23 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         if self._takes_counts:
             return self.compute(x, weights, counts)  # type: ignore[call-arg]
         return self._by_blocks(x, weights, counts)
+
+    def _use_for_others(
+        self, x: Tensor, weights: Mapping[str, Any], counts: Sequence[int] | None, batch: int, repeats: Order | None
+    ) -> Tensor:
+        """Apply the weights of the forward's samples to an input with other ones."""
+        if not any(len(weights[spec.name].shape) > len(spec.shape) for spec in self.weight_specs()):
+            return self._use(x, weights, None)  # all samples share them
+        if x.shape[0] == 1:  # so each sample shares it
+            return self._use(x.expand(batch, *x.shape[1:]), weights, counts)
+        told = repeats or scope.order_for(self) or self.repeats
+        lie = repeats_of(self._where(), x.shape, batch, told if x.shape[0] else "tiled")
+        if counts is None and _is_traced():
+            sets = {spec.name: len(weights[spec.name].shape) > len(spec.shape) for spec in self.weight_specs()}
+            whole = form_all(weights)
+            return self._use(x, {name: lie.rows(one) if sets[name] else one for name, one in whole.items()}, None)
+        y = self._use(lie.gathered(x), weights, None if counts is None else lie.counts(counts))
+        return lie.restored(y)
 
     def _wants_factors(self) -> bool:
         if torch.compiler.is_compiling() or not (self.takes_factors and self._takes_counts):
@@ -172,3 +214,19 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
                     f"but is {shape}."
                 )
         return params
+
+
+def _is_traced() -> bool:
+    """Whether a graph is made of this call, for any batch perhaps: blocks of samples would bind it."""
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+
+
+def _no_tensor(where: str, x: Any) -> str:
+    """Say what is wrong with an input; of a pair, that a context is taken where there is an encoder."""
+    found = f"{where}: its input is a {type(x).__name__}, but must be a tensor, (B, ...)."
+    if not isinstance(x, (tuple, list)) or len(x) != 2:
+        return found
+    return (
+        f"{found} If it is `(x, context)`, nobody asked for the context: give an encoder, "
+        f"`context=VectorContext(D, dim)`, in a YAML under `context`, or call the network with `x` alone."
+    )

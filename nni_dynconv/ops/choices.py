@@ -84,6 +84,11 @@ class ChoiceOp(MutableModule):
         combinations = [
             dict(zip(choices, values, strict=True)) for values in itertools.product(*self.candidates.values())
         ]
+        if len({_key(sample) for sample in combinations}) < count:
+            raise SpaceError(
+                f"{self.op} has candidates that are written alike, in {self.candidates}: a dot in a label or a "
+                f"candidate is written `_`. Name them apart."
+            )
         self.variants = nn.ModuleDict(
             {_key(sample): self._variant(cls, args, kwargs, sample) for sample in combinations}
         )

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
 from ..errors import ContextError
 
-__all__ = ["Blocks", "batch_of", "blocks_of"]
+__all__ = ["Blocks", "batch_of", "blocks_of", "count_of"]
 
 Tree = TypeVar("Tree")
 WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -38,12 +39,24 @@ class Blocks(NamedTuple):
         return _take(context, self.used, total)
 
     def sort(self, inputs: Tree) -> Tree:
-        """Return the inputs with their samples in the order of the blocks."""
-        return inputs if self.order is None else _take(inputs, self.order, len(self.order))
+        """Return the inputs with their samples in the order of the blocks.
+
+        Raises
+        ------
+        ContextError
+            A tensor has several rows for each sample: whose they are is not known.
+        """
+        return inputs if self.order is None else _reordered(inputs, self.order, "input")
 
     def restore(self, outputs: Tree) -> Tree:
-        """Return the outputs with their samples in the order in which they were given."""
-        return outputs if self.order is None else _take(outputs, self.order.argsort(), len(self.order))
+        """Return the outputs with their samples in the order in which they were given.
+
+        Raises
+        ------
+        ContextError
+            As of :meth:`sort`.
+        """
+        return outputs if self.order is None else _reordered(outputs, self.order.argsort(), "output")
 
 
 def blocks_of(index: Any, contexts: int, batch: int) -> Blocks:
@@ -104,10 +117,55 @@ def batch_of(*inputs: Any) -> int | None:
     return None
 
 
+def count_of(tree: Any) -> int | None:
+    """Return the number of rows of the first tensor in a structure, or of sequences, where they are packed."""
+    for one in pytree.tree_leaves(tree, is_leaf=_is_packed):
+        rows = _rows(one)
+        if rows is not None:
+            return rows
+    return None
+
+
+def _is_packed(value: Any) -> bool:
+    return isinstance(value, PackedSequence)
+
+
+def _rows(value: Any) -> int | None:
+    if isinstance(value, PackedSequence):
+        return int(value.batch_sizes[0])
+    return value.shape[0] if isinstance(value, Tensor) and value.dim() else None
+
+
+def _reordered(tree: Tree, order: Tensor, what: str) -> Tree:
+    """Take samples in an order, out of whatever has one row for each."""
+    size = len(order)
+    for one in pytree.tree_leaves(tree, is_leaf=_is_packed):
+        rows = _rows(one) or 0
+        if rows > size and rows % size == 0:
+            raise ContextError(
+                f"`index` sorts the {size} samples by their contexts, but an {what} {_shape(one)} has {rows} rows, "
+                f"{rows // size} for each: whose they are cannot be told. Lay it out as ({size}, {rows // size}, ...), "
+                f"or give the samples sorted already: `x[i.argsort()]`."
+            )
+    return _take(tree, order, size)
+
+
+def _shape(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
 def _take(tree: Tree, rows: Tensor, size: int) -> Tree:
-    """Take rows of each tensor whose first axis has ``size``."""
+    """Take rows of whatever has ``size`` of them."""
 
-    def take(one: Tensor) -> Tensor:
-        return one.index_select(0, rows.to(one.device)) if one.dim() and one.shape[0] == size else one
+    def take(one: Any) -> Any:
+        if _rows(one) != size:
+            return one
+        if isinstance(one, PackedSequence):
+            padded, lengths = pad_packed_sequence(one, batch_first=True)
+            own = rows.to(lengths.device)
+            return pack_padded_sequence(
+                padded.index_select(0, rows.to(padded.device)), lengths[own], batch_first=True, enforce_sorted=False
+            )
+        return one.index_select(0, rows.to(one.device))
 
-    return pytree.tree_map_only(Tensor, take, tree)
+    return pytree.tree_map(take, tree, is_leaf=_is_packed)

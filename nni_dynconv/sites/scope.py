@@ -20,9 +20,22 @@ from torch import Tensor, nn
 from ..errors import ScopeError
 from ..functional import form_all
 from .batch import Blocks
+from .repeats import Order, order_told
 from .spec import Site
 
-__all__ = ["Gate", "Scope", "close", "current", "current_of", "enter", "keeping", "open_", "seen_by", "weights_for"]
+__all__ = [
+    "Gate",
+    "Scope",
+    "close",
+    "current",
+    "current_of",
+    "enter",
+    "keeping",
+    "open_",
+    "order_for",
+    "seen_by",
+    "weights_for",
+]
 
 T = TypeVar("T")
 
@@ -70,6 +83,9 @@ class Scope:
         How much of each candidate of a label takes part, for the architecture's code.
     from_input
         Makes a site's tensors from the input of its op, anew for each; ``None`` where contexts are given.
+    batch
+        Returns how many samples have weights of their own, or of their block; ``None`` where all share them, or where
+        weights are made for whatever an op sees.
     around
         Whether it was opened for one forward, and not for a block of code.
     """
@@ -83,6 +99,7 @@ class Scope:
     blocks: Blocks | None = None
     shares: Callable[[str], Tensor] | None = None
     from_input: Callable[[str, Tensor], Weights] | None = None
+    batch: Callable[[], int | None] = lambda: None
     around: bool = False
     outer: Scope | None = None
     backward: int = -1
@@ -141,6 +158,7 @@ class _Thread(threading.local):
 
 _thread = _Thread()
 _last_seen: WeakKeyDictionary[nn.Module, tuple[Scope, bool]] = WeakKeyDictionary()  # and whether with gradient
+_last_told: WeakKeyDictionary[nn.Module, tuple[Scope | None, Order | None]] = WeakKeyDictionary()
 
 
 def current() -> Scope | None:
@@ -212,10 +230,28 @@ def keeping(run: Callable[..., T], module: nn.Module) -> Callable[..., T]:
     return inside
 
 
+def order_for(op: nn.Module) -> Order | None:
+    """Return what the block around an op says of repeated samples, or said when a forward ran that runs again now.
+
+    Of an op that ran twice in a forward, in blocks that say different things, it is not known which is run again.
+    """
+    order = order_told()
+    if torch.compiler.is_compiling():
+        return order
+    if _current_backward() != -1:
+        return order or _last_told.get(op, (None, None))[1]
+    if order is not None:
+        before, other = _last_told.get(op, (None, None))
+        _last_told[op] = _thread.scope, None if before is _thread.scope and other != order else order
+    return order
+
+
 def weights_for(
     op: nn.Module, site: str | None, name: str, x: Tensor, factors: bool = False
-) -> tuple[Weights, tuple[int, ...] | None]:
-    """Return the weights that an op uses now, and how many samples each set of them serves (:attr:`Scope.counts`).
+) -> tuple[Weights, tuple[int, ...] | None, int | None]:
+    """Return the weights that an op uses now, how many samples each set of them serves, and samples in all.
+
+    The last two are :attr:`Scope.counts` and :attr:`Scope.batch`.
 
     Parameters
     ----------
@@ -239,7 +275,7 @@ def weights_for(
     if opened is None:
         raise ScopeError(
             f"Layer `{site or name}` has no weights. Call the network through the mutator, or inside "
-            f"`with mutator.using(sample):`."
+            f"`with mutator.using(sample):`; a frozen or loaded network as `network(x, context)`, not its parts."
         )
     if site is None:
         raise ScopeError(
@@ -247,6 +283,6 @@ def weights_for(
             f"`DynamicWeightMutator(space, ...)`."
         )
     if opened.from_input is None and opened is _thread.scope:
-        return opened.weights(site, factors), opened.counts
+        return opened.weights(site, factors), opened.counts, opened.batch()
     made = opened.make(site, True)[site] if opened.from_input is None else opened.from_input(site, x)
-    return made if factors else form_all(made), opened.counts
+    return made if factors else form_all(made), opened.counts, opened.batch()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..sites import Gate
 from .mixture import mix, run_mixture
-from .modules import gate
+from .modules import gate, told
 
 __all__ = ["FrozenCell", "ScopedCell"]
 
@@ -42,7 +42,7 @@ class ScopedCell(PathSamplingCell):
         found = gate(self, label)
         if found is not None:
             return found
-        own = self._sampled[label]
+        own = told(self._sampled.get(label), self.label)
         return Gate(own if isinstance(own, list) else [own])
 
     def chosen(self, sample: Mapping[str, Any]) -> Iterator[tuple[int, int, nn.Module]]:

@@ -12,7 +12,7 @@ from ..generation import Decision, Shares
 from ..samplers import Choice, Sampler
 from ..sites import Gate, Site
 
-__all__ = ["Drawn", "given", "shares_of"]
+__all__ = ["Draw", "Drawn", "Draws", "given", "shares_of"]
 
 Choices = Mapping[str, Choice]
 Sample = Mapping[str, Any]
@@ -26,6 +26,35 @@ def given(choices: Choices, sample: Sample, sites: Sequence[Site]) -> Decision:
 def shares_of(choices: Choices, sample: Sample) -> Shares:
     """Return how much of each candidate of a label takes part in one architecture."""
     return lambda label: choices[label].shares_of(sample[label])
+
+
+class Draws:
+    """Counts what a mutator has drawn; a copy of it counts its own."""
+
+    count = 0
+
+
+class Draw:
+    """Whose draw an architecture is, and which: by it a copy knows that the one it was copied from has gone on.
+
+    Parameters
+    ----------
+    draws
+        Of the mutator that drew; ``None`` where that is in another process.
+    """
+
+    def __init__(self, draws: Draws | None = None):
+        self.draws, self.number = draws, 0 if draws is None else draws.count
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Draw:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Draw, ()
+
+    def is_over(self, own: Draws) -> bool:
+        """Whether it is of another mutator than the one that counts ``own``, which has drawn anew since."""
+        return self.draws is not None and self.draws is not own and self.draws.count != self.number
 
 
 class Drawn:

@@ -69,7 +69,7 @@ def run_mixture(candidates: Sequence[nn.Module], weights: Tensor | None, x: Any)
     if weights is None or len(candidates) == 1:
         return mix([one(x) for one in candidates], weights)
     outputs, mixed = [], []
-    groups = fusable(candidates, x) if _wants_fusion() else []
+    groups = fusable(candidates, x) if _wants_fusion() and _is_of_all(candidates, x) else []
     for group in groups:
         outputs.append(_run_as_one([candidates[number] for number in group], weights[group], x))
         mixed += group
@@ -80,6 +80,13 @@ def run_mixture(candidates: Sequence[nn.Module], weights: Tensor | None, x: Any)
 
 def _wants_fusion() -> bool:
     return torch.compiler.is_compiling() or _fusion.get()  # which cannot trace a context variable
+
+
+def _is_of_all(candidates: Sequence[nn.Module], x: Any) -> bool:
+    """Whether the input has the samples of the forward; whose others are, each op finds out for itself."""
+    opened = scope.seen_by(candidates[0])
+    batch = None if opened is None else opened.batch()
+    return isinstance(x, Tensor) and (batch is None or x.shape[0] == batch)
 
 
 # Which convolutions run as one
@@ -167,7 +174,7 @@ def _run_as_one(ops: Sequence[Any], weights: Tensor, x: Tensor) -> Tensor:
     first: Convolution = ops[0]
     made, counts = [], None
     for op in ops:
-        own, counts = scope.weights_for(op, op.site, type(op).__name__, x)
+        own, counts, _ = scope.weights_for(op, op.site, type(op).__name__, x)
         made.append(own)
     layout = _layout if torch.compiler.is_compiling() else _layout_once
     parts = tuple((op.kernel_size, op.dilation, cast(Place, _place(op))) for op in ops)

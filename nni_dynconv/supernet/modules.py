@@ -20,10 +20,11 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import (
 )
 from torch import Tensor, nn
 
+from ..errors import ScopeError
 from ..sites import Gate, scope
 from .mixture import mix, run_mixture
 
-__all__ = ["ScopedInput", "ScopedLayer", "ScopedPolicy", "ScopedRepeat", "gate"]
+__all__ = ["ScopedInput", "ScopedLayer", "ScopedPolicy", "ScopedRepeat", "gate", "told"]
 
 compat.mend_proxyless(scope.keeping)  # its candidates run in a backward, where no scope is open
 
@@ -32,6 +33,22 @@ def gate(module: nn.Module, label: str) -> Gate | None:
     """Return what the module's scope lets run of a label, or ``None`` where it does not decide."""
     opened = scope.seen_by(module)
     return None if opened is None else opened.gate_of(label)
+
+
+def told(own: Any, label: str) -> Any:
+    """Return what ``resample(memo)`` told a module, where no scope tells it.
+
+    Raises
+    ------
+    ScopeError
+        Nobody did.
+    """
+    if own is None:
+        raise ScopeError(
+            f"Nothing chooses a candidate of `{label}`: this supernet is a copy, which no mutator runs. Copy its "
+            f"mutator instead, `copy.deepcopy(mutator)`, and call that one."
+        )
+    return own
 
 
 class _Scoped(BaseSuperNetModule):
@@ -43,7 +60,7 @@ class _Scoped(BaseSuperNetModule):
     @property
     def _sampled(self) -> Any:
         opened = gate(self, self.label)
-        return self._own if opened is None else list(opened.values)
+        return told(self._own, self.label) if opened is None else list(opened.values)
 
     @_sampled.setter
     def _sampled(self, value: Any) -> None:
@@ -85,7 +102,7 @@ class ScopedRepeat(_Scoped, PathSamplingRepeat):
     def _depths(self) -> tuple[list[int], Tensor | None]:
         opened = scope.seen_by(self)
         if opened is None or opened.gate is None:
-            return [self._own], None
+            return [told(self._own, self.label)], None
         if isinstance(self.depth_choice, Categorical):
             found = opened.gate(self.depth_choice.label)
             return list(found.values), found.weights

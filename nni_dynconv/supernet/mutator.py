@@ -24,6 +24,7 @@ from ..generation import (
     bind_own_input,
     dim_of,
     install,
+    refusing_pairs,
     site_of,
     start_as_given,
     uninstall,
@@ -33,9 +34,9 @@ from ..settings import check_settings
 from ..sites import Plan, Site, scope
 from .asking import OWN, asked_of, check_arguments
 from .calibration import calibrate_copy
-from .deciding import Drawn, given, shares_of
+from .deciding import Draw, Drawn, Draws, given, shares_of
 from .mutating import freeze, mutate
-from .naming import alive_ops
+from .naming import Around, alive_ops
 from .support import check_supported
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         start_as_given(source, ops)
         install(source, space)
         self.space = space
+        self._draws = Draws()
         self.sample: dict[str, Any] | None = None if self.choices else {}
         self._link()
 
@@ -148,8 +150,10 @@ class DynamicWeightMutator(nn.Module, Mutator):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("model", "_cur_model"):  # NNI's references to a space must not become submodules
             object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+            return
+        super().__setattr__(name, value)
+        if name == "sample":
+            self._draw = Draw(self._draws)
 
     # Parts
 
@@ -195,6 +199,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         SampleError
             A thousand draws in a row broke a constraint of the space.
         """
+        self._draws.count += 1
         return self._choose(greedy=False)
 
     def export(self) -> dict[str, Any]:
@@ -306,7 +311,8 @@ class DynamicWeightMutator(nn.Module, Mutator):
             The context is missing, not wanted, or of another batch size; the index does not fit.
         """
         self._link()
-        return self.space(*inputs, context=context, index=index, **options)
+        with refusing_pairs(inputs, self.source.of_context):
+            return self.space(*inputs, context=context, index=index, **options)
 
     @contextmanager
     def using(self, sample: Mapping[str, Any], context: Any = None) -> Iterator[DynamicWeightMutator]:
@@ -339,6 +345,12 @@ class DynamicWeightMutator(nn.Module, Mutator):
             raise ScopeError(
                 "No architecture is drawn yet. Call `mutator.reset()` before the forward, or use "
                 "`with mutator.using(sample):`."
+            )
+        if self._draw.is_over(self._draws) and not self.sampler.mixes:
+            raise ScopeError(
+                f"This mutator is a copy, made at the architecture {self.sample}, and the one that it was copied from "
+                f"has drawn another since. Say which is meant: `with copy.using(sample):`, or let the copy draw: "
+                f"`copy.reset()`."
             )
         drawn = Drawn(self.choices, self.sampler, self.sample, lambda: self.sample)
         return drawn.decision(tuple(self.source.asked.values()) if self.sampler.mixes else self._alive(self.sample))
@@ -400,6 +412,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         plan = self.plan(sample)
         network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space)
         uninstall(network)
+        network = network.network if isinstance(network, Around) else network
         frozen = DynamicNetwork(network, self.source.restricted(plan.sites, shares_of(self.choices, sample)), sample)
         frozen.train(self.training)
         if calibrate is not None:

@@ -15,10 +15,10 @@ from nni_runs import Lab
 from toy_task import ToyModule, ToySpace, evaluator
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
-from nni.nas.evaluator.pytorch import Lightning, Trainer
+from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer
 
 from nni_dynconv import load
-from nni_dynconv.errors import ConfigError
+from nni_dynconv.errors import ConfigError, ContextError
 from nni_dynconv.experiments import trial
 from nni_dynconv.settings import check_class_args
 from nni_dynconv.supernet.calibration import tracking_norms
@@ -146,6 +146,28 @@ def test_an_evaluator_that_reports_by_itself_is_not_asked_for_more(reported, tmp
 def test_a_metric_that_is_not_logged_is_told(reported, tmp_path):
     with pytest.raises(ConfigError, match="`metric` is `val_acc`, but the evaluator logs"):
         trial.search(settings(metric="val_acc"), tmp_path)
+
+
+def paired(epochs=1, batches=2):
+    """Batches ``((x, context), y)``."""
+    quiet = dict.fromkeys(("enable_checkpointing", "logger", "enable_progress_bar", "enable_model_summary"), False)
+    data = [((one, torch.rand(3)), one) for one in torch.rand(8 * batches, 1, 8, 8)]
+    loaders = {f"{name}_dataloaders": DataLoader(data, batch_size=8) for name in ("train", "val")}
+    return Lightning(Module(), Trainer(max_epochs=epochs, accelerator="cpu", **quiet), **loaders)
+
+
+@pytest.mark.parametrize("space", ["toy_task:ToySpace", f"{__name__}:StaticFirst"])
+@pytest.mark.parametrize("sampler", ["random", "darts"])
+def test_batches_with_a_context_that_no_setting_asks_for_are_refused(space, sampler, reported, tmp_path):
+    """The first layer was given the pair, and died of it in its own words."""
+    given = settings(space=space, sampler={"name": sampler}, context=None, evaluator=f"{__name__}:paired")
+    with pytest.raises(ContextError, match=r"\(x, context\)`.*in a YAML under `context`"):
+        trial.search(given, tmp_path)
+
+
+class StaticFirst(ToySpace):
+    def forward(self, x):
+        return super().forward(x.relu())
 
 
 @pytest.mark.filterwarnings("ignore")

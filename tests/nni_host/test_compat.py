@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from nni_dynconv import DynamicConv2d, DynamicWeightMutator, VectorContext
-from nni_dynconv.errors import ScopeError
+from nni_dynconv.errors import ScopeError, SpaceError
 from nni_dynconv.sites import scope
 
 RESUMED = """
@@ -400,6 +401,23 @@ def test_without_the_mend_proxyless_finds_no_weights_in_its_backward(monkeypatch
     y = mutator(image(), context=vector())
     with pytest.raises(ScopeError, match="has no weights"):
         y.sum().backward()
+
+
+@pytest.mark.parametrize("name", ["a.b", "../../x", "", "forward"])
+def test_a_name_that_no_candidate_can_have_is_told(name):
+    class Space(ModelSpace):
+        def __init__(self):
+            super().__init__()
+            self.op = LayerChoice({"fine": nn.Identity(), name: nn.Identity()}, label="op")
+
+    with pytest.raises(SpaceError, match=rf"candidate `{re.escape(name)}` of the LayerChoice `op` cannot be called so"):
+        Space()
+
+
+def test_without_the_mend_a_name_with_a_dot_dies_of_torchs_words(monkeypatch):
+    without_the_mend(monkeypatch, LayerChoice, "__init__")
+    with pytest.raises(KeyError, match="module name can"):
+        LayerChoice({"a.b": nn.Identity()})
 
 
 def test_nnictl_needs_pkg_resources_which_the_package_asks_for(monkeypatch):

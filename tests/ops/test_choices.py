@@ -142,9 +142,10 @@ def test_each_variant_has_a_normalisation_of_its_own():
             r"cannot be built for the choice {'out': 6}: .*`out_channels` is 6, which `groups=4`",
         ),
         ((4, nni.choice("out", list(range(1, 300))), 3), r"has 299 variants, more than 256"),
+        ((4, nni.choice("a.b", [4, 8]), 3, 1, nni.choice("p", ["s.a", "s_a"])), r"candidates that are written alike"),
         ((4, nni.uniform("out", 1, 2), 3), r"label `out` is a Numerical, but must be chosen among candidates"),
     ],
-    ids=["tuple", "groups", "many", "numerical"],
+    ids=["tuple", "groups", "many", "names", "numerical"],
 )
 def test_what_cannot_be_chosen_is_refused_in_words(arguments, text):
     with pytest.raises(SpaceError, match=text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -130,10 +131,15 @@ class ChunkedController(Controller):
 
     def _signed(self, features: Tensor, position: Tensor) -> Tensor:
         """Run the last layer on features of one norm, with signs; the norm divides what comes out, which is smaller."""
-        made = F.linear(features * self.sign_rows.index_select(0, position), self.out.weight)
+        signed = features * self.sign_rows.index_select(0, position)
         exact = torch.promote_types(features.dtype, torch.float32)  # also under autocast
-        norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact)
-        return torch.addcdiv(self.out.bias, made, norm + 1e-6, value=(self.hidden / 2) ** 0.5)
+        norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact) + 1e-6
+        size = (self.hidden / 2) ** 0.5
+        weight: Any = self.out.weight
+        if not isinstance(weight, Tensor):  # a quantized layer shows none
+            return self.out(signed * (size / norm).to(signed))
+        made = F.linear(signed, weight)
+        return torch.addcdiv(self.out.bias, made, norm.to(self.out.bias), value=size)
 
     def _set_sites(self, sites: Sequence[Site]) -> None:
         self.rows = {site.name: row for row, site in enumerate(sites)}
