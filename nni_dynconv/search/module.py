@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
-from lightning_fabric.utilities import move_data_to_device
 from nni.nas.evaluator.pytorch import LightningModule
-from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..errors import NotFiniteError
 from ..samplers import Sampler
 from ..settings.parts import StrategySettings
 from ..supernet import DynamicWeightMutator, fixed_affine, recalibrated, tracking_norms
 from . import distributed
-from .ending import Loaders, end_search
-from .lightning import first_batches, loss_of, silent
+from .ending import End, end_search
+from .guarding import Guard, check_parameters
+from .hooks import HandingOn
+from .lightning import loss_of, optimizers_in, silent
+from .loaders import Loaders, first_batches
+from .schedules import step_schedules
 from .smoothing import smoothness_of_batch
+from .trainer import TrainersPart, aside, check_optimizers
 
 __all__ = ["SearchModule"]
 
 
-class SearchModule(BaseOneShotLightningModule):
+class SearchModule(HandingOn):
     """The search as a Lightning module around the evaluator's own."""
 
     sampler: Sampler
     mutator: DynamicWeightMutator
+    several_validations = False
 
     def __init__(
         self,
@@ -47,6 +53,7 @@ class SearchModule(BaseOneShotLightningModule):
         self.sampler = mutator.sampler
         self.__dict__["mutator"] = mutator  # unregistered: its space is the training module's model already
         self.settings, self.loaders, self.callbacks = settings, loaders, callbacks
+        self.guard, self.trainers_part = Guard(mutator, settings), TrainersPart(settings)
         self._validated: dict[str, Any] = {}
         self._during_training, self._during_validation = ExitStack(), ExitStack()
         self._recent: deque[Any] = deque(maxlen=self._wanted)
@@ -57,7 +64,13 @@ class SearchModule(BaseOneShotLightningModule):
         return super().setup(stage)
 
     def configure_callbacks(self) -> list[Callback]:
-        return [_EndOfTraining(), *self.callbacks]
+        self.trainers_part.take(self.trainer)  # Lightning asks for callbacks before it refuses the trainer's options
+        return [_EndOfTraining(), *self.callbacks, *super().configure_callbacks()]
+
+    def configure_optimizers(self) -> Any:
+        configured = super().configure_optimizers()
+        check_optimizers([one for one in optimizers_in(configured) if not getattr(one, "is_arch_optimizer", False)])
+        return configured
 
     def resample(self) -> dict[str, Any]:
         distributed.agree(self.sampler)
@@ -89,17 +102,63 @@ class SearchModule(BaseOneShotLightningModule):
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
-        if self.trainer.current_epoch >= self.settings.warmup_epochs:
-            self._learn_architecture(batch, batch_idx)
-        self.resample()
-        self._recent.append(batch["train"])
-        output = self.training_module.training_step(batch["train"], batch_idx)
-        loss = loss_of(output) + self._roughness(batch["train"], batch_idx)
-        self.advance_optimization(loss, batch_idx, self.settings.gradient_clip_val)
-        self.advance_lr_schedulers(batch_idx)
+        with self.sampler.watch.sleeping():  # processes decide together what becomes of a step
+            if self.trainer.current_epoch >= self.settings.warmup_epochs:
+                self._learn_architecture(batch, batch_idx)
+            self.resample()
+            self._recent.append(batch["train"])
+            output = self._learn_weights(batch["train"], batch_idx)
         if batch_idx % self.settings.log_every == 0:
             self._log_architecture()
         return output
+
+    def _learn_weights(self, batch: Any, batch_idx: int) -> Any:
+        def run() -> Any:
+            output = self.training_module.training_step(batch, batch_idx)
+            loss = loss_of(output)
+            return output, None if loss is None else loss + self._roughness(batch, batch_idx)
+
+        place = self._place(batch_idx)
+        found, fine = self.guard.forward(run, lambda output: output[1], place)
+        output, loss = found if fine else (None, None)
+        self._optimize(loss, batch_idx, place)
+        return output
+
+    def _place(self, batch_idx: int) -> str:
+        return f"Step {batch_idx} of epoch {self.trainer.current_epoch}"
+
+    def _optimize(self, loss: Tensor | None, batch_idx: int, place: str) -> None:
+        """Take a step of the evaluator's optimizer, or add to the gradients that a later one takes."""
+        (optimizer,) = [one for one in _several(self.optimizers()) if not getattr(one, "is_arch_optimizer", False)]
+        every, module = self.trainers_part.accumulate, self.training_module
+        if batch_idx % every == 0:
+            module.on_before_zero_grad(optimizer)
+            module.optimizer_zero_grad(self.trainer.current_epoch, batch_idx, optimizer)
+        if loss is not None:
+            self.manual_backward(loss / every)
+        if (batch_idx + 1) % every == 0 or self.trainer.is_last_batch:
+            self._step(optimizer, batch_idx, place)
+            step_schedules(self.trainer, module, "step", batch_idx + 1, metric=False)
+            step_schedules(self.trainer, module, "step", batch_idx + 1, metric=True)
+        if self.trainer.is_last_batch:
+            step_schedules(self.trainer, module, "epoch", self.trainer.current_epoch + 1, metric=False)
+
+    def _step(self, optimizer: Any, batch_idx: int, place: str) -> None:
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        if all(one.grad is None for one in parameters) or not self._can_step(parameters, place):
+            return
+        clip, module = self.trainers_part.clip, self.training_module
+        module.configure_gradient_clipping(optimizer, clip.value, clip.algorithm)
+        module.optimizer_step(self.trainer.current_epoch, batch_idx, optimizer)
+
+    def _can_step(self, parameters: list[nn.Parameter], place: str) -> bool:
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:  # it leaves such steps out itself
+            return True
+        if self.guard.gradients(parameters, place):
+            return True
+        for one in parameters:
+            one.grad = None
+        return False
 
     def _roughness(self, batch: Any, batch_idx: int) -> Tensor | float:
         """Return the weighted penalty on weights of the drawn architecture that change over a batch's moments."""
@@ -111,19 +170,45 @@ class SearchModule(BaseOneShotLightningModule):
         return self.settings.smoothness * penalty
 
     def _learn_architecture(self, batch: dict[str, Any], batch_idx: int) -> None:
+        if self.sampler.learns == "selection":
+            return
+        self.resample()
+        held_out = self.loaders.held_out(batch["val"], batch_idx)
+        place = f"{self._place(batch_idx)}, on a held-out batch"
         if self.sampler.learns == "gradient":
-            self.resample()
-            optimizer = self.architecture_optimizers()
-            optimizer.zero_grad()
-            self.manual_backward(loss_of(self.training_module.training_step(batch["val"], batch_idx)))
-            optimizer.step()
-        elif self.sampler.learns == "rewards":
-            sample = self.resample()
-            self.sampler.observe(sample, -self._held_out_loss(batch["val"], batch_idx))
+            self._descend(held_out, batch_idx, place)
+        else:
+            self._reward(held_out, batch_idx, place)
 
-    @torch.no_grad()
-    def _held_out_loss(self, batch: Any, batch_idx: int) -> float:
-        return distributed.mean(float(loss_of(self.training_module.training_step(batch, batch_idx))))
+    def _descend(self, batch: Any, batch_idx: int, place: str) -> None:
+        def run() -> Any:
+            return loss_of(self.training_module.training_step(batch, batch_idx))
+
+        optimizer = self.architecture_optimizers()
+        loss, fine = self.guard.forward(run, lambda loss: loss, place)
+        if not fine or loss is None or optimizer is None:
+            return
+        weights = [one for one in self.training_module.parameters() if one.requires_grad]
+        with aside(weights if self.trainers_part.accumulate > 1 else []):
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+        if self._can_step(list(self.sampler.parameters()), place):
+            optimizer.step()
+
+    def _reward(self, batch: Any, batch_idx: int, place: str) -> None:
+        def run() -> Any:
+            return loss_of(self.training_module.training_step(batch, batch_idx))
+
+        with torch.no_grad():
+            loss, fine = self.guard.forward(run, lambda loss: loss, place)
+        if not fine or loss is None:
+            return
+        reward, sample = -distributed.mean(float(loss)), dict(self.mutator.sample or {})
+        words = self.sampler.objection(reward)
+        if words is None:
+            self.sampler.observe(sample, reward)
+        else:
+            self.guard.leave_out(NotFiniteError(f"{place}: the reward {reward:g} of architecture {sample} {words}."))
 
     def _log_architecture(self) -> None:
         status = self.mutator.status()
@@ -141,16 +226,37 @@ class SearchModule(BaseOneShotLightningModule):
         self._during_validation.close()
         self._during_training.close()
 
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        step_schedules(self.trainer, self.training_module, "epoch", self.trainer.current_epoch + 1, metric=True)
+
     def on_train_end(self) -> None:
         self.undo_settings()
         self._recent.clear()
+        check_parameters(self, "At the end of the search")
         if self.mutator.choices:
             distributed.agree(self.sampler)
-            with silent(self.training_module):
-                found = end_search(self.mutator, self.training_module, self.settings, self.loaders, self.to_device)
+            with silent(self.training_module), self._precision():
+                found = end_search(self.mutator, self.training_module, self.settings, self._end())
             if found is not None and self.trainer.is_global_zero:
                 print(found, flush=True)
         super().on_train_end()
+
+    def _end(self) -> End:
+        most = [int(one) for one in self.trainer.num_val_batches if 0 < one < math.inf]
+        return End(
+            self.loaders,
+            self.to_device,
+            self.guard,
+            self.trainers_part.clip,
+            most_training=self.trainer.num_training_batches or math.inf,
+            most_validation=sum(most) or math.inf,
+            fast=int(self.trainer.fast_dev_run),
+        )
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Let a forward outside of Lightning's steps compute as one inside."""
+        return nullcontext() if self._trainer is None else self.trainer.precision_plugin.train_step_context()
 
     # Validation: the architecture that would be exported now
 
@@ -168,7 +274,7 @@ class SearchModule(BaseOneShotLightningModule):
         """
 
         def run(batch: Any) -> None:
-            with self.mutator.using(sample), silent(self.training_module):
+            with self.mutator.using(sample), silent(self.training_module), self._precision():
                 self.training_module.training_step(batch, 0)
 
         return recalibrated(self.mutator.space, run, self._first_batches() if batches is None else batches)
@@ -192,10 +298,12 @@ class SearchModule(BaseOneShotLightningModule):
         return found
 
     def to_device(self, batch: Any) -> Any:
-        """Move a batch to where the supernet is."""
-        if self._trainer is None:  # what was trained was trained in processes that this one forked
-            return move_data_to_device(batch, self.device)
-        return self.trainer.strategy.batch_to_device(batch, self.device)
+        """Make a loader's batch what a step is given: in the trainer's precision, where the supernet is."""
+        module = self.training_module
+        if self._trainer is not None:  # else what was trained was trained in processes that this one forked
+            batch = self.trainer.precision_plugin.convert_input(batch)
+        batch = module.on_before_batch_transfer(batch, 0)
+        return module.on_after_batch_transfer(module.transfer_batch_to_device(batch, self.device, 0), 0)
 
     def on_validation_epoch_start(self) -> None:
         self._validated = self.export()
@@ -203,9 +311,10 @@ class SearchModule(BaseOneShotLightningModule):
             self._during_validation.enter_context(self.own_statistics(self._validated, self._recent))
         self.training_module.on_validation_epoch_start()
 
-    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        which = [dataloader_idx] if self.several_validations else []
         with self.mutator.using(self._validated):
-            return self.training_module.validation_step(batch, batch_idx)
+            return self.training_module.validation_step(batch, batch_idx, *which)
 
     def on_validation_epoch_end(self) -> None:
         self._during_validation.close()
@@ -217,3 +326,11 @@ class _EndOfTraining(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         pl_module.undo_settings()
+        pl_module.trainers_part.give_back(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        pl_module.trainers_part.give_back(trainer)
+
+
+def _several(one: Any) -> list[Any]:
+    return one if isinstance(one, list) else [one]

@@ -224,6 +224,9 @@ class StrategySettings:
     calibration_batches: CountOrNone = 4
     norm_affine: bool = True
     smoothness: Annotated[float, Range(least=0)] = 0.0
+    on_not_finite: Literal["stop", "skip"] = "stop"
+    on_error: Literal["stop", "skip"] = "stop"
+    skip_limit: CountOrNone = 100
     diagnose_every: CountOrNone = 0
 
 
