@@ -78,7 +78,7 @@ class Guard:
         self, loss: Any, place: str, sample: Sample, again: Callable[[], Any] | None = None
     ) -> NotFiniteError | None:
         """Return the error of a loss that is no finite number, with what is to blame, or ``None``."""
-        if loss is None or math.isfinite(value := float(loss)):
+        if loss is None or math.isfinite(value := float(torch.as_tensor(loss).detach())):
             return None
         blame = "" if again is None else self._blame(again)
         return NotFiniteError(

@@ -27,7 +27,7 @@ from .guarding import Guard, check_parameters
 from .hooks import HandingOn
 from .lightning import loss_of, optimizers_in, silent
 from .loaders import Loaders, first_batches
-from .schedules import step_schedules
+from .schedules import Schedules
 from .smoothing import smoothness_of_batch
 from .trainer import TrainersPart, aside, check_optimizers
 
@@ -54,6 +54,7 @@ class SearchModule(HandingOn):
         self.__dict__["mutator"] = mutator  # unregistered: its space is the training module's model already
         self.settings, self.loaders, self.callbacks = settings, loaders, callbacks
         self.guard, self.trainers_part = Guard(mutator, settings), TrainersPart(settings)
+        self.schedules = Schedules()
         self._validated: dict[str, Any] = {}
         self._during_training, self._during_validation = ExitStack(), ExitStack()
         self._recent: deque[Any] = deque(maxlen=self._wanted)
@@ -68,9 +69,13 @@ class SearchModule(HandingOn):
         return [_EndOfTraining(), *self.callbacks, *super().configure_callbacks()]
 
     def configure_optimizers(self) -> Any:
-        configured = super().configure_optimizers()
-        check_optimizers([one for one in optimizers_in(configured) if not getattr(one, "is_arch_optimizer", False)])
-        return configured
+        configured = self.training_module.configure_optimizers()
+        optimizers, architecture = optimizers_in(configured), self.configure_architecture_optimizers()
+        check_optimizers(optimizers)
+        if architecture is not None:
+            architecture.is_arch_optimizer = True  # type: ignore[attr-defined]  # by this NNI's words find it
+            optimizers = [*optimizers, architecture]
+        return optimizers, self.schedules.take(configured)
 
     def resample(self) -> dict[str, Any]:
         distributed.agree(self.sampler)
@@ -138,10 +143,10 @@ class SearchModule(HandingOn):
             self.manual_backward(loss / every)
         if (batch_idx + 1) % every == 0 or self.trainer.is_last_batch:
             self._step(optimizer, batch_idx, place)
-            step_schedules(self.trainer, module, "step", batch_idx + 1, metric=False)
-            step_schedules(self.trainer, module, "step", batch_idx + 1, metric=True)
+            self.schedules.step(self.trainer, module, "step", batch_idx + 1, metric=False)
+            self.schedules.step(self.trainer, module, "step", batch_idx + 1, metric=True)
         if self.trainer.is_last_batch:
-            step_schedules(self.trainer, module, "epoch", self.trainer.current_epoch + 1, metric=False)
+            self.schedules.step(self.trainer, module, "epoch", self.trainer.current_epoch + 1, metric=False)
 
     def _step(self, optimizer: Any, batch_idx: int, place: str) -> None:
         parameters = [one for group in optimizer.param_groups for one in group["params"]]
@@ -228,7 +233,7 @@ class SearchModule(HandingOn):
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
-        step_schedules(self.trainer, self.training_module, "epoch", self.trainer.current_epoch + 1, metric=True)
+        self.schedules.step(self.trainer, self.training_module, "epoch", self.trainer.current_epoch + 1, metric=True)
 
     def on_train_end(self) -> None:
         self.undo_settings()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle, islice
 from typing import Any, NamedTuple
@@ -137,13 +136,18 @@ def held_out_loss(network: nn.Module, task: Task) -> float:
     Raises
     ------
     RankError
-        There is no held-out batch.
+        There is no held-out batch, or the training step leaves out all of them.
     """
     if not task.held_out:
         raise RankError("Architectures are compared by their loss on held-out batches, but there is none.")
     with torch.no_grad(), recalibrated(network, lambda batch: task.loss(network, batch), task.calibration):
         losses = [float(loss) for batch in task.held_out if (loss := task.loss(network, batch)) is not None]
-    return sum(losses) / len(losses) if losses else math.nan
+    if not losses:
+        raise RankError(
+            f"Architectures are compared by their loss on held-out batches, but the training step leaves out all "
+            f"{len(task.held_out)} of them (`None`). Give more (`contender_batches`)."
+        )
+    return sum(losses) / len(losses)
 
 
 def train_briefly(
