@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-__all__ = ["candidate_of", "first_not_finite", "module_of"]
+from ..ops import DynamicOp
+
+__all__ = ["candidate_of", "first_not_finite", "module_of", "site_of"]
 
 
 def module_of(error: BaseException, network: nn.Module) -> str | None:
@@ -29,6 +31,16 @@ def module_of(error: BaseException, network: nn.Module) -> str | None:
     found, trace = None, error.__traceback__
     while trace is not None:
         found = names.get(id(trace.tb_frame.f_locals.get("self")), found)
+        trace = trace.tb_next
+    return found
+
+
+def site_of(error: BaseException) -> str | None:
+    """Return the name of the innermost site that an error came through, also of a frozen copy, or ``None``."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_locals.get("self")
+        found = str(module.site) if isinstance(module, DynamicOp) and module.site is not None else found
         trace = trace.tb_next
     return found
 

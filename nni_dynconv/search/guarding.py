@@ -15,7 +15,7 @@ from ..errors import CandidateError, DynConvError, NotFiniteError
 from ..settings.parts import StrategySettings
 from ..supernet import DynamicWeightMutator, tracking_norms
 from . import distributed
-from .blame import candidate_of, first_not_finite, module_of
+from .blame import candidate_of, first_not_finite, module_of, site_of
 
 __all__ = ["Guard", "check_parameters"]
 
@@ -94,10 +94,11 @@ class Guard:
 
     def named(self, error: Exception, place: str, sample: Sample) -> Exception:
         """Return an error that names the architecture and, where the supernet raised it, the candidate."""
-        module = module_of(error, self.mutator.space)
-        if module is None and self.settings.on_error == "stop":
+        module, site = module_of(error, self.mutator.space), site_of(error)
+        if module is None and site is None and self.settings.on_error == "stop":
             return error  # the evaluator's own: no candidate is to blame
-        where = "outside of the network" if module is None else candidate_of(self.mutator.space, module)
+        where = f"site `{site}`" if site is not None else "outside of its sites"
+        where = where if module is None else candidate_of(self.mutator.space, module)
         said = f"{place}, architecture {dict(sample)}, {where}"
         if isinstance(error, DynConvError):
             named: Exception = type(error)(f"{error}\n({said})")
@@ -121,7 +122,7 @@ class Guard:
         options = {settings.on_not_finite, settings.on_error} if problem is None else {self._option(problem)}
         self.skipped += 1
         if options == {"stop"}:
-            raise problem or NotFiniteError(OTHERS)
+            raise problem or CandidateError(OTHERS)
         if self.skipped > settings.skip_limit:
             raise NotFiniteError(
                 f"{self.skipped} steps of this search could not be taken, more than `skip_limit={settings.skip_limit}` "
@@ -161,7 +162,10 @@ class Guard:
         try:
             return measure()
         except Exception as error:
-            self.leave_out(self.named(error, place, sample))
+            problem = self.named(error, place, sample)
+            if self.settings.on_error == "stop":
+                raise problem from error
+            warnings.warn(f"Ranked last: {problem}", stacklevel=2)
             return math.nan
 
     @contextmanager

@@ -311,15 +311,33 @@ class SearchModule(HandingOn):
         return module.on_after_batch_transfer(module.transfer_batch_to_device(batch, self.device, 0), 0)
 
     def on_validation_epoch_start(self) -> None:
-        self._validated = self.export()
-        if self._recent and self.trainer.state.fn == TrainerFn.FITTING:
-            self._during_validation.enter_context(self.own_statistics(self._validated, self._recent))
+        self._validate(self.export())
         self.training_module.on_validation_epoch_start()
+
+    def _validate(self, sample: dict[str, Any]) -> None:
+        """Let an architecture be validated from here on, or another where it raises and may be left out."""
+        self._during_validation.close()
+        self._validated = sample
+        if not self._recent or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        try:
+            self._during_validation.enter_context(self.own_statistics(sample, self._recent))
+        except Exception as error:
+            self._validate_another(error)
+
+    def _validate_another(self, error: Exception) -> None:
+        place = f"Validation in epoch {self.trainer.current_epoch}"
+        self.guard.leave_out(self.guard.named(error, place, self._validated))
+        self._validate(self.sampler.sample())
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         which = [dataloader_idx] if self.several_validations else []
-        with self.mutator.using(self._validated):
-            return self.training_module.validation_step(batch, batch_idx, *which)
+        try:
+            with self.mutator.using(self._validated):
+                return self.training_module.validation_step(batch, batch_idx, *which)
+        except Exception as error:
+            self._validate_another(error)
+        return self.validation_step(batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         self._during_validation.close()
