@@ -41,7 +41,7 @@ def warn_of_reward(sampler: object, sample: Mapping[str, Any], reward: float, ob
     warnings.warn(
         f"The reward {float(reward):g} of architecture {dict(sample)} {objection}: {type(sampler).__name__} learns "
         f"nothing from it.",
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
