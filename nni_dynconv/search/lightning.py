@@ -28,8 +28,18 @@ __all__ = [
 
 
 def loss_of(output: Any) -> Any:
-    """Return the loss of a training step's output: a scalar, or ``None`` where the step leaves its batch out."""
-    return output["loss"] if isinstance(output, Mapping) else output
+    """Return the loss of a training step's output: a scalar, or ``None`` where the step leaves its batch out.
+
+    Raises
+    ------
+    ConfigError
+        It is a mapping without one.
+    """
+    if not isinstance(output, Mapping):
+        return output
+    if "loss" not in output:
+        raise ConfigError(f"The evaluator's `training_step` returned {sorted(output)}, but no `loss` among them.")
+    return output["loss"]
 
 
 @contextmanager

@@ -24,14 +24,14 @@ from ..supernet import DynamicWeightMutator, fixed_affine, recalibrated, trackin
 from . import distributed
 from .ending import End, end_search
 from .guarding import Guard, check_parameters
-from .hooks import HandingOn
+from .hooks import HandingOn, OnBatches
 from .lightning import loss_of, optimizers_in, silent
 from .loaders import Loaders, first_batches
 from .schedules import Schedules
 from .smoothing import smoothness_of_batch
 from .trainer import TrainersPart, aside, check_optimizers
 
-__all__ = ["SearchModule"]
+__all__ = ["SearchModule", "SearchModuleOnBatches"]
 
 
 class SearchModule(HandingOn):
@@ -135,6 +135,8 @@ class SearchModule(HandingOn):
     def _optimize(self, loss: Tensor | None, batch_idx: int, place: str) -> None:
         """Take a step of the evaluator's optimizer, or add to the gradients that a later one takes."""
         (optimizer,) = [one for one in _several(self.optimizers()) if not getattr(one, "is_arch_optimizer", False)]
+        if getattr(self.trainer.fit_loop, "_skip_backward", False):  # averaged weights, whose statistics are gathered
+            return
         every, module = self.trainers_part.accumulate, self.training_module
         if batch_idx % every == 0:
             module.on_before_zero_grad(optimizer)
@@ -243,9 +245,14 @@ class SearchModule(HandingOn):
             distributed.agree(self.sampler)
             with silent(self.training_module), self._precision():
                 found = end_search(self.mutator, self.training_module, self.settings, self._end())
-            if found is not None and self.trainer.is_global_zero:
-                print(found, flush=True)
+            self._say(found)
         super().on_train_end()
+
+    def _say(self, found: object | None) -> None:
+        left_out = f"{self.guard.skipped} steps of the search were left out." if self.guard.skipped else None
+        for one in (found, left_out):
+            if one is not None and self.trainer.is_global_zero:
+                print(one, flush=True)
 
     def _end(self) -> End:
         most = [int(one) for one in self.trainer.num_val_batches if 0 < one < math.inf]
@@ -342,6 +349,10 @@ class SearchModule(HandingOn):
     def on_validation_epoch_end(self) -> None:
         self._during_validation.close()
         self.training_module.on_validation_epoch_end()
+
+
+class SearchModuleOnBatches(OnBatches, SearchModule):
+    """The same where the evaluator's module has hooks of its own on batches."""
 
 
 class _EndOfTraining(Callback):

@@ -15,8 +15,9 @@ from pytorch_lightning import Callback
 from ..errors import ConfigError, SpaceError, did_you_mean
 from ..settings.parts import StrategySettings, check_arguments
 from ..supernet import DynamicWeightMutator
+from .hooks import changes_batches
 from .loaders import Loaders, check_loaders, plain
-from .module import SearchModule
+from .module import SearchModule, SearchModuleOnBatches
 from .smoothing import check_smoothness
 from .trainer import check_evaluator, check_validation
 
@@ -160,7 +161,8 @@ class DynamicStrategy(OneShotStrategy):
         return super().mutate_evaluator(evaluator)
 
     def configure_oneshot_module(self, training_module: LightningModule) -> SearchModule:
-        self._module = SearchModule(training_module, self.mutator, self.settings, self.loaders, self.callbacks)
+        kind = SearchModuleOnBatches if changes_batches(training_module) else SearchModule
+        self._module = kind(training_module, self.mutator, self.settings, self.loaders, self.callbacks)
         return self._module
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:

@@ -79,6 +79,11 @@ def step(sampler, value=1.0):
     (sampler.relaxed("op") @ torch.tensor([1.0, 2.0, 4.0]).to(sampler.alpha("op")) * value).backward()
 
 
+def steps(sampler, count):
+    for _ in range(count):
+        step(sampler)
+
+
 def copied(sampler):
     return copy.deepcopy(sampler)
 
@@ -138,8 +143,7 @@ def test_logits_that_are_no_numbers_are_named_where_one_is_drawn(make):
 def test_parameters_that_no_optimizer_has_are_told_of_once(make):
     sampler = bound(make)
     with pytest.warns(UserWarning, match=f"{make.__name__} got the gradients of 100 steps and never changed") as said:
-        for _ in range(250):
-            step(sampler)
+        steps(sampler, 250)
     assert len(said) == 1
 
 

@@ -23,13 +23,15 @@ from pytorch_lightning.callbacks import (
     ModelCheckpoint,
     StochasticWeightAveraging,
 )
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, Logger
 
-from nni_dynconv import DynamicWeightMutator, EnasSampler, GdasSampler, RandomSampler
+from nni_dynconv import DynamicWeightMutator, samplers
 from nni_dynconv.errors import ConfigError
+from nni_dynconv.settings import parts
 
 PAGE = (Path(__file__).parents[2] / "docs" / "lightning.md").read_text(encoding="utf-8")
-SAMPLERS = {"random": RandomSampler, "enas": EnasSampler, "gdas": GdasSampler}
+SAMPLERS = {one: getattr(samplers, part.dotted.split(":")[1]) for one, part in parts.SAMPLERS.items()}
+SELECTING = ("random", "fair")
 ROWS = {}
 QUIET = {"enable_checkpointing": False, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 BATCHES = 4
@@ -48,6 +50,13 @@ def row(name):
 def cells():
     lines = re.search(r"^\| what .*\n\|.*\n((?:\|.*\n)+)", PAGE, re.MULTILINE).group(1).splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def column(sampler):
+    """The place of a sampler's column among those after the first."""
+    (head,) = re.findall(r"^\| what \|(.*)\|$", PAGE, re.MULTILINE)
+    (found,) = [number for number, names in enumerate(head.split("|")) if f"`{sampler}`" in names]
+    return found
 
 
 def refusals():
@@ -76,9 +85,9 @@ def loader(batches=BATCHES, seed=0):
 class Search:
     """One search, and what came of it."""
 
-    def __init__(self, sampler, module=Module, train=None, val=None, options=None, fit=None, **trainer):
+    def __init__(self, sampler, module=Module, train=None, val=None, options=None, fit=None, space=ToySpace, **trainer):
         torch.manual_seed(0)
-        self.mutator = DynamicWeightMutator(ToySpace(), sampler=SAMPLERS[sampler](seed=0), base="learned")
+        self.mutator = DynamicWeightMutator(space(), sampler=SAMPLERS[sampler](seed=0), base="learned")
         self.start = copy.deepcopy(self.mutator.space.state_dict())
         self.trainer = Trainer(**{**QUIET, "accelerator": "cpu", "max_epochs": 2, **trainer})
         train, val = loader() if train is None else train, loader(seed=1) if val is None else val
@@ -240,9 +249,22 @@ def averaging(sampler, tmp_path):
     )
 
 
+class NormedSpace(ToySpace):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(1)
+
+    def forward(self, x):
+        return self.norm(super().forward(x))
+
+
 @row("`StochasticWeightAveraging`")
 def swa(sampler, tmp_path):
-    assert Search(sampler, callbacks=[StochasticWeightAveraging(1e-3, swa_epoch_start=1)], max_epochs=3).run().moved()
+    for space in (ToySpace, NormedSpace):
+        steps = Steps()
+        average = StochasticWeightAveraging(1e-3, swa_epoch_start=1)
+        search = Search(sampler, space=space, callbacks=[average, steps], max_epochs=3).run()
+        assert search.moved() and steps.count == 3 * BATCHES, "an epoch that gathers statistics trains nothing"
 
 
 @row("`EarlyStopping`")
@@ -300,7 +322,7 @@ def limits(sampler, tmp_path):
     options = {"contenders": 4, "contender_batches": 4, "rerank_steps": 8}
     Search(sampler, Watching, options=options, limit_train_batches=2, limit_val_batches=1).run()
     allowed = [float(x.sum()) for x, _ in loader()][:2], [float(x.sum()) for x, _ in loader(seed=1)]
-    if sampler != "random":  # what learns on held-out batches goes through all of them
+    if sampler not in SELECTING:  # what learns on held-out batches goes through all of them
         assert set(seen) <= {*allowed[0], *allowed[1]}
     else:
         assert set(seen) == {*allowed[0], allowed[1][0]}
@@ -318,16 +340,30 @@ def most_steps(sampler, tmp_path):
     assert search.trainer.global_step == 4
 
 
-@row("loggers: `CSVLogger`, `TensorBoardLogger`")
+class Own(Logger):
+    """Keeps the names that are logged."""
+
+    name, version = "own", "0"
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def log_metrics(self, metrics, step=None):
+        self.names |= set(metrics)
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+
+@row("loggers: `logger=True`, `CSVLogger`, a `Logger` of your own")
 def loggers(sampler, tmp_path):
-    Search(sampler, logger=CSVLogger(tmp_path, flush_logs_every_n_steps=1), log_every_n_steps=1).run()
-    (written,) = tmp_path.rglob("metrics.csv")
-    assert "prob/first/3" in written.read_text()
-    try:
-        logger = pl.loggers.TensorBoardLogger(tmp_path)
-    except ModuleNotFoundError:
-        return
-    Search(sampler, logger=logger, log_every_n_steps=1).run()
+    own = Own()
+    several = [CSVLogger(tmp_path / "csv", flush_logs_every_n_steps=1), own]
+    for logger in (True, several):
+        Search(sampler, logger=logger, log_every_n_steps=1, default_root_dir=tmp_path).run()
+    (written,) = (tmp_path / "csv").rglob("metrics.csv")
+    assert "prob/first/3" in written.read_text() and {"prob/first/3", "val_loss", "entropy"} <= own.names
 
 
 def _of_precision(precision, dtype):
@@ -431,7 +467,7 @@ def test_the_table_has_a_row_for_each_that_is_tried():
 @pytest.mark.parametrize("name", ROWS)
 def test_a_cell_of_the_table_is_true(name, sampler, tmp_path):
     (values,) = [values for first, *values in cells() if first == name]
-    cell = values[list(SAMPLERS).index(sampler)]
+    cell = values[column(sampler)]
     if cell == "yes":
         ROWS[name](sampler, tmp_path)
         return

@@ -286,3 +286,25 @@ def test_any_sampler_that_learns_by_gradient_is_watched():
     mutator.reset()
     with pytest.raises(NotFiniteError, match="The gradient of `(bias|alphas..)` of Own is"):
         (mutator(torch.rand(2, 1, 8, 8)).sum() * float("nan")).backward()
+
+
+def test_an_experiment_of_nnis_stops_with_the_same_words_and_says_how_many_it_left_out(capsys):
+    from nni.nas.experiment import NasExperiment
+
+    mutator, task, _ = make(GdasSampler)
+    Broken(task, 3, float("nan"))
+    with pytest.raises(NotFiniteError, match="Step 1 of epoch 0.*is nan"):
+        NasExperiment(mutator.space, task, mutator.strategy(**FEW)).run()
+    mutator, task, _ = make(GdasSampler)
+    Broken(task, 3, float("nan"))
+    with pytest.warns(UserWarning, match="Left out"):
+        NasExperiment(mutator.space, task, mutator.strategy(**FEW, on_not_finite="skip")).run()
+    assert "1 steps of the search were left out." in capsys.readouterr().out
+
+
+def test_a_step_that_returns_no_loss_among_others_says_so():
+    mutator, task, _ = make(RandomSampler)
+    step = task.module.training_step
+    task.module.training_step = lambda batch, batch_idx: {"value": step(batch, batch_idx)}
+    with pytest.raises(ConfigError, match=r"`training_step` returned \['value'\], but no `loss` among them"):
+        search(mutator, task)
