@@ -87,9 +87,9 @@ class GradientWatch:
     def __init__(self, sampler: object):
         self.name = type(sampler).__name__
         self.asleep = self.scaled = self.optimized = False
-        self.steps = 0  # that brought gradients since a parameter changed
+        self.steps = 0  # that brought gradients since the parameters were looked at
         self._reached = False
-        self._versions = 0
+        self._seen: Tensor | None = None  # what they were then
 
     def watch(self, parameters: Mapping[str, Tensor]) -> None:
         """Look at the gradients of parameters, by what an error calls them, that are not looked at yet."""
@@ -123,10 +123,12 @@ class GradientWatch:
 
     def say_unused(self, parameters: Mapping[str, Tensor]) -> None:
         """Warn once where parameters got many gradients and never changed: no optimizer has them."""
-        versions = sum(one._version for one in parameters.values())
-        self.steps = self.steps + self._reached if versions == self._versions else 0
-        self._versions, self._reached = versions, False
-        if self.steps < STEPS or self.optimized:
+        self.steps, self._reached = self.steps + self._reached, False
+        if self.optimized or (self._seen is not None and self.steps < STEPS):
+            return
+        now = torch.cat([one.detach().flatten().double().cpu() for one in parameters.values()])
+        if self._seen is None or not torch.equal(now, self._seen):
+            self._seen, self.steps = now, 0
             return
         self.optimized = True
         warnings.warn(

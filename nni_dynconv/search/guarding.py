@@ -42,6 +42,7 @@ class Guard:
     def __init__(self, mutator: DynamicWeightMutator, settings: StrategySettings):
         self.mutator, self.settings = mutator, settings
         self.skipped = 0
+        self._norms = tracking_norms(mutator.space)
 
     def forward(self, run: Callable[[], Any], loss_of: Callable[[Any], Any], place: str) -> tuple[Any, bool]:
         """Run the drawn architecture; return what it gave, and whether all processes can go on from it.
@@ -171,7 +172,7 @@ class Guard:
     @contextmanager
     def _own_statistics(self) -> Iterator[Callable[[], None]]:
         """Give what puts BatchNorm's statistics back: a forward that is left out must not stay in them."""
-        buffers = [one for norm in tracking_norms(self.mutator.space) for one in norm.buffers(recurse=False)]
+        buffers = [one for norm in self._norms for one in norm.buffers(recurse=False)]
         before = [one.clone() for one in buffers]
 
         @torch.no_grad()
