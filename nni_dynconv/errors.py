@@ -6,13 +6,16 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "CandidateError",
     "ConfigError",
     "ContextError",
     "DtypeError",
     "DynConvError",
     "ExportError",
     "LaunchError",
+    "LearningError",
     "MediaError",
+    "NotFiniteError",
     "OutOfMemoryError",
     "ParamsError",
     "RankError",
@@ -66,6 +69,18 @@ class LaunchError(DynConvError, RuntimeError):
 
 class ExportError(DynConvError, ValueError):
     """A network cannot be written or read back."""
+
+
+class LearningError(DynConvError, RuntimeError):
+    """A sampler is told what it cannot learn from."""
+
+
+class NotFiniteError(DynConvError, ValueError):
+    """A loss, a gradient or a parameter is no finite number, or too large to go on with."""
+
+
+class CandidateError(DynConvError, RuntimeError):
+    """An architecture raised an error as it ran in a search."""
 
 
 class RankError(DynConvError, ValueError):

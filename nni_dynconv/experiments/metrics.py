@@ -29,5 +29,5 @@ def number_in(value: Any) -> float | None:
         value = value.get("default")
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # JSON has numbers of any length
         return None

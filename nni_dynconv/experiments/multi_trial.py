@@ -37,6 +37,11 @@ class MultiTrial:
         sample = dict(self.sampler.sample())
         return {"sample": sample}, {"mode": "multi_trial", "settings": self._settings, "sample": sample}
 
+    def objection(self, metric: float) -> str | None:
+        """Return why a result can teach the sampler nothing, or ``None``."""
+        ask = getattr(self.sampler, "objection", None)  # here one of your own need not be a `Sampler`
+        return None if ask is None else ask(self._sign * metric)
+
     def learn(self, proposed: Any, metric: float, parameter_id: int | None) -> None:
         sample = proposed.get("sample") if isinstance(proposed, Mapping) else None
         if not isinstance(sample, Mapping) or set(sample) != set(self._choices):

@@ -53,6 +53,9 @@ class OneShot:
             values = dict(self._hyper_tuner.generate_parameters(parameter_id))
         return values
 
+    def objection(self, metric: float) -> None:
+        """Nothing is too large for NNI's tuners, which calculate in Python's numbers."""
+
     def learn(self, proposed: Any, metric: float, parameter_id: int | None) -> None:
         if self._hyper_tuner is None:
             return

@@ -180,6 +180,10 @@ class DynamicWeightTuner(Tuner):
         if metric is None or not math.isfinite(metric):
             _logger.warning("Result of proposal %s is not a finite number and teaches nothing: %r", number, value)
             return
+        objection = self._engine_now().objection(metric)
+        if objection is not None:
+            _logger.warning("Result of proposal %s %s, and teaches nothing: %r", number, objection, value)
+            return
         with self._lock:
             key = str(number) if number is not None else _digest(parameters, value)
             proposed = self._proposals.get(number, parameters) if number is not None else parameters

@@ -10,9 +10,10 @@ import torch
 from nni.nas.space import MutationSampler
 from torch import Tensor, nn
 
-from ..errors import SampleError
+from ..errors import LearningError, SampleError
 from .choices import Choice, Choices
 from .constrained import TRIES, most_probable
+from .soundness import GradientWatch, at_least_float32, check_logits, objection_to, warn_of_reward
 
 __all__ = ["Sampler", "Walk"]
 
@@ -47,6 +48,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
         else:
             self.generator.manual_seed(seed)
         self.choices = Choices()
+        self.watch = GradientWatch(self)
         self._target: dict[str, Any] | None = None
         self._greedy = False
         self.settled: dict[str, Any] | None = None
@@ -66,7 +68,28 @@ class Sampler(nn.Module, MutationSampler, ABC):
         return None
 
     def observe(self, sample: Mapping[str, Any], reward: float) -> None:
-        """Learn from the result of one sample: higher rewards are better, one that is not finite teaches nothing."""
+        """Learn from the result of one sample: higher rewards are better.
+
+        Raises
+        ------
+        LearningError
+            It learns by gradient: a reward teaches it nothing.
+
+        Warns
+        -----
+        UserWarning
+            The reward is no finite number, or too large, and so teaches nothing; see :meth:`objection`.
+        """
+        if self.learns == "gradient":
+            raise LearningError(
+                f"{type(self).__name__} learns by a loss's gradient, and `observe` teaches it nothing. Call "
+                f"`backward()` on held-out batches and step the optimizer of `sampler.optimizer()`, or take a sampler "
+                f"that learns from rewards, such as `EnasSampler`."
+            )
+
+    def objection(self, reward: float) -> str | None:
+        """Return why a reward can teach nothing, in words that its number comes before; ``None`` where it can."""
+        return objection_to(reward)
 
     def anneal(self, progress: float) -> None:
         """Take note of how far the search is, from 0 to 1.
@@ -93,6 +116,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
         if not self.choices:
             self.choices = choices if isinstance(choices, Choices) else Choices(choices)
             self.prepare()
+            self._watch()
 
     def sample(self) -> dict[str, Any]:
         """Draw one architecture: again, where it breaks a constraint of the space.
@@ -101,9 +125,18 @@ class Sampler(nn.Module, MutationSampler, ABC):
         ------
         SampleError
             A thousand draws in a row broke one.
+        NotFiniteError
+            The logits of a label are no finite numbers.
+
+        Warns
+        -----
+        UserWarning
+            It learns by gradient, got a hundred of them, and no optimizer has its parameters.
         """
+        if self.learns == "gradient":
+            self.watch.say_unused(self.described())
         for _ in range(TRIES):
-            drawn = self._follow(self._draw)
+            drawn = self._follow_finite(self._draw)
             broken = self.choices.broken(drawn)
             if broken is None:
                 return drawn
@@ -118,9 +151,11 @@ class Sampler(nn.Module, MutationSampler, ABC):
         ------
         SampleError
             None was found.
+        NotFiniteError
+            The logits of a label are no finite numbers.
         """
         with torch.no_grad():
-            best = most_probable(self._follow, self.choices)
+            best = most_probable(self._follow_finite, self.choices)
         if best is None:
             raise SampleError(f"No architecture was found that keeps {list(self.choices.constraints)}. {WAY_OUT}")
         return best
@@ -209,6 +244,16 @@ class Sampler(nn.Module, MutationSampler, ABC):
                 logits = None
         return sample
 
+    def _follow_finite(self, pick: Callable[[str, Tensor], int]) -> dict[str, Any]:
+        return self._follow(lambda label, logits: pick(label, check_logits(self, label, logits)))
+
+    def _objects(self, sample: Mapping[str, Any], reward: float) -> bool:
+        """Whether a reward can teach nothing; if so, it is said."""
+        words = self.objection(reward)
+        if words is not None:
+            warn_of_reward(self, sample, reward, words)
+        return words is not None
+
     def _draw(self, label: str, logits: Tensor) -> int:
         probabilities = logits.detach().softmax(-1).cpu()
         return int(torch.multinomial(probabilities, 1, generator=self.generator))
@@ -241,6 +286,22 @@ class Sampler(nn.Module, MutationSampler, ABC):
     def mutation_end(self, mutator: Any, model: Any) -> None:
         self._target = None
         self._greedy = False
+
+    # Soundness: parameters and what they learn from are finite numbers
+
+    def described(self) -> dict[str, Tensor]:
+        """Return the parameters by what an error calls them."""
+        return {f"`{name}`": one for name, one in self.named_parameters()}
+
+    def _watch(self) -> None:
+        if self.learns == "gradient":
+            self.watch.watch(self.described())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Sampler:
+        super()._apply(lambda tensor: at_least_float32(fn(tensor), tensor), recurse)
+        if self.choices:
+            self._watch()
+        return self
 
     # State: parameters, and where the generator is
 
@@ -280,3 +341,5 @@ class Sampler(nn.Module, MutationSampler, ABC):
         generator = torch.Generator()
         generator.set_state(state["generator"])
         super().__setstate__({**state, "generator": generator})
+        if self.choices:
+            self._watch()

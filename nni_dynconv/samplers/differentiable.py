@@ -44,9 +44,16 @@ class DifferentiableSampler(Sampler):
     def alpha(self, label: str) -> Tensor:
         """Return the logits of a label, ``(n,)``."""
         self._known(label)
-        return self.alphas[self._rows[label]]
+        alpha = self.alphas[self._rows[label]]
+        if alpha.is_cuda:  # the scaler of float16 makes gradients too large, and leaves out their step itself
+            self.watch.scaled = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.half
+        return alpha
+
+    def described(self) -> dict[str, Tensor]:
+        return {f"label `{label}`": self.alphas[row] for label, row in self._rows.items()}
 
     def optimizer(self) -> torch.optim.Optimizer:
+        self.watch.optimized = True
         return torch.optim.Adam(
             self.parameters(), lr=self.learning_rate, betas=(0.5, 0.999), weight_decay=self.weight_decay
         )

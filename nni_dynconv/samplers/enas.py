@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import NotFiniteError
 from ..settings import EnasSettings, check_arguments
 from .base import Sampler, Walk
 
@@ -46,8 +46,8 @@ class EnasSampler(Sampler):
     Notes
     -----
     The paper subtracts a moving average of the reward; here the difference is also divided by its moving spread, so
-    that the scale of a loss does not matter. A reward that is not a finite number, as of a loss that diverged, is left
-    out: it would make the averages and then the policy no numbers either.
+    that the scale of a loss does not matter. A reward that is not a finite number, as of a loss that diverged, or
+    larger than 1e30, is left out with a warning: it would make the averages and then the policy no numbers either.
 
     References
     ----------
@@ -101,30 +101,36 @@ class EnasSampler(Sampler):
             x = token(torch.tensor([number], device=x.device))
 
     def observe(self, sample: Mapping[str, Any], reward: float) -> None:
-        if not math.isfinite(reward):
+        if self._objects(sample, reward):
             return
-        advantage = self._advantage(reward)
+        advantage, averages = self._advantage(float(reward))
         with torch.enable_grad():
             log_prob, entropy = self._evaluate(sample)
             loss = -advantage * log_prob - self.entropy_weight * entropy
             parameters = list(self.parameters())
             # `backward()` would tell a DistributedDataParallel around the mutator that these take part in its next step
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if not loss.isfinite():
+            raise NotFiniteError(
+                f"EnasSampler cannot learn from the reward {float(reward):g} of architecture {dict(sample)}: the "
+                f"policy's loss is {float(loss):g}. Its state was saved so, or `entropy_weight`, now "
+                f"{self.entropy_weight:g}, is too large."
+            )
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self._adam.step()
-
-    def _advantage(self, reward: float) -> float:
-        """Return the reward's distance from the moving average, in moving mean distances."""
-        if not self.observed:
-            self.baseline.fill_(reward)
-        # the first is its own average; what rounding leaves of that would count as a whole distance
-        distance = reward - float(self.baseline) if self.observed else 0.0
-        rate = max(1 - self.baseline_decay, 1 / (1 + int(self.observed)))
-        self.spread += rate * (abs(distance) - self.spread)
-        self.baseline += rate * distance
+        for average, value in zip((self.baseline, self.spread), averages, strict=True):
+            average.fill_(value)
         self.observed += 1
-        return distance / max(float(self.spread), 1e-12)
+
+    def _advantage(self, reward: float) -> tuple[float, tuple[float, float]]:
+        """Return the reward's distance from the moving average, in moving mean distances, and both averages after."""
+        baseline, spread = float(self.baseline) if self.observed else reward, float(self.spread)
+        # the first is its own average; what rounding leaves of that would count as a whole distance
+        distance = reward - baseline
+        rate = max(1 - self.baseline_decay, 1 / (1 + int(self.observed)))
+        spread += rate * (abs(distance) - spread)
+        return distance / max(spread, 1e-12), (baseline + rate * distance, spread)
 
     def memory(self) -> dict[str, Any]:
         return {"adam": self._adam.state_dict()["state"]}

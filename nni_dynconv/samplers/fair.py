@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,13 +52,6 @@ class FairSampler(RandomSampler):
         if not self._rounds.get(label):
             self._rounds[label] = torch.randperm(len(logits), generator=self.generator).tolist()
         return self._rounds[label].pop()
-
-    def best(self) -> dict[str, Any]:
-        rounds = copy.deepcopy(self._rounds)  # where nothing is observed yet it is a draw, which no round should miss
-        try:
-            return super().best()
-        finally:
-            self._rounds = rounds
 
     def draw_state(self) -> dict[str, Any]:
         # plain strings for NNI's labels, which `torch.load` refuses: this is part of a saved state

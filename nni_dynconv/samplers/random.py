@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +17,8 @@ __all__ = ["RandomSampler"]
 class RandomSampler(Sampler):
     """Draw every candidate of every label with equal probability.
 
-    :meth:`best` is the sample with the best mean reward among those observed; without any, a draw. A reward that is not
-    a finite number is left out.
+    :meth:`best` is the sample with the best mean reward among those observed; without any, what would be drawn next. A
+    reward that is not a finite number, or larger than 1e30, is left out with a warning.
 
     Parameters
     ----------
@@ -49,19 +49,27 @@ class RandomSampler(Sampler):
             yield torch.zeros(len(choice))
 
     def observe(self, sample: Mapping[str, Any], reward: float) -> None:
-        if not math.isfinite(reward):
+        if self._objects(sample, reward):
             return
         key = json.dumps([choice.index(sample[label]) for label, choice in self.choices.items()])
         total, count = self._rewards.get(key, (0.0, 0))
-        self._rewards[key] = total + reward, count + 1
+        self._rewards[key] = total + float(reward), count + 1
 
     def best(self) -> dict[str, Any]:
         if not self._rewards:
-            return self.sample()
+            return self._next_sample()
         key = max(self._rewards, key=lambda one: self._rewards[one][0] / self._rewards[one][1])
         numbers = json.loads(key)
         items = zip(self.choices.items(), numbers, strict=True)
         return {label: choice.candidates[number] for (label, choice), number in items}
+
+    def _next_sample(self) -> dict[str, Any]:
+        """Return what will be drawn next: asking for the best leaves the draws of a search as they were."""
+        state = copy.deepcopy(self.draw_state())
+        try:
+            return self.sample()
+        finally:
+            self.set_draw_state(state)
 
     def memory(self) -> dict[str, Any]:
         return {"rewards": [[key, total, count] for key, (total, count) in self._rewards.items()]}

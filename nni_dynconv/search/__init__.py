@@ -4,7 +4,8 @@ Which architecture is drawn is a sampler's affair, and experiments of ``nnictl``
 """
 
 from .after_search import SupernetEvaluator
-from .lightning import first_batches, loaders_of, loss_of, network_loss, replaced, silent, step_of
+from .lightning import loaders_of, loss_of, network_loss, replaced, silent, step_of
+from .loaders import first_batches
 from .ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
 from .smoothing import smoothness
 from .strategy import DynamicStrategy

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from ..samplers import Sampler
 
-__all__ = ["agree", "mean"]
+__all__ = ["agree", "any_of", "mean"]
 
 
 def agree(sampler: Sampler) -> None:
@@ -55,6 +55,17 @@ def mean(value: float) -> float:
     values = [0.0] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return sum(values) / len(values)
+
+
+def any_of(mine: bool) -> bool:
+    """Return whether it is so in any process. Every process has to call this.
+
+    Examples
+    --------
+    >>> any_of(False), any_of(True)
+    (False, True)
+    """
+    return mean(float(mine)) > 0
 
 
 def _together() -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +15,50 @@ from ..settings import StrategySettings
 from ..supernet import DynamicWeightMutator
 from . import distributed
 from .finals import Finals, best_first, finals
-from .lightning import first_batches, network_loss, network_optimizers
-from .ranking.contest import Sample, Task, distinct, generated_losses
+from .guarding import Guard
+from .lightning import network_loss, network_optimizers
+from .loaders import Loaders, first_batches
+from .ranking.contest import Clip, Sample, Task, distinct, generated_losses
 
-__all__ = ["Loaders", "contenders_of", "end_search"]
+__all__ = ["End", "contenders_of", "end_search"]
 
 
 @dataclass
-class Loaders:
-    """What gives the evaluator's batches: training ones, and held-out ones."""
+class End:
+    """What the end of a search is given besides its settings.
 
-    training: Callable[[], Any] = list
-    validation: Callable[[], Any] = list
+    Parameters
+    ----------
+    loaders
+        Of the evaluator.
+    to_device
+        Makes a batch what the network takes.
+    guard
+        Decides what becomes of an architecture that raises.
+    clip
+        How gradients are clipped, in the search as in the end.
+    most_training, most_validation
+        Batches that Lightning was allowed to take of a loader.
+    fast
+        Batches of a ``fast_dev_run``; 0 in earnest.
+    """
+
+    loaders: Loaders
+    to_device: Callable[[Any], Any]
+    guard: Guard
+    clip: Clip
+    most_training: float = math.inf
+    most_validation: float = math.inf
+    fast: int = 0
+
+    def training(self, count: int) -> list[Any]:
+        """Return training batches, at most so many."""
+        return first_batches(self.loaders.training(), int(min(count, self.most_training)), self.to_device)
+
+    def held_out(self, count: int) -> list[Any]:
+        """Return held-out batches, at most so many."""
+        count = int(min(count, self.most_validation))
+        return first_batches(self.loaders.validation(), count, self.to_device, self.loaders.alternate)
 
 
 def contenders_of(mutator: DynamicWeightMutator, draws: int) -> list[Sample]:
@@ -40,11 +73,7 @@ def contenders_of(mutator: DynamicWeightMutator, draws: int) -> list[Sample]:
 
 
 def end_search(
-    mutator: DynamicWeightMutator,
-    training_module: LightningModule,
-    settings: StrategySettings,
-    loaders: Loaders,
-    to_device: Callable[[Any], Any],
+    mutator: DynamicWeightMutator, training_module: LightningModule, settings: StrategySettings, end: End
 ) -> Finals | None:
     """Measure what the sampler prefers, train the best few, and let the best of them be exported.
 
@@ -58,21 +87,23 @@ def end_search(
     selects = sampler.learns == "selection"
     if not settings.contenders or not (selects or settings.rerank):
         return None
-    samples = contenders_of(mutator, settings.contenders)
-    task = Task(
-        network_loss(training_module),
-        first_batches(loaders.validation(), settings.contender_batches, to_device),
-        first_batches(loaders.training(), settings.calibration_batches, to_device),
-    )
+    samples = contenders_of(mutator, min(settings.contenders, end.fast + 1) if end.fast else settings.contenders)
+    held_out, calibration = end.held_out(settings.contender_batches), end.training(settings.calibration_batches)
+    task = Task(network_loss(training_module), held_out, calibration)
+
+    def measured(sample: Mapping[str, Any], measure: Callable[[], float]) -> float:
+        return end.guard.measured(sample, measure, "The end of the search")
+
     if selects:
-        losses = [distributed.mean(loss) for loss in generated_losses(mutator, samples, task)]
+        losses = [distributed.mean(loss) for loss in generated_losses(mutator, samples, task, measured)]
         for sample, loss in zip(samples, losses, strict=True):
-            sampler.observe(sample, -loss)
+            if sampler.objection(-loss) is None:
+                sampler.observe(sample, -loss)
         samples = [samples[place] for place in best_first(losses)]
     if not settings.rerank or len(samples) < 2:
         return None
-    training = first_batches(loaders.training(), settings.rerank_steps, to_device)
-    how = network_optimizers(training_module), settings.rerank_steps, settings.gradient_clip_val
-    found = finals(mutator, samples[: settings.rerank], task, training, *how)
+    steps = min(settings.rerank_steps, end.fast) if end.fast else settings.rerank_steps
+    how = network_optimizers(training_module), steps, end.clip, measured
+    found = finals(mutator, samples[: settings.rerank], task, end.training(steps), *how)
     sampler.settle(found.winner)
     return found

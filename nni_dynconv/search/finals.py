@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 from ..errors import RankError
 from ..supernet import DynamicWeightMutator
 from . import distributed
-from .ranking.contest import Sample, Task, generated_losses, held_out_loss, train_briefly
+from .ranking.contest import Clip, Measured, Sample, Task, as_it_is, generated_losses, held_out_loss, train_briefly
 
 __all__ = ["Finals", "best_first", "finals"]
 
@@ -80,7 +81,8 @@ def finals(
     training: Iterable[Any],
     optimizers: Callable[[nn.Module], Sequence[torch.optim.Optimizer]],
     steps: int,
-    clip: float | None = None,
+    clip: Clip | None = None,
+    measured: Measured = as_it_is,
 ) -> Finals:
     """Train copies of some architectures briefly, from the generated weights on, and compare them.
 
@@ -97,11 +99,16 @@ def finals(
         Makes the optimizers of one network.
     steps, clip
         Of :func:`~nni_dynconv.ranking.contest.train_briefly`.
+    measured
+        Calls what measures one, and decides what becomes of an error.
     """
-    began, after = time.monotonic(), []
-    before = [distributed.mean(loss) for loss in generated_losses(mutator, samples, task)]
-    for sample in samples:
+    began = time.monotonic()
+    before = [distributed.mean(loss) for loss in generated_losses(mutator, samples, task, measured)]
+
+    def trained(sample: Mapping[str, Any]) -> float:
         network = mutator.freeze(sample)
         train_briefly(network, task.loss, optimizers(network), training, steps, clip)
-        after.append(distributed.mean(held_out_loss(network, task)))
+        return held_out_loss(network, task)
+
+    after = [distributed.mean(measured(one, partial(trained, one))) for one in samples]
     return Finals([dict(one) for one in samples], before, after, steps, time.monotonic() - began)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from itertools import islice
 from typing import Any, Literal
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 
 __all__ = [
-    "first_batches",
     "in_place",
     "loaders_of",
     "loss_of",
     "network_loss",
     "network_optimizers",
+    "optimizers_in",
     "optimizers_of",
     "replaced",
     "silent",
@@ -28,9 +27,19 @@ __all__ = [
 ]
 
 
-def loss_of(output: Any) -> Tensor:
-    """Return the loss of a training step's output."""
-    return output["loss"] if isinstance(output, dict) else output
+def loss_of(output: Any) -> Any:
+    """Return the loss of a training step's output: a scalar, or ``None`` where the step leaves its batch out.
+
+    Raises
+    ------
+    ConfigError
+        It is a mapping without one.
+    """
+    if not isinstance(output, Mapping):
+        return output
+    if "loss" not in output:
+        raise ConfigError(f"The evaluator's `training_step` returned {sorted(output)}, but no `loss` among them.")
+    return output["loss"]
 
 
 @contextmanager
@@ -72,12 +81,16 @@ def in_place(module: LightningModule, network: nn.Module) -> Iterator[None]:
         module.set_model(model)
 
 
-def network_loss(module: LightningModule) -> Callable[[nn.Module, Any], Tensor]:
-    """Return the loss of a network on a batch, by the evaluator's training step."""
+def network_loss(module: LightningModule) -> Callable[[nn.Module, Any], Any]:
+    """Return the loss of a network on a batch, by the evaluator's training step; ``None`` where that leaves it out.
 
-    def loss(network: nn.Module, batch: Any) -> Tensor:
+    Batches are numbered as they first come: a step that asks for the number gives each network the same answer.
+    """
+    numbers: dict[int, int] = {}
+
+    def loss(network: nn.Module, batch: Any) -> Any:
         with in_place(module, network):
-            return loss_of(module.training_step(batch, 0))
+            return loss_of(module.training_step(batch, numbers.setdefault(id(batch), len(numbers))))
 
     return loss
 
@@ -92,8 +105,17 @@ def network_optimizers(module: LightningModule) -> Callable[[nn.Module], list[to
     return optimizers
 
 
+def optimizers_in(configured: Any) -> list[torch.optim.Optimizer]:
+    """Return the optimizers in whatever form Lightning's ``configure_optimizers`` may give them."""
+    if isinstance(configured, torch.optim.Optimizer):
+        return [configured]
+    if isinstance(configured, Mapping):
+        return optimizers_in(configured.get("optimizer"))
+    return [one for some in configured for one in optimizers_in(some)] if isinstance(configured, (list, tuple)) else []
+
+
 def optimizers_of(configured: Any) -> list[torch.optim.Optimizer]:
-    """Return the optimizers in whatever form Lightning's ``configure_optimizers`` may give them, at their full rate.
+    """Return the optimizers in what Lightning's ``configure_optimizers`` gives, at their full rate.
 
     Schedules are left out: they are made for a whole training.
 
@@ -106,13 +128,10 @@ def optimizers_of(configured: Any) -> list[torch.optim.Optimizer]:
     >>> sgd.param_groups[0]["lr"]
     0.2
     """
-    if isinstance(configured, torch.optim.Optimizer):
-        for group in configured.param_groups:
-            group["lr"] = group["initial_lr"] = group.get("max_lr", group.get("initial_lr", group["lr"]))
-        return [configured]
-    if isinstance(configured, Mapping):
-        return optimizers_of(configured.get("optimizer"))
-    return [one for some in configured for one in optimizers_of(some)] if isinstance(configured, (list, tuple)) else []
+    optimizers = optimizers_in(configured)
+    for group in [group for one in optimizers for group in one.param_groups]:
+        group["lr"] = group["initial_lr"] = group.get("max_lr", group.get("initial_lr", group["lr"]))
+    return optimizers
 
 
 def loaders_of(evaluator: Any, which: Literal["train", "val"], purpose: str) -> Iterable[Any]:
@@ -141,8 +160,3 @@ def loaders_of(evaluator: Any, which: Literal["train", "val"], purpose: str) -> 
             f"one is needed to {purpose}. Join their data sets (`torch.utils.data.ConcatDataset`)."
         )
     return loader
-
-
-def first_batches(loader: Iterable[Any], count: int, to_device: Callable[[Any], Any]) -> list[Any]:
-    """Return the first batches of a loader, on the device."""
-    return [to_device(one) for one in islice(loader, count)]

@@ -1,55 +1,39 @@
-"""The search as a Lightning module around the evaluator's own: what a step trains, and what validation measures."""
+"""The search as a Lightning module around the evaluator's own: its end, and what validation measures."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
-import torch
-from lightning_fabric.utilities import move_data_to_device
-from nni.nas.evaluator.pytorch import LightningModule
-from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor
 
-from ..samplers import Sampler
-from ..settings import StrategySettings
-from ..supernet import DynamicWeightMutator, fixed_affine, recalibrated, tracking_norms
+from ..supernet import fixed_affine, recalibrated
 from . import distributed
-from .ending import Loaders, end_search
-from .lightning import first_batches, loss_of, silent
-from .smoothing import smoothness_of_batch
+from .ending import End, end_search
+from .guarding import check_parameters
+from .hooks import OnBatches
+from .learning import Learning
+from .lightning import silent
+from .loaders import first_batches
 
-__all__ = ["SearchModule"]
+__all__ = ["SearchModule", "SearchModuleOnBatches"]
 
 
-class SearchModule(BaseOneShotLightningModule):
+class SearchModule(Learning):
     """The search as a Lightning module around the evaluator's own."""
 
-    sampler: Sampler
-    mutator: DynamicWeightMutator
+    several_validations = False
 
-    def __init__(
-        self,
-        training_module: LightningModule,
-        mutator: DynamicWeightMutator,
-        settings: StrategySettings,
-        loaders: Loaders,
-        callbacks: Sequence[Callback] = (),
-    ):
-        super().__init__(training_module)
-        self.sampler = mutator.sampler
-        self.__dict__["mutator"] = mutator  # unregistered: its space is the training module's model already
-        self.settings, self.loaders, self.callbacks = settings, loaders, callbacks
+    def __init__(self, *args: Any):
+        super().__init__(*args)
         self._validated: dict[str, Any] = {}
         self._during_training, self._during_validation = ExitStack(), ExitStack()
-        self._recent: deque[Any] = deque(maxlen=self._wanted)
 
     def setup(self, stage: str) -> Any:
         if isinstance(self.trainer.strategy, DDPStrategy):  # candidates that do not run have no gradient
@@ -57,79 +41,8 @@ class SearchModule(BaseOneShotLightningModule):
         return super().setup(stage)
 
     def configure_callbacks(self) -> list[Callback]:
-        return [_EndOfTraining(), *self.callbacks]
-
-    def resample(self) -> dict[str, Any]:
-        distributed.agree(self.sampler)
-        return self.mutator.reset()
-
-    def export(self) -> dict[str, Any]:
-        distributed.agree(self.sampler)
-        return self.mutator.export()
-
-    def export_probs(self) -> dict[str, Any]:
-        return self.mutator.status()["probabilities"]
-
-    def configure_architecture_optimizers(self) -> torch.optim.Optimizer | None:
-        return self.sampler.optimizer() if self.sampler.learns == "gradient" else None
-
-    # Training
-
-    def on_train_epoch_start(self) -> None:
-        epoch, last = self.trainer.current_epoch, max((self.trainer.max_epochs or 1) - 1, 1)
-        self.sampler.anneal(epoch / last)
-        learned, falling = epoch - self.settings.warmup_epochs, last - self.settings.warmup_epochs
-        self._slow_down_architecture(1 - max(learned, 0) / falling if falling > 1 else 1.0)
-        super().on_train_epoch_start()
-
-    def _slow_down_architecture(self, factor: float) -> None:
-        """Let the architecture settle: a candidate that wins late is exported with weights that hardly learned."""
-        if self.sampler.learns == "gradient" and self.mutator.choices:
-            for group in self.architecture_optimizers().param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
-
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
-        if self.trainer.current_epoch >= self.settings.warmup_epochs:
-            self._learn_architecture(batch, batch_idx)
-        self.resample()
-        self._recent.append(batch["train"])
-        output = self.training_module.training_step(batch["train"], batch_idx)
-        loss = loss_of(output) + self._roughness(batch["train"], batch_idx)
-        self.advance_optimization(loss, batch_idx, self.settings.gradient_clip_val)
-        self.advance_lr_schedulers(batch_idx)
-        if batch_idx % self.settings.log_every == 0:
-            self._log_architecture()
-        return output
-
-    def _roughness(self, batch: Any, batch_idx: int) -> Tensor | float:
-        """Return the weighted penalty on weights of the drawn architecture that change over a batch's moments."""
-        if not self.settings.smoothness:
-            return 0.0
-        penalty = smoothness_of_batch(self.mutator, batch)
-        if batch_idx % self.settings.log_every == 0:
-            self.log("smoothness", penalty.detach())
-        return self.settings.smoothness * penalty
-
-    def _learn_architecture(self, batch: dict[str, Any], batch_idx: int) -> None:
-        if self.sampler.learns == "gradient":
-            self.resample()
-            optimizer = self.architecture_optimizers()
-            optimizer.zero_grad()
-            self.manual_backward(loss_of(self.training_module.training_step(batch["val"], batch_idx)))
-            optimizer.step()
-        elif self.sampler.learns == "rewards":
-            sample = self.resample()
-            self.sampler.observe(sample, -self._held_out_loss(batch["val"], batch_idx))
-
-    @torch.no_grad()
-    def _held_out_loss(self, batch: Any, batch_idx: int) -> float:
-        return distributed.mean(float(loss_of(self.training_module.training_step(batch, batch_idx))))
-
-    def _log_architecture(self) -> None:
-        status = self.mutator.status()
-        if status["entropy"] is not None:
-            self.log("entropy", status["entropy"], prog_bar=True)
-        self.log_probs(status["probabilities"])
+        self.trainers_part.take(self.trainer)  # Lightning asks for callbacks before it refuses the trainer's options
+        return [_EndOfTraining(), *self.callbacks, *super().configure_callbacks()]
 
     def on_train_start(self) -> None:
         self.sampler.settle(None)
@@ -141,16 +54,42 @@ class SearchModule(BaseOneShotLightningModule):
         self._during_validation.close()
         self._during_training.close()
 
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self.schedules.step(self.trainer, self.training_module, "epoch", self.trainer.current_epoch + 1, metric=True)
+
     def on_train_end(self) -> None:
         self.undo_settings()
         self._recent.clear()
+        check_parameters(self, "At the end of the search")
         if self.mutator.choices:
             distributed.agree(self.sampler)
-            with silent(self.training_module):
-                found = end_search(self.mutator, self.training_module, self.settings, self.loaders, self.to_device)
-            if found is not None and self.trainer.is_global_zero:
-                print(found, flush=True)
+            with silent(self.training_module), self._precision():
+                found = end_search(self.mutator, self.training_module, self.settings, self._end())
+            self._say(found)
         super().on_train_end()
+
+    def _say(self, found: object | None) -> None:
+        left_out = f"{self.guard.skipped} steps of the search were left out." if self.guard.skipped else None
+        for one in (found, left_out):
+            if one is not None and self.trainer.is_global_zero:
+                print(one, flush=True)
+
+    def _end(self) -> End:
+        most = [int(one) for one in self.trainer.num_val_batches if 0 < one < math.inf]
+        return End(
+            self.loaders,
+            self.to_device,
+            self.guard,
+            self.trainers_part.clip,
+            most_training=self.trainer.num_training_batches or math.inf,
+            most_validation=sum(most) or math.inf,
+            fast=int(self.trainer.fast_dev_run),
+        )
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Let a forward outside of Lightning's steps compute as one inside."""
+        return nullcontext() if self._trainer is None else self.trainer.precision_plugin.train_step_context()
 
     # Validation: the architecture that would be exported now
 
@@ -168,15 +107,10 @@ class SearchModule(BaseOneShotLightningModule):
         """
 
         def run(batch: Any) -> None:
-            with self.mutator.using(sample), silent(self.training_module):
+            with self.mutator.using(sample), silent(self.training_module), self._precision():
                 self.training_module.training_step(batch, 0)
 
         return recalibrated(self.mutator.space, run, self._first_batches() if batches is None else batches)
-
-    @property
-    def _wanted(self) -> int:
-        """Training batches that statistics are gathered on; none where there are no statistics."""
-        return self.settings.calibration_batches if tracking_norms(self.mutator.space) else 0
 
     def _first_batches(self) -> list[Any]:
         if not self._wanted:
@@ -192,24 +126,49 @@ class SearchModule(BaseOneShotLightningModule):
         return found
 
     def to_device(self, batch: Any) -> Any:
-        """Move a batch to where the supernet is."""
-        if self._trainer is None:  # what was trained was trained in processes that this one forked
-            return move_data_to_device(batch, self.device)
-        return self.trainer.strategy.batch_to_device(batch, self.device)
+        """Make a loader's batch what a step is given: in the trainer's precision, where the supernet is."""
+        module = self.training_module
+        if self._trainer is not None:  # else what was trained was trained in processes that this one forked
+            batch = self.trainer.precision_plugin.convert_input(batch)
+        batch = module.on_before_batch_transfer(batch, 0)
+        return module.on_after_batch_transfer(module.transfer_batch_to_device(batch, self.device, 0), 0)
 
     def on_validation_epoch_start(self) -> None:
-        self._validated = self.export()
-        if self._recent and self.trainer.state.fn == TrainerFn.FITTING:
-            self._during_validation.enter_context(self.own_statistics(self._validated, self._recent))
+        self._validate(self.export())
         self.training_module.on_validation_epoch_start()
 
-    def validation_step(self, batch: Any, batch_idx: int) -> Any:
-        with self.mutator.using(self._validated):
-            return self.training_module.validation_step(batch, batch_idx)
+    def _validate(self, sample: dict[str, Any]) -> None:
+        """Let an architecture be validated from here on, or another where it raises and may be left out."""
+        self._during_validation.close()
+        self._validated = sample
+        if not self._recent or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        try:
+            self._during_validation.enter_context(self.own_statistics(sample, self._recent))
+        except Exception as error:
+            self._validate_another(error)
+
+    def _validate_another(self, error: Exception) -> None:
+        place = f"Validation in epoch {self.trainer.current_epoch}"
+        self.guard.leave_out(self.guard.named(error, place, self._validated))
+        self._validate(self.sampler.sample())
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        which = [dataloader_idx] if self.several_validations else []
+        try:
+            with self.mutator.using(self._validated):
+                return self.training_module.validation_step(batch, batch_idx, *which)
+        except Exception as error:
+            self._validate_another(error)
+        return self.validation_step(batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         self._during_validation.close()
         self.training_module.on_validation_epoch_end()
+
+
+class SearchModuleOnBatches(OnBatches, SearchModule):
+    """The same where the evaluator's module has hooks of its own on batches."""
 
 
 class _EndOfTraining(Callback):
@@ -217,3 +176,7 @@ class _EndOfTraining(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         pl_module.undo_settings()
+        pl_module.trainers_part.give_back(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        pl_module.trainers_part.give_back(trainer)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
-from nni.nas.evaluator.pytorch import LightningModule
+from nni.nas.evaluator.pytorch import Lightning, LightningModule
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from pytorch_lightning import Callback
@@ -15,9 +15,11 @@ from pytorch_lightning import Callback
 from ..errors import ConfigError, SpaceError, did_you_mean
 from ..settings import StrategySettings, check_arguments
 from ..supernet import DynamicWeightMutator
-from .ending import Loaders
-from .module import SearchModule
+from .hooks import changes_batches
+from .loaders import Loaders, check_loaders, plain
+from .module import SearchModule, SearchModuleOnBatches
 from .smoothing import check_smoothness
+from .trainer import check_evaluator, check_validation
 
 __all__ = ["DynamicStrategy"]
 
@@ -63,6 +65,12 @@ class DynamicStrategy(OneShotStrategy):
         with ``shuffle=False``, or a sampler of whole sequences). The weights of the drawn architecture are made once
         more for it, for all ``T`` moments, and each tensor's mean squared change between neighbours is divided by its
         mean square; an architecture without generated weights adds nothing.
+    on_not_finite, on_error
+        What becomes of a step whose loss or gradient is no finite number, and of an architecture that raises an error:
+        ``stop`` raises an error that names step, architecture and candidate; ``skip`` leaves it out with a warning.
+        Nothing is learned from it in either case: weights, sampler and optimizers stay as they are.
+    skip_limit
+        How many may be left out before the search stops all the same.
     diagnose_every
         Epochs between two diagnoses, by :class:`~nni_dynconv.diagnosis.DiagnosisCallback`; 0: none.
     diagnosis
@@ -75,11 +83,16 @@ class DynamicStrategy(OneShotStrategy):
         on no context.
     ContextError
         In training: ``smoothness`` is on, and a batch has no context, or one that its samples share.
+    NotFiniteError, CandidateError
+        In training: see ``on_not_finite`` and ``on_error``.
 
     Notes
     -----
     A batch is ``((x, context), y)``, or ``(x, y)`` without context: NNI's evaluators call the model with the batch's
     first element.
+
+    What a search does with other things that Lightning offers stands in ``docs/lightning.md``; what it cannot do is
+    refused before it begins.
 
     Under Lightning's DDP all processes draw the same architectures, and the sampler learns from all their batches.
     """
@@ -98,14 +111,29 @@ class DynamicStrategy(OneShotStrategy):
         calibration_batches: int = 4,
         norm_affine: bool = True,
         smoothness: float = 0.0,
+        on_not_finite: Literal["stop", "skip"] = "stop",
+        on_error: Literal["stop", "skip"] = "stop",
+        skip_limit: int = 100,
         diagnose_every: int = 0,
         diagnosis: Callable[[int], Callback] | None = None,
         **options: Any,
     ):
         _check_options(type(self), options)
-        ends = contenders, contender_batches, rerank, rerank_steps, calibration_batches
         self.settings = StrategySettings(
-            warmup_epochs, gradient_clip_val, log_every, *ends, norm_affine, smoothness, diagnose_every
+            warmup_epochs=warmup_epochs,
+            gradient_clip_val=gradient_clip_val,
+            log_every=log_every,
+            contenders=contenders,
+            contender_batches=contender_batches,
+            rerank=rerank,
+            rerank_steps=rerank_steps,
+            calibration_batches=calibration_batches,
+            norm_affine=norm_affine,
+            smoothness=smoothness,
+            on_not_finite=on_not_finite,
+            on_error=on_error,
+            skip_limit=skip_limit,
+            diagnose_every=diagnose_every,
         )
         check_arguments(self, self.settings)
         if diagnose_every and diagnosis is None:
@@ -127,17 +155,29 @@ class DynamicStrategy(OneShotStrategy):
             )
         return model
 
+    def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
+        if isinstance(evaluator, Lightning):
+            check_evaluator(evaluator, self.settings, self.mutator.sampler.learns)
+        return super().mutate_evaluator(evaluator)
+
     def configure_oneshot_module(self, training_module: LightningModule) -> SearchModule:
-        return SearchModule(training_module, self.mutator, self.settings, self.loaders, self.callbacks)
+        kind = SearchModuleOnBatches if changes_batches(training_module) else SearchModule
+        self._module = kind(training_module, self.mutator, self.settings, self.loaders, self.callbacks)
+        return self._module
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
         self.loaders.training, self.loaders.validation = train_dataloader_fn, val_dataloader_fn
-        if self.mutator.sampler.learns == "selection":
-            return {"train": train_dataloader_fn()}
-        return {"train": train_dataloader_fn(), "val": val_dataloader_fn()}
+        training, selects = train_dataloader_fn(), self.mutator.sampler.learns == "selection"
+        if selects and not self.settings.contenders:
+            return {"train": plain(training)}
+        validation = val_dataloader_fn()
+        self.loaders.alternate = check_loaders(training, validation)
+        return {"train": plain(training)} if selects else {"train": plain(training), "val": plain(validation)}
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
-        return val_dataloader_fn()
+        validation = val_dataloader_fn()
+        self._module.several_validations = check_validation(self._module.training_module, validation)
+        return validation
 
     def extra_repr(self) -> str:
         return f"sampler={type(self.mutator.sampler).__name__}"

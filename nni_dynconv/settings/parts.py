@@ -211,6 +211,9 @@ class ArchitectureSettings(Settings):
     dim: Annotated[int, about("length of the architecture's code", ge=2)]
 
 
+OnFault = Literal["stop", "skip"]
+
+
 @dataclass(frozen=True)
 class StrategySettings(Settings):
     """Options of :meth:`nni_dynconv.DynamicWeightMutator.strategy`."""
@@ -249,6 +252,19 @@ class StrategySettings(Settings):
             "moments of a batch; 0: none"
         ),
     ] = 0.0
+    on_not_finite: Annotated[
+        OnFault,
+        about(
+            "`stop` or `skip`: what becomes of a step whose loss or gradient is "
+            "[no finite number](trust.md#steps-that-bring-no-numbers)"
+        ),
+    ] = "stop"
+    on_error: Annotated[OnFault, about("`stop` or `skip`: what becomes of an architecture that raises an error")] = (
+        "stop"
+    )
+    skip_limit: Annotated[CountOrNone, about("how many steps may be left out before the search stops all the same")] = (
+        100
+    )
     diagnose_every: Annotated[CountOrNone, about("epochs between two [diagnoses](trust.md#is-it-healthy); 0: none")] = 0
 
 

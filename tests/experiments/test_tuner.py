@@ -414,3 +414,36 @@ def test_nni_is_told_when_a_call_fails_by_the_end_of_the_process():
         [sys.executable, "-c", code, json.dumps(ONE_SHOT)], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 1 and "still here" not in done.stdout
+
+
+HUGE = [1e39, -3.5e38, -1e300, "1e31"]
+NO_NUMBERS = [float("nan"), float("inf"), -float("inf"), "nan", 10**400, None, [], "high"]
+
+
+@pytest.mark.parametrize("value", [*HUGE, *NO_NUMBERS])
+def test_a_result_that_is_no_number_or_too_large_teaches_nothing(value, tmp_path, monkeypatch, caplog):
+    """A result of -3.5e38 made ENAS's policy no numbers for good, in the saved state too; 10**400 ended the tuner."""
+    import torch
+
+    from nni_dynconv import EnasSampler
+
+    module = types.ModuleType("real_task")
+    module.Space, module.Sampler = _real_space(), EnasSampler
+    monkeypatch.setitem(sys.modules, "real_task", module)
+    settings = {**MULTI_TRIAL, "space": "real_task:Space", "sampler": "real_task:Sampler"}
+    tuner = DynamicWeightTuner(**settings)
+    tuner.update_search_space({})
+    for number, result in enumerate([0.5, value, 0.4, value, 0.6]):
+        parameters = tuner.generate_parameters(number)
+        tuner.receive_trial_result(number, parameters, {"default": result, "proposal": parameters["proposal"]})
+    state = tuner.state_dict()
+    tensors = [one for one in state["sampler"].values() if isinstance(one, torch.Tensor)]
+    assert all(one.isfinite().all() for one in tensors) and state["results"] == {"0": 0.5, "2": 0.4, "4": 0.6}
+    assert "Result of proposal 1 is" in caplog.text and "teaches nothing" in caplog.text
+    tuner.generate_parameters(5)
+
+
+def _real_space():
+    from spaces import OneChoice
+
+    return OneChoice

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import warnings
 from datetime import timedelta
 from pathlib import Path
 
@@ -37,7 +38,10 @@ from nni_dynconv import (
     RandomSampler,
     VectorContext,
 )
+from nni_dynconv.errors import CandidateError, NotFiniteError
 from nni_dynconv.search.distributed import agree, mean
+from nni_dynconv.search.guarding import Guard
+from nni_dynconv.settings.parts import StrategySettings
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 2
@@ -170,6 +174,30 @@ def search(mutator, network, batches):
         else:
             mutator.sampler.observe(samples[-1], -mean(loss.item()))
     return samples, gradients, mutator.state_dict()
+
+
+def guarded(rank, option):
+    """What each process makes of a loss that is no number in the second one."""
+    mutator = made(RandomSampler, 0)
+    mutator.reset()
+    guard = Guard(mutator, StrategySettings(on_not_finite=option))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            _, fine = guard.forward(lambda: torch.tensor(float("nan") if rank else 1.0), lambda loss: loss, "Step 3")
+        except (NotFiniteError, CandidateError) as error:
+            return str(error)
+    return fine, guard.skipped, [str(one.message) for one in said]
+
+
+def test_all_processes_leave_a_step_out_together_and_stop_together(tmp_path):
+    """One alone would leave the others waiting for its gradients."""
+    first, second = in_processes(guarded, tmp_path, "skip")
+    assert first[:2] == second[:2] == (False, 1)
+    assert "Another process of this search" in first[2][0] and "Step 3: the loss of architecture" in second[2][0]
+    (tmp_path / "meeting").unlink(missing_ok=True)
+    first, second = in_processes(guarded, tmp_path, "stop")
+    assert "Another process of this search" in first and "Step 3: the loss of architecture" in second
 
 
 STEPS = 8

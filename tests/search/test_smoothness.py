@@ -114,7 +114,7 @@ def test_a_search_with_the_penalty_ends_with_smoother_weights(sampler):
 
 
 def test_a_search_without_it_computes_nothing(monkeypatch):
-    monkeypatch.setattr("nni_dynconv.search.module.smoothness_of_batch", None)
+    monkeypatch.setattr("nni_dynconv.search.learning.smoothness_of_batch", None)
     searched(0.0, epochs=1)
 
 

@@ -88,6 +88,21 @@ def test_the_architectures_rate_falls_while_it_learns(warmup, rates):
     assert (mutator.sampler.alpha("first").abs() > 0).all()
 
 
+class NoChoice(ToySpace):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = DynamicConv2d(1, 2, 3, padding=1), DynamicConv2d(2, 1, 1)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_space_without_choices_is_trained(sampler):
+    """A sampler that learns by gradient asked for an optimizer of nothing."""
+    mutator = DynamicWeightMutator(NoChoice(), sampler=sampler(seed=0))
+    before = [one.clone() for one in mutator.parameters()]
+    mutator.strategy().mutate_evaluator(evaluator(1, 2)).evaluate(mutator.space)
+    assert any(not torch.equal(one, old) for one, old in zip(mutator.parameters(), before, strict=True))
+
+
 class PlantedSpace(ModelSpace):
     """Two branches; the image moved by two pixels needs a 5x5 kernel, moved by three one that is dilated by three."""
 

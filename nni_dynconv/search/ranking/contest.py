@@ -13,9 +13,32 @@ from torch import Tensor, nn
 from ...errors import RankError
 from ...supernet import DynamicWeightMutator, recalibrated
 
-__all__ = ["Task", "distinct", "generated_losses", "held_out_loss", "train_briefly"]
+__all__ = ["Clip", "Task", "as_it_is", "distinct", "generated_losses", "held_out_loss", "train_briefly"]
 
 Sample = dict[str, Any]
+Measured = Callable[[Mapping[str, Any], Callable[[], float]], float]
+
+
+class Clip(NamedTuple):
+    """How gradients are clipped.
+
+    Parameters
+    ----------
+    value
+        To what; ``None``: not at all.
+    algorithm
+        ``norm`` or ``value``, Lightning's words.
+    """
+
+    value: float | None = None
+    algorithm: str = "norm"
+
+    def apply(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Clip the gradients of parameters."""
+        if self.value is None:
+            return
+        clip = nn.utils.clip_grad_value_ if self.algorithm == "value" else nn.utils.clip_grad_norm_
+        clip(parameters, self.value)
 
 
 class Task(NamedTuple):
@@ -24,12 +47,13 @@ class Task(NamedTuple):
     Parameters
     ----------
     loss
-        Of a network on a batch: a scalar with gradient. The network is called as ``network(x)`` or ``network((x, c))``.
+        Of a network on a batch: a scalar with gradient, or ``None`` where the batch is left out. The network is called
+        as ``network(x)`` or ``network((x, c))``.
     held_out, calibration
         Batches to score on, and training batches that BatchNorm's statistics are gathered on first.
     """
 
-    loss: Callable[[nn.Module, Any], Tensor]
+    loss: Callable[[nn.Module, Any], Tensor | None]
     held_out: Sequence[Any]
     calibration: Sequence[Any] = ()
 
@@ -57,7 +81,17 @@ def distinct(samples: Iterable[Mapping[str, Any]]) -> list[Sample]:
     return list(found.values())
 
 
-def generated_losses(mutator: DynamicWeightMutator, samples: Iterable[Mapping[str, Any]], task: Task) -> list[float]:
+def as_it_is(sample: Mapping[str, Any], measure: Callable[[], float]) -> float:
+    """Measure an architecture, and let its errors through."""
+    return measure()
+
+
+def generated_losses(
+    mutator: DynamicWeightMutator,
+    samples: Iterable[Mapping[str, Any]],
+    task: Task,
+    measured: Measured = as_it_is,
+) -> list[float]:
     """Return the held-out loss of each architecture with the supernet's weights, which stay as they are.
 
     Parameters
@@ -68,6 +102,8 @@ def generated_losses(mutator: DynamicWeightMutator, samples: Iterable[Mapping[st
         Of its space.
     task
         What they are measured by; BatchNorm is recalibrated for each of them.
+    measured
+        Calls what measures one, and decides what becomes of an error.
 
     Returns
     -------
@@ -83,7 +119,7 @@ def generated_losses(mutator: DynamicWeightMutator, samples: Iterable[Mapping[st
     losses = []
     for sample in samples:
         with mutator.using(sample):
-            losses.append(held_out_loss(mutator.space, task))
+            losses.append(measured(sample, lambda: held_out_loss(mutator.space, task)))
     return losses
 
 
@@ -100,22 +136,27 @@ def held_out_loss(network: nn.Module, task: Task) -> float:
     Raises
     ------
     RankError
-        There is no held-out batch.
+        There is no held-out batch, or the training step leaves out all of them.
     """
     if not task.held_out:
         raise RankError("Architectures are compared by their loss on held-out batches, but there is none.")
     with torch.no_grad(), recalibrated(network, lambda batch: task.loss(network, batch), task.calibration):
-        losses = [float(task.loss(network, batch)) for batch in task.held_out]
+        losses = [float(loss) for batch in task.held_out if (loss := task.loss(network, batch)) is not None]
+    if not losses:
+        raise RankError(
+            f"Architectures are compared by their loss on held-out batches, but the training step leaves out all "
+            f"{len(task.held_out)} of them (`None`). Give more (`contender_batches`)."
+        )
     return sum(losses) / len(losses)
 
 
 def train_briefly(
     network: nn.Module,
-    loss: Callable[[nn.Module, Any], Tensor],
+    loss: Callable[[nn.Module, Any], Tensor | None],
     optimizers: Sequence[torch.optim.Optimizer],
     batches: Iterable[Any],
     steps: int,
-    clip: float | None = None,
+    clip: Clip | float | None = None,
 ) -> None:
     """Train for some steps, the learning rate falling in a line to zero.
 
@@ -132,15 +173,17 @@ def train_briefly(
     steps
         How many batches to train on.
     clip
-        Norm that the gradients are clipped to; ``None``: none.
+        Norm that the gradients are clipped to, or how else; ``None``: none.
     """
+    clip = clip if isinstance(clip, Clip) else Clip(clip)
     schedules = [torch.optim.lr_scheduler.LambdaLR(one, lambda step: 1 - step / steps) for one in optimizers]
     network.train()
     for batch in islice(cycle(batches), steps):
         network.zero_grad()
-        loss(network, batch).backward()
-        if clip is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), clip)
+        value = loss(network, batch)
+        if value is not None:
+            value.backward()
+            clip.apply(network.parameters())
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             schedule.step()

@@ -1,0 +1,138 @@
+"""What keeps a sampler's parameters finite: what it is told, the gradients that reach it, and what it draws from."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import NotFiniteError
+
+__all__ = ["GradientWatch", "at_least_float32", "check_logits", "objection_to", "warn_of_reward"]
+
+LARGEST_REWARD = 1e30
+"""Of larger ones the moving averages of float32 would be no numbers, and so would be all that is learned by them."""
+STEPS = 100
+"""Gradients that parameters get without ever changing, before a user is told that no optimizer has them."""
+
+
+def objection_to(reward: float) -> str | None:
+    """Return why a reward can teach nothing, in words that its number comes before; ``None`` where it can.
+
+    Examples
+    --------
+    >>> objection_to(float("nan")), objection_to(-1e39), objection_to(0.5)
+    ('is not a finite number', 'is larger than 1e+30, the most that a sampler can average', None)
+    """
+    if not math.isfinite(reward):
+        return "is not a finite number"
+    if abs(reward) > LARGEST_REWARD:
+        return f"is larger than {LARGEST_REWARD:g}, the most that a sampler can average"
+    return None
+
+
+def warn_of_reward(sampler: object, sample: Mapping[str, Any], reward: float, objection: str) -> None:
+    """Say that a reward teaches nothing, and why."""
+    warnings.warn(
+        f"The reward {float(reward):g} of architecture {dict(sample)} {objection}: {type(sampler).__name__} learns "
+        f"nothing from it.",
+        stacklevel=4,
+    )
+
+
+def check_logits(sampler: object, label: str, logits: Tensor) -> Tensor:
+    """Return logits that can be drawn from.
+
+    Raises
+    ------
+    NotFiniteError
+        They are no finite numbers.
+    """
+    if not logits.isfinite().all():
+        raise NotFiniteError(
+            f"{type(sampler).__name__} cannot choose: the logits of label `{label}` are {logits.tolist()}. A step of "
+            f"its optimizer was too large, or its state was saved so. Restore an earlier one (`load_state_dict`), and "
+            f"lower its learning rate."
+        )
+    return logits
+
+
+def at_least_float32(converted: Tensor, before: Tensor) -> Tensor:
+    """Return a converted tensor, in the precision it had before where that was lost.
+
+    In 16 bits a logit near 1 does not move by a step of 0.003, and a moving average not at all.
+
+    >>> at_least_float32(torch.zeros(1).half(), torch.zeros(1)).dtype
+    torch.float32
+    """
+    if converted.is_floating_point() and converted.element_size() < 4 <= before.element_size():
+        return before.to(converted.device)
+    return converted
+
+
+class GradientWatch:
+    """Refuses gradients that would leave no finite numbers, in the backward, where nothing has changed yet.
+
+    Parameters
+    ----------
+    sampler
+        Its class is named in the errors.
+    """
+
+    def __init__(self, sampler: object):
+        self.name = type(sampler).__name__
+        self.asleep = self.scaled = self.optimized = False
+        self.steps = 0  # that brought gradients since the parameters were looked at
+        self._reached = False
+        self._seen: Tensor | None = None  # what they were then
+
+    def watch(self, parameters: Mapping[str, Tensor]) -> None:
+        """Look at the gradients of parameters, by what an error calls them, that are not looked at yet."""
+        for words, parameter in parameters.items():
+            if not parameter._backward_hooks:
+                parameter.register_hook(self._looking_at(words))
+
+    def _looking_at(self, words: str) -> Callable[[Tensor], None]:
+        @torch.utils.hooks.unserializable_hook  # a copy, and who reads a file, watches anew
+        def look(gradient: Tensor) -> None:
+            self._reached = True
+            flat = gradient.flatten()
+            if self.asleep or self.scaled or math.isfinite(float(flat.dot(flat))):  # Adam keeps the squares
+                return
+            raise NotFiniteError(
+                f"The gradient of {words} of {self.name} is {gradient.tolist()}: it would never choose by finite "
+                f"numbers again. The loss is no finite number, or too large; nothing has changed yet. Leave this step "
+                f"out (`optimizer.zero_grad()`), lower the learning rate or clip gradients."
+            )
+
+        return look
+
+    @contextmanager
+    def sleeping(self) -> Iterator[None]:
+        """For a block, leave gradients to whoever knows more of the step, such as the strategy."""
+        before, self.asleep = self.asleep, True
+        try:
+            yield
+        finally:
+            self.asleep, self._reached = before, False
+
+    def say_unused(self, parameters: Mapping[str, Tensor]) -> None:
+        """Warn once where parameters got many gradients and never changed: no optimizer has them."""
+        self.steps, self._reached = self.steps + self._reached, False
+        if self.optimized or (self._seen is not None and self.steps < STEPS):
+            return
+        now = torch.cat([one.detach().flatten().double().cpu() for one in parameters.values()])
+        if self._seen is None or not torch.equal(now, self._seen):
+            self._seen, self.steps = now, 0
+            return
+        self.optimized = True
+        warnings.warn(
+            f"{self.name} got the gradients of {STEPS} steps and never changed: no optimizer has its parameters, so it "
+            f"draws as at the start. Step the optimizer of `sampler.optimizer()` on held-out batches.",
+            stacklevel=4,
+        )

@@ -1,0 +1,216 @@
+"""A step of a search: what the sampler learns from a held-out batch, and the weights from a training batch."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import torch
+from nni.nas.evaluator.pytorch import LightningModule
+from pytorch_lightning import Callback
+from torch import Tensor, nn
+
+from ..errors import NotFiniteError
+from ..samplers import Sampler
+from ..settings import StrategySettings
+from ..supernet import DynamicWeightMutator, tracking_norms
+from . import distributed
+from .guarding import Guard
+from .hooks import HandingOn
+from .lightning import loss_of, optimizers_in
+from .loaders import Loaders
+from .schedules import Schedules
+from .smoothing import smoothness_of_batch
+from .trainer import TrainersPart, aside, check_optimizers
+
+__all__ = ["Learning"]
+
+
+class Learning(HandingOn):
+    """What is learned in a step of a search: by the sampler on a held-out batch, by the weights on a training batch."""
+
+    sampler: Sampler
+    mutator: DynamicWeightMutator
+
+    def __init__(
+        self,
+        training_module: LightningModule,
+        mutator: DynamicWeightMutator,
+        settings: StrategySettings,
+        loaders: Loaders,
+        callbacks: Sequence[Callback] = (),
+    ):
+        super().__init__(training_module)
+        self.sampler = mutator.sampler
+        self.__dict__["mutator"] = mutator  # unregistered: its space is the training module's model already
+        self.settings, self.loaders, self.callbacks = settings, loaders, callbacks
+        self.guard, self.trainers_part = Guard(mutator, settings), TrainersPart(settings)
+        self.schedules = Schedules()
+        self._recent: deque[Any] = deque(maxlen=self._wanted)
+
+    def configure_optimizers(self) -> Any:
+        configured = self.training_module.configure_optimizers()
+        optimizers, architecture = optimizers_in(configured), self.configure_architecture_optimizers()
+        check_optimizers(optimizers)
+        if architecture is not None:
+            architecture.is_arch_optimizer = True  # type: ignore[attr-defined]  # by this NNI's words find it
+            optimizers = [*optimizers, architecture]
+        return optimizers, self.schedules.take(configured)
+
+    def resample(self) -> dict[str, Any]:
+        distributed.agree(self.sampler)
+        return self.mutator.reset()
+
+    def export(self) -> dict[str, Any]:
+        distributed.agree(self.sampler)
+        return self.mutator.export()
+
+    def export_probs(self) -> dict[str, Any]:
+        return self.mutator.status()["probabilities"]
+
+    @property
+    def _wanted(self) -> int:
+        """Training batches that statistics are gathered on; none where there are no statistics."""
+        return self.settings.calibration_batches if tracking_norms(self.mutator.space) else 0
+
+    def configure_architecture_optimizers(self) -> torch.optim.Optimizer | None:
+        wanted = self.sampler.learns == "gradient" and self.mutator.choices
+        return self.sampler.optimizer() if wanted else None
+
+    # Training
+
+    def on_train_epoch_start(self) -> None:
+        epoch, last = self.trainer.current_epoch, max((self.trainer.max_epochs or 1) - 1, 1)
+        self.sampler.anneal(epoch / last)
+        learned, falling = epoch - self.settings.warmup_epochs, last - self.settings.warmup_epochs
+        self._slow_down_architecture(1 - max(learned, 0) / falling if falling > 1 else 1.0)
+        super().on_train_epoch_start()
+
+    def _slow_down_architecture(self, factor: float) -> None:
+        """Let the architecture settle: a candidate that wins late is exported with weights that hardly learned."""
+        if self.sampler.learns == "gradient" and self.mutator.choices:
+            for group in self.architecture_optimizers().param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
+        with self.sampler.watch.sleeping():  # processes decide together what becomes of a step
+            if self.mutator.choices and self.trainer.current_epoch >= self.settings.warmup_epochs:
+                self._learn_architecture(batch, batch_idx)
+            self.resample()
+            self._recent.append(batch["train"])
+            output = self._learn_weights(batch["train"], batch_idx)
+        if batch_idx % self.settings.log_every == 0:
+            self._log_architecture()
+        return output
+
+    def _learn_weights(self, batch: Any, batch_idx: int) -> Any:
+        def run() -> Any:
+            output = self.training_module.training_step(batch, batch_idx)
+            loss = loss_of(output)
+            return output, None if loss is None else loss + self._roughness(batch, batch_idx)
+
+        place = self._place(batch_idx)
+        found, fine = self.guard.forward(run, lambda output: output[1], place)
+        output, loss = found if fine else (None, None)
+        self._optimize(loss, batch_idx, place)
+        return output
+
+    def _place(self, batch_idx: int) -> str:
+        return f"Step {batch_idx} of epoch {self.trainer.current_epoch}"
+
+    def _optimize(self, loss: Tensor | None, batch_idx: int, place: str) -> None:
+        """Take a step of the evaluator's optimizer, or add to the gradients that a later one takes."""
+        (optimizer,) = [one for one in _several(self.optimizers()) if not getattr(one, "is_arch_optimizer", False)]
+        if getattr(self.trainer.fit_loop, "_skip_backward", False):  # averaged weights, whose statistics are gathered
+            return
+        every, module = self.trainers_part.accumulate, self.training_module
+        if batch_idx % every == 0:
+            module.on_before_zero_grad(optimizer)
+            module.optimizer_zero_grad(self.trainer.current_epoch, batch_idx, optimizer)
+        if loss is not None:
+            self.manual_backward(loss / every)
+        if (batch_idx + 1) % every == 0 or self.trainer.is_last_batch:
+            self._step(optimizer, batch_idx, place)
+            self.schedules.step(self.trainer, module, "step", batch_idx + 1, metric=False)
+            self.schedules.step(self.trainer, module, "step", batch_idx + 1, metric=True)
+        if self.trainer.is_last_batch:
+            self.schedules.step(self.trainer, module, "epoch", self.trainer.current_epoch + 1, metric=False)
+
+    def _step(self, optimizer: Any, batch_idx: int, place: str) -> None:
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        if all(one.grad is None for one in parameters) or not self._can_step(parameters, place):
+            return
+        clip, module = self.trainers_part.clip, self.training_module
+        module.configure_gradient_clipping(optimizer, clip.value, clip.algorithm)
+        module.optimizer_step(self.trainer.current_epoch, batch_idx, optimizer)
+
+    def _can_step(self, parameters: list[nn.Parameter], place: str) -> bool:
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:  # it leaves such steps out itself
+            return True
+        if self.guard.gradients(parameters, place):
+            return True
+        for one in parameters:
+            one.grad = None
+        return False
+
+    def _roughness(self, batch: Any, batch_idx: int) -> Tensor | float:
+        """Return the weighted penalty on weights of the drawn architecture that change over a batch's moments."""
+        if not self.settings.smoothness:
+            return 0.0
+        penalty = smoothness_of_batch(self.mutator, batch)
+        if batch_idx % self.settings.log_every == 0:
+            self.log("smoothness", penalty.detach())
+        return self.settings.smoothness * penalty
+
+    def _learn_architecture(self, batch: dict[str, Any], batch_idx: int) -> None:
+        if self.sampler.learns == "selection":
+            return
+        self.resample()
+        held_out = self.loaders.held_out(batch["val"], batch_idx)
+        place = f"{self._place(batch_idx)}, on a held-out batch"
+        if self.sampler.learns == "gradient":
+            self._descend(held_out, batch_idx, place)
+        else:
+            self._reward(held_out, batch_idx, place)
+
+    def _descend(self, batch: Any, batch_idx: int, place: str) -> None:
+        def run() -> Any:
+            return loss_of(self.training_module.training_step(batch, batch_idx))
+
+        optimizer = self.architecture_optimizers()
+        loss, fine = self.guard.forward(run, lambda loss: loss, place)
+        if not fine or loss is None or optimizer is None:
+            return
+        weights = [one for one in self.training_module.parameters() if one.requires_grad]
+        with aside(weights if self.trainers_part.accumulate > 1 else []):
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+        if self._can_step(list(self.sampler.parameters()), place):
+            optimizer.step()
+
+    def _reward(self, batch: Any, batch_idx: int, place: str) -> None:
+        def run() -> Any:
+            return loss_of(self.training_module.training_step(batch, batch_idx))
+
+        with torch.no_grad():
+            loss, fine = self.guard.forward(run, lambda loss: loss, place)
+        if not fine or loss is None:
+            return
+        reward, sample = -distributed.mean(float(loss)), dict(self.mutator.sample or {})
+        words = self.sampler.objection(reward)
+        if words is None:
+            self.sampler.observe(sample, reward)
+        else:
+            self.guard.leave_out(NotFiniteError(f"{place}: the reward {reward:g} of architecture {sample} {words}."))
+
+    def _log_architecture(self) -> None:
+        status = self.mutator.status()
+        if status["entropy"] is not None:
+            self.log("entropy", status["entropy"], prog_bar=True)
+        self.log_probs(status["probabilities"])
+
+
+def _several(one: Any) -> list[Any]:
+    return one if isinstance(one, list) else [one]
