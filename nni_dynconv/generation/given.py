@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SpaceError
-from ..ops import DynamicOp
+from ..ops import ORIGINAL, DynamicOp
 from ..settings.recipe import Recipe, check_settings, recipes_of
 from .bases import stored_name
 from .context import OwnInputContext, channels_of
@@ -27,8 +27,6 @@ __all__ = [
     "recipes_for",
     "start_as_given",
 ]
-
-ORIGINAL = "lifted_from"
 
 
 class Original(NamedTuple):

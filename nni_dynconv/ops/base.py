@@ -97,7 +97,11 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         return sum(spec.numel for spec in self.weight_specs())
 
     def forward(
-        self, x: Tensor, params: Mapping[str, Tensor] | Tensor | None = None, counts: Sequence[int] | None = None
+        self,
+        x: Tensor,
+        params: Mapping[str, Tensor] | Tensor | None = None,
+        counts: Sequence[int] | None = None,
+        **options: Any,
     ) -> Tensor:
         """Apply the op.
 
@@ -111,6 +115,8 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
             :meth:`weight_specs`; or ``None`` to take them from the open forward.
         counts
             Samples in each of the D blocks of ``params``, where they are not equal.
+        **options
+            More of :meth:`compute`.
 
         Raises
         ------
@@ -129,10 +135,10 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         if counts is None and not self._takes_counts:
             counts = self._equal_blocks(x.shape[0], weights)
         if counts is None:
-            return self.compute(x, weights)
+            return self.compute(x, weights, **options)
         if self._takes_counts:
-            return self.compute(x, weights, counts)  # type: ignore[call-arg]
-        return self._by_blocks(x, weights, counts)
+            return self.compute(x, weights, counts, **options)  # type: ignore[call-arg]
+        return self._by_blocks(x, weights, counts, **options)
 
     def _wants_factors(self) -> bool:
         if torch.compiler.is_compiling() or not (self.takes_factors and self._takes_counts):
@@ -146,12 +152,12 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
                 return [B // D] * D
         return None
 
-    def _by_blocks(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int]) -> Tensor:
+    def _by_blocks(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int], **options: Any) -> Tensor:
         rank = {spec.name: len(spec.shape) for spec in self.weight_specs()}
         parts = []
         for d, block in enumerate(x.split(list(counts))):
             own = {name: one[d] if one.dim() > rank[name] else one for name, one in weights.items()}
-            parts.append(self.compute(block, own))
+            parts.append(self.compute(block, own, **options))
         return torch.cat(parts)
 
     def _where(self) -> str:

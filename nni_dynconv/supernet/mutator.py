@@ -35,7 +35,7 @@ from .asking import OWN, asked_of, check_arguments
 from .calibration import calibrate_copy
 from .deciding import Drawn, given, shares_of
 from .mutating import freeze, mutate
-from .naming import alive_ops
+from .naming import Around, alive_ops
 from .support import check_supported
 
 if TYPE_CHECKING:
@@ -400,6 +400,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         plan = self.plan(sample)
         network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space)
         uninstall(network)
+        network = network.network if isinstance(network, Around) else network
         frozen = DynamicNetwork(network, self.source.restricted(plan.sites, shares_of(self.choices, sample)), sample)
         frozen.train(self.training)
         if calibrate is not None:
