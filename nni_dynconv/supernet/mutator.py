@@ -33,6 +33,7 @@ from ..settings.recipe import check_settings
 from ..sites import Plan, Site, scope
 from .asking import OWN, asked_of, check_arguments
 from .calibration import calibrate_copy
+from .cells import make_before
 from .deciding import Drawn, given, shares_of
 from .mutating import freeze, mutate
 from .naming import Around, alive_ops
@@ -144,6 +145,9 @@ class DynamicWeightMutator(nn.Module, Mutator):
             architecture.bind({name: one.inputs or len(one) for name, one in self.choices.items()})
         if search is not None:  # last: what can be refused has been
             mutate(space)
+        elif sampler is False:
+            for cell in [one for one in space.modules() if isinstance(one, Cell) and one.op_candidates_factory]:
+                make_before(cell)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("model", "_cur_model"):  # NNI's references to a space must not become submodules
