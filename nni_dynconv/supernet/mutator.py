@@ -24,6 +24,7 @@ from ..generation import (
     bind_own_input,
     dim_of,
     install,
+    load_original,
     site_of,
     start_as_given,
     uninstall,
@@ -410,6 +411,18 @@ class DynamicWeightMutator(nn.Module, Mutator):
         if calibrate is not None:
             calibrate_copy(frozen, calibrate)
         return frozen
+
+    def load_original(self, state: Mapping[str, Tensor]) -> None:
+        """Load the ``state_dict()`` of the network that was lifted: into bases, kept layers and running statistics.
+
+        Deltas stay as they are; where bases were given they start at zero, and the network is then the original.
+
+        Raises
+        ------
+        ParamsError
+            Names or shapes differ, or a lifted layer has no base; nothing is loaded then.
+        """
+        load_original(self.space.network if isinstance(self.space, Around) else self.space, state, self.source)
 
     def strategy(self, **options: Any) -> DynamicStrategy:
         """Return the strategy that searches this mutator's space in an NNI ``NasExperiment``.
