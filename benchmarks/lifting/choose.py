@@ -47,13 +47,16 @@ def from_transformers() -> list[dict[str, Any]]:
     fit = []
     for family in sorted(CONFIG_MAPPING)[::5]:
         one = {"package": "transformers", "family": family, "model": family}
-        try:
-            known = all(hasattr(CONFIG_MAPPING[family](), word) for word in SMALL)
-        except Exception:  # a configuration of parts, or of a package that is not here
-            continue
-        if known and _fits(one):
+        if _knows(CONFIG_MAPPING[family]) and _fits(one):
             fit.append(one)
     return fit
+
+
+def _knows(make: Any) -> bool:
+    try:
+        return all(hasattr(make(), word) for word in SMALL)
+    except Exception:  # a configuration of parts, or of a package that is not here
+        return False
 
 
 def _fits(one: dict[str, Any]) -> bool:

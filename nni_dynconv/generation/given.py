@@ -125,8 +125,8 @@ def start_as_given(source: WeightSource, ops: Mapping[str, DynamicOp]) -> None:
     for name in given:
         original = original_of(ops[name])
         values = None if original is None else given_of(ops[name], original)
-        for spec, base in source.bases.parameters_of(name).items() if values is not None else ():
-            base.copy_(values[spec]).requires_grad_(values[spec].requires_grad)
+        for spec, value in (values or {}).items():
+            source.bases.parameters_of(name)[spec].copy_(value).requires_grad_(value.requires_grad)
     source.start_from_bases(given)
 
 

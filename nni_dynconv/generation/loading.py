@@ -43,7 +43,9 @@ def load_original(network: nn.Module, state: Mapping[str, Tensor], source: Weigh
     fitting = {name: [one for one in own if one.shape == state[name].shape] for name, own in targets.items()}
     for name, own in fitting.items():
         if not own:
-            raise ParamsError(f"`{name}` is {tuple(targets[name][0].shape)} here, but {tuple(state[name].shape)} there.")
+            raise ParamsError(
+                f"`{name}` is {tuple(targets[name][0].shape)} here, but {tuple(state[name].shape)} there."
+            )
     for name, own in fitting.items():
         for target in own:
             target.copy_(state[name])

@@ -127,16 +127,21 @@ def find_changes(root: nn.Module, chosen: Chosen, prefix: str) -> tuple[list[Cha
         for parameter in module.parameters(recurse=False):
             owners.setdefault(parameter, []).append(name)
     wanted = {module for module, (name, _) in found.items() if chosen(name, module)}
-    stay = [name for module, (name, _) in found.items() if module not in wanted and next(module.parameters(False), None) is not None]
+    stay = [
+        name
+        for module, (name, _) in found.items()
+        if module not in wanted and next(module.parameters(False), None) is not None
+    ]
     context = getattr(root, "_frozen_context", None)  # what NNI's dry run chose, for the twins' choices
     context = context if isinstance(context, frozen_context) else nullcontext()
-    changes, kept = [], []
+    changes: list[Change] = []
+    kept: list[Kept] = []
     for module, (name, places) in found.items():
         parameters = list(module.parameters(recurse=False))
         if not parameters:
             continue
         others = [other for one in parameters for other in owners[one] if other != name]
-        reason = "not chosen"
+        reason: str | None = "not chosen"
         if module in wanted:
             around = [(path, one) for path, one in modules if one is not module and _is_inside(name, path)]
             reason = obstacle_of(module, [one for one, _ in places], others) or reader_of(name, module, around, stay)

@@ -99,8 +99,8 @@ class Lifted:
         if self.base != "none" and own > max(2 * shared, MANY):
             warnings.warn(
                 f"Each variant of a layer with `nni.choice` arguments has a base of its own: {own:,} values, where "
-                f"NNI's supernet, whose variants share slices, has {shared:,}. Give the choices fewer candidates, leave "
-                f"such layers out (`where`), or lift with `base='none'`.",
+                f"NNI's supernet, whose variants share slices, has {shared:,}. Give the choices fewer candidates, "
+                f"leave such layers out (`where`), or lift with `base='none'`.",
                 stacklevel=3,
             )
 

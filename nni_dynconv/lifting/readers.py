@@ -7,7 +7,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 
@@ -44,7 +44,7 @@ def reader_of(
     parameters = {own for own, _ in module.named_parameters(recurse=False)}
     for path, ancestor in ancestors:
         inside = name.removeprefix(path).lstrip(".")
-        for read in _reads_of(type(ancestor)):
+        for read in _reads_of(cast(Any, type(ancestor))):
             where = f"`{read.method}` of {type(ancestor).__name__}"
             if read.path == inside and read.name in parameters:
                 return f"{where} computes with its `{read.name}` itself"
@@ -59,7 +59,7 @@ def _any_in(names: Sequence[str], prefix: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _reads_of(cls: type[nn.Module]) -> tuple[Read, ...]:
+def _reads_of(cls: Any) -> tuple[Read, ...]:
     """Return what the methods of a class read, of its own code and that of the classes it inherits but torch's."""
     found: list[Read] = []
     hidden: set[str] = set()  # replaced by a class further down, which does not call them
@@ -90,9 +90,9 @@ def _reads_in(cls: type) -> Iterator[Read]:
             path = _path_of(node, me)
             if path and isinstance(node.ctx, ast.Load) and id(node) not in told:  # type: ignore[attr-defined]
                 yield Read(".".join(path[:-1]), path[-1], name)
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "parameters":
-                if (asked := _path_of(node.func, me, least=1)) and name == "forward":
-                    yield Read(".".join(asked[:-1]), "parameters()", name)
+            asked = _path_of(node.func, me, least=1) if isinstance(node, ast.Call) and name == "forward" else None
+            if asked and asked[-1] == "parameters":
+                yield Read(".".join(asked[:-1]), "parameters()", name)
 
 
 def _is_none(node: ast.Compare) -> bool:

@@ -52,7 +52,9 @@ class DynamicCall(DynamicOp):
         if all(weights[name].shape == shape for name, shape in self.shapes.items()):
             return functional_call(self.module, dict(weights), (x,))
         samples = [
-            functional_call(self.module, {name: _of(one, k, self.shapes[name]) for name, one in weights.items()}, (row,))
+            functional_call(
+                self.module, {name: _of(one, k, self.shapes[name]) for name, one in weights.items()}, (row,)
+            )
             for k, row in enumerate(x.split(1))
         ]
         return pytree.tree_map(lambda *parts: self._joined(parts), *samples)

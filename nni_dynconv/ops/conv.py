@@ -246,14 +246,17 @@ class _ConvTranspose(_Convolution):
     def forward(
         self,
         x: Tensor,
-        params: Mapping[str, Tensor] | Tensor | Sequence[int] | None = None,
+        params: Any = None,
         counts: Sequence[int] | None = None,
         output_size: Sequence[int] | None = None,
+        **options: Any,
     ) -> Tensor:
         """Apply the op, as any; ``op(x, output_size)`` is torch's call: how large the axes of space become."""
         if isinstance(params, (tuple, list)):
             params, output_size = None, params
-        return super().forward(x, params, counts, **({} if output_size is None else {"output_size": output_size}))
+        if output_size is not None:
+            options["output_size"] = output_size
+        return super().forward(x, params, counts, **options)
 
     def compute(
         self,

@@ -84,20 +84,23 @@ SERVED: dict[Any, Callable[..., Tensor]] = {
 
 
 class _Unshared(Tensor):
-    """Stands for a weight of which samples have their own: it tells dtype, device and shape, and is an argument of
-    torch's convolutions and linear maps; nothing else is computed with it."""
+    """Stands for a weight of which samples have their own.
 
-    where: str
+    It tells dtype, device and shape, and is an argument of torch's convolutions and linear maps; nothing else is
+    computed with it.
+    """
+
+    layer: str
     made: Callable[[], tuple[Tensor, Sequence[int] | None]] | None
 
     @staticmethod
-    def __new__(cls, where: str, shape: tuple[int, ...], like: Tensor, made: Any = None) -> _Unshared:
-        own = Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)  # type: ignore[attr-defined]
-        own.where, own.made = where, made
+    def __new__(cls, layer: str, shape: tuple[int, ...], like: Tensor, made: Any = None) -> _Unshared:
+        own = Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)
+        own.layer, own.made = layer, made
         return own
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"{self.where}, one a sample"
+        return f"{self.layer}, one a sample"
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -110,8 +113,8 @@ class _Unshared(Tensor):
         return SERVED[func](*own, **named, counts=counts)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        where = next((one.where for one in args if isinstance(one, cls)), "a lifted layer")
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        where = next((one.layer for one in args if isinstance(one, cls)), "a lifted layer")
         raise ScopeError(
             f"`{where}` is read by a module that computes with it, but each sample has its own. Do not lift that "
             f"layer (`where`), call it instead, or give one context for the whole batch."

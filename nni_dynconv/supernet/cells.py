@@ -7,8 +7,8 @@ from typing import Any
 
 from ..nni_host import compat, nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
-from nni.nas.nn.pytorch.base import recursive_freeze
 from nni.nas.nn.pytorch import Cell
+from nni.nas.nn.pytorch.base import recursive_freeze
 from nni.nas.nn.pytorch.cell import create_cell_op_candidates, preprocess_cell_inputs
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ def make_before(cell: Cell) -> None:
 def made_before(cell: nn.Module) -> dict[tuple[int, int], dict[str, nn.Module]] | None:
     """Return what :func:`make_before` made for a cell, by node and input; ``None`` where it was not called."""
     factory = getattr(cell, "op_candidates_factory", None)
-    named = factory if isinstance(factory, dict) else dict(zip(map(str, range(len(factory or ()))), factory or ()))
+    named = factory if isinstance(factory, dict) else {str(k): one for k, one in enumerate(factory or ())}
     if not named or not all(isinstance(one, MadeBefore) for one in named.values()):
         return None
     return {place: {name: one.ops[place] for name, one in named.items()} for place in next(iter(named.values())).ops}

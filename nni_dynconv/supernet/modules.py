@@ -134,7 +134,7 @@ def _gates_of(operation: MixedOperation) -> dict[str, Gate] | None:
 
 def _weighed(operation: nn.Module, args: Any, output: Any) -> Any:
     """Multiply an output, or the first of several, by the factors of what was drawn."""
-    for gate in (_gates_of(operation) or {}).values():  # type: ignore[arg-type]
+    for gate in (_gates_of(operation) or {}).values():
         if gate.weights is not None and len(gate.values) == 1:
             first, *rest = output if isinstance(output, tuple) else (output,)
             output = (first * gate.weights[0], *rest) if rest else first * gate.weights[0]

@@ -76,13 +76,17 @@ def check_supported(space: ModelSpace, gradient: bool, mixes: bool) -> None:
 
 
 def _check_weighed(name: str, module: Any) -> None:
-    """Refuse what NNI's own module cannot mix, of arguments that are all in a forward at once."""
-    for argument, value in module.trace_kwargs.items():
-        if not isinstance(value, Mutable):
-            continue
-        sizes = WEIGHED[next(kind for kind in WEIGHED if isinstance(module, kind))]
-        of_numbers = all(isinstance(one, int) for one in traverse_all_options(value))
-        if argument not in sizes or not of_numbers:
+    """Refuse what NNI's own module cannot mix, of arguments whose candidates are all in a forward at once."""
+    known = WEIGHED[next(kind for kind in WEIGHED if isinstance(module, kind))]
+    given = module.trace_kwargs
+    chosen = {argument: value for argument, value in given.items() if isinstance(value, Mutable)}
+    for argument, value in chosen.items():
+        mixes = argument in known and all(isinstance(one, int) for one in traverse_all_options(value))
+        if argument == "padding":  # NNI takes the largest, where kernels are mixed
+            mixes = "kernel_size" in chosen
+        if argument == "kernel_size" and isinstance(given.get("padding"), str):
+            mixes = False
+        if not mixes:
             what = f"`{type(module).__name__}` with `nni.choice` for `{argument}`"
             _refuse(name, what, "a sampler that mixes all candidates (DARTS)")
 
