@@ -93,16 +93,16 @@ def _same_shape(op: Any, x: Any) -> MutableShape:
 
 def _count_conv(op: Any, x: Any, y: Any, config: FlopsParamsCounterConfig) -> FlopsResult:
     taps = op.in_channels // op.groups * math.prod(op.kernel_size)
-    return FlopsResult(y[1:].numel() * (taps + (op.bias and config.count_bias)), 0)
+    return FlopsResult(y[1:].numel() * (taps + (op.has_bias and config.count_bias)), 0)
 
 
 def _count_transposed(op: Any, x: Any, y: Any, config: FlopsParamsCounterConfig) -> FlopsResult:
     taps = op.out_channels // op.groups * math.prod(op.kernel_size)  # that each input is sent to
-    return FlopsResult(x[1:].numel() * taps + y[1:].numel() * (op.bias and config.count_bias), 0)
+    return FlopsResult(x[1:].numel() * taps + y[1:].numel() * (op.has_bias and config.count_bias), 0)
 
 
 def _count_linear(op: Any, x: Any, y: Any, config: FlopsParamsCounterConfig) -> FlopsResult:
-    return FlopsResult(y[1:].numel() * (op.in_features + (op.bias and config.count_bias)), 0)
+    return FlopsResult(y[1:].numel() * (op.in_features + (op.has_bias and config.count_bias)), 0)
 
 
 def _count_norm(op: Any, x: Any, y: Any, config: FlopsParamsCounterConfig) -> FlopsResult:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops import ChoiceOp, DynamicOp
-from ..sites import WeightSpec, split
+from ..sites import WeightSpec
 from ..supernet import ScopedCell
 
 if TYPE_CHECKING:
@@ -71,4 +71,4 @@ def given_weights(mutator: DynamicWeightMutator, site: str) -> dict[str, Tensor]
     """Return the weights that a static layer had before it was lifted; ``None`` where there was none."""
     source = mutator.source
     base = source.base_of(site) if source.recipes[site].base == "given" else None
-    return None if base is None else split(base.detach(), source.sites[site].specs)
+    return None if base is None else {name: one.detach() for name, one in base.items()}

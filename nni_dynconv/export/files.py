@@ -27,12 +27,13 @@ from ..ops import DynamicOp
 from ..settings import Recipe
 from ..sites import Site, WeightSpec
 from . import graph, modules
+from .earlier import tensors_of_today
 
 __all__ = ["load", "save"]
 
-FORMAT = 2
-READABLE = (1, FORMAT)
-"""Format 1 has one base for all sites, full deltas, and chunked controllers without signs."""
+FORMAT = 3
+READABLE = (1, 2, FORMAT)
+"""Format 1 has one base for all sites, full deltas, and chunked controllers without signs; until 2 bases are flat."""
 
 
 def save(network: DynamicNetwork, folder: str | Path, architecture: Mapping[str, Any] | None = None) -> None:
@@ -108,7 +109,7 @@ def load(folder: str | Path) -> DynamicNetwork:
         if description["format"] not in READABLE:
             raise ExportError(f"it has format {description['format']}, but this version reads {READABLE}")
         network = _make_network(description, sample)
-        _fill(network, tensors)
+        _fill(network, tensors_of_today(tensors, network.source, "source.", description["format"]))
     except (
         OSError,
         ValueError,

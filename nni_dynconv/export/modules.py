@@ -78,12 +78,12 @@ def describe_module(module: nn.Module, path: str = "", complete: bool = True) ->
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         if name == "self" or name in _IGNORED or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        if not hasattr(module, name):
+        if name not in vars(module) and not hasattr(module, name):
             raise ExportError(
                 f"`{path or cls.__name__}` ({cls.__name__}) cannot be written: it does not keep its constructor's "
                 f"argument `{name}`. Keep it as `self.{name}`."
             )
-        value = getattr(module, name)
+        value = vars(module)[name] if name in vars(module) else getattr(module, name)
         bias = name == "bias" and not isinstance(value, bool)  # torch's layers take a bool and keep a parameter or None
         args[name] = value is not None if bias else encode(value)
     description = {"class": f"{cls.__module__}:{cls.__qualname__}", "args": args}

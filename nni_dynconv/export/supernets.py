@@ -12,7 +12,8 @@ import safetensors
 import safetensors.torch
 
 from ..errors import ExportError
-from ..generation import ChunkedController, dim_of
+from ..generation import NAME, ChunkedController, dim_of
+from .earlier import tensors_of_today
 from .files import FORMAT, READABLE, describe_controller, write_json, write_tensors
 from .renames import renamed
 
@@ -74,6 +75,7 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
             ours, theirs = _in_format_1(mutator, ours)
         else:
             theirs = {key: written[key] for key in ours}
+        tensors = tensors_of_today(tensors, mutator.source, f"{NAME}.", written["format"])
         if theirs["controller"] is not None:
             theirs["controller"] = {**theirs["controller"], "class": renamed(theirs["controller"]["class"])}
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:

@@ -18,6 +18,7 @@ from .controllers import (
 from .decision import Decision, site_of
 from .given import ORIGINAL, Original, bind_own_input, own_inputs_of, recipes_for, start_as_given
 from .installing import NAME, install, uninstall
+from .loading import load_original
 from .network import DynamicNetwork
 from .source import WeightSource
 
@@ -45,6 +46,7 @@ __all__ = [
     "bind_own_input",
     "dim_of",
     "install",
+    "load_original",
     "own_inputs_of",
     "recipes_for",
     "refusing_pairs",

@@ -38,8 +38,8 @@ def combine(
     asked: Site,
     recipe: Recipe,
     made: Tensor | None,
-    std: Tensor,
-    base: Tensor | None = None,
+    std: Mapping[str, float],
+    base: Mapping[str, Tensor] | None = None,
     factor: Tensor | None = None,
 ) -> dict[str, Tensor]:
     r"""Return an op's tensors.
@@ -56,9 +56,9 @@ def combine(
     made
         ``(N,)`` or ``(B, N)``, what the controller made of it; ``None`` where that is nothing.
     std
-        Standard deviation of each value of the site's tensors, flat.
+        Standard deviation of each of the site's tensors.
     base
-        Flat, or ``None``; then the factor is one.
+        Each of the site's tensors, or ``None``; then the factor is one.
     factor
         A scalar.
 
@@ -71,16 +71,21 @@ def combine(
     As of :class:`~nni_dynconv.settings.recipe.Recipe`.
     """
     if made is None:
-        return {} if base is None else split(base, site.specs)
+        return {} if base is None else dict(base)
     if recipe.delta == "scale" and base is not None and factor is not None:
         return _scaled(site, split(made, asked.specs), std, base, factor)
-    if recipe.delta == "low_rank" and asked.specs != site.specs:
-        made = multiplied(made, site, asked)
-    return split(_add(base, std, factor, made), site.specs)  # all tensors in one
+    whole = multiplied(made, site, asked) if recipe.delta == "low_rank" and asked.specs != site.specs else made
+    deltas, bases = split(whole, site.specs), base or {}
+    return {name: _add(bases.get(name), std[name], factor, delta) for name, delta in deltas.items()}
 
 
 def combine_factored(
-    site: Site, own: Site, made: Tensor, std: Tensor, base: Tensor | None = None, factor: Tensor | None = None
+    site: Site,
+    own: Site,
+    made: Tensor,
+    std: Mapping[str, float],
+    base: Mapping[str, Tensor] | None = None,
+    factor: Tensor | None = None,
 ) -> dict[str, Tensor | LowRank]:
     """Return an op's tensors as :func:`combine` does, with products left as factors where an op can apply them.
 
@@ -93,18 +98,17 @@ def combine_factored(
     std, base, factor
         As of :func:`combine`.
     """
-    parts, stds = split(made, own.specs), split(std, site.specs)
-    bases = {} if base is None else split(base, site.specs)
-    return {spec.name: _factored(spec, parts, stds[spec.name], bases.get(spec.name), factor) for spec in site.specs}
+    parts, bases = split(made, own.specs), base or {}
+    return {spec.name: _factored(spec, parts, std[spec.name], bases.get(spec.name), factor) for spec in site.specs}
 
 
 def _factored(
-    spec: WeightSpec, parts: Mapping[str, Tensor], std: Tensor, base: Tensor | None, factor: Tensor | None
+    spec: WeightSpec, parts: Mapping[str, Tensor], std: float, base: Tensor | None, factor: Tensor | None
 ) -> Tensor | LowRank:
     if spec.name in parts:
         return _add(base, std, factor, parts[spec.name])
     A, B = parts[f"{spec.name}.A"], parts[f"{spec.name}.B"]
-    scale = std.flatten()[0] * A.shape[-1] ** -0.5  # it is the same for all values of a tensor
+    scale = std * A.shape[-1] ** -0.5
     weight = LowRank(A * (scale if factor is None else scale * factor), B, None if factor is None else base)
     return weight if spec.groups == 1 and not spec.transposed else weight.whole()
 
@@ -117,22 +121,24 @@ def _factors(spec: WeightSpec, recipe: Recipe) -> tuple[WeightSpec, ...]:
     return factors_of(spec, recipe.rank) if recipe.delta == "low_rank" else (spec,)
 
 
-def _scaled(site: Site, parts: Mapping[str, Tensor], std: Tensor, base: Tensor, factor: Tensor) -> dict[str, Tensor]:
+def _scaled(
+    site: Site, parts: Mapping[str, Tensor], std: Mapping[str, float], base: Mapping[str, Tensor], factor: Tensor
+) -> dict[str, Tensor]:
     """Return the weights of a base with scaled channels; biases and affine maps have a delta of every value."""
-    tensors, stds = split(base, site.specs), split(std, site.specs)
+    tensors = {}
     for spec in site.specs:
-        own = tensors[spec.name]
+        own = base[spec.name]
         if spec.name in parts:
-            tensors[spec.name] = _add(own, stds[spec.name], factor, parts[spec.name])
+            tensors[spec.name] = _add(own, std[spec.name], factor, parts[spec.name])
         else:
             tensors[spec.name] = own * (1 + factor * _along_outputs(parts[f"{spec.name}.scale"], spec))
     return tensors
 
 
-def _add(base: Tensor | None, std: Tensor, factor: Tensor | None, delta: Tensor) -> Tensor:
+def _add(base: Tensor | None, std: float, factor: Tensor | None, delta: Tensor) -> Tensor:
     if base is None or factor is None:
         return std * delta
-    return torch.addcmul(base, std * factor, delta)
+    return torch.addcmul(base, factor, delta, value=std)
 
 
 def _along_outputs(values: Tensor, spec: WeightSpec) -> Tensor:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SpaceError
-from ..ops import DynamicCall, DynamicOp
+from ..ops import ORIGINAL, DynamicOp
 from ..settings import Recipe, check_settings, recipes_of
+from .bases import stored_name
 from .context import OwnInputContext, channels_of
+from .decision import site_of
 from .source import WeightSource
 
 __all__ = [
@@ -25,8 +27,6 @@ __all__ = [
     "recipes_for",
     "start_as_given",
 ]
-
-ORIGINAL = "lifted_from"
 
 
 class Original(NamedTuple):
@@ -123,22 +123,24 @@ def start_as_given(source: WeightSource, ops: Mapping[str, DynamicOp]) -> None:
         source.to(first.device, first.dtype)
     given = [name for name, recipe in source.recipes.items() if recipe.base == "given"]
     for name in given:
-        base, original = source.base_of(name), original_of(ops[name])
+        original = original_of(ops[name])
         values = None if original is None else given_of(ops[name], original)
-        if base is not None and original is not None and values is not None:
-            base.copy_(values).requires_grad_(any(one.requires_grad for one in original.parameters(recurse=False)))
+        for spec, value in (values or {}).items():
+            source.bases.parameters_of(name)[spec].copy_(value).requires_grad_(value.requires_grad)
     source.start_from_bases(given)
 
 
-def given_of(op: DynamicOp, module: nn.Module) -> Tensor | None:
-    """Return the original weights as an op's flat vector; ``None`` where its shapes are other ones."""
-    names = {} if isinstance(op, DynamicCall) else {"scale": "weight", "shift": "bias"}
-    pieces = []
-    for spec in op.weight_specs():
-        value: Any = getattr(module, names.get(spec.name, spec.name))
-        if value is None and spec.kind == "shift":  # a normalisation without one
+def given_of(op: DynamicOp, module: nn.Module) -> dict[str, Tensor] | None:
+    """Return the original weights by name of an op's spec, as its base is stored; ``None`` where shapes are other ones.
+
+    A normalisation without a bias has one here, which is not learned.
+    """
+    site, found = site_of(op), {}
+    for spec in site.specs:
+        value: Any = getattr(module, stored_name(site, spec))
+        if value is None and spec.kind == "shift":
             value = torch.zeros_like(cast(Tensor, module.weight))
         if value is None or value.shape != spec.shape:
             return None
-        pieces.append((value - 1 if spec.kind == "scale" else value).flatten())
-    return torch.cat(pieces)
+        found[spec.name] = value
+    return found

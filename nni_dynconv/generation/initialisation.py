@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..settings import ScaleRule
 from ..sites import Site, WeightSpec
 
-__all__ = ["Scales", "base_of", "scale_of"]
+__all__ = ["Scales", "base_of", "scale_of", "stds_of"]
 
 
 def scale_of(site: Site, rule: ScaleRule = "hyperfan_in") -> Tensor:
@@ -66,7 +66,13 @@ def scale_of(site: Site, rule: ScaleRule = "hyperfan_in") -> Tensor:
     >>> scale_of(conv)[:2], scale_of(conv, "hyperfan_out").square()[:2]
     (tensor([0.5000, 0.5000]), tensor([0.0312, 0.0312]))
     """
-    return torch.cat([torch.full((spec.numel,), _VARIANCES[rule](spec, site) ** 0.5) for spec in site.specs])
+    stds = stds_of(site, rule)
+    return torch.cat([torch.full((spec.numel,), stds[spec.name]) for spec in site.specs])
+
+
+def stds_of(site: Site, rule: ScaleRule = "hyperfan_in") -> dict[str, float]:
+    """Return the standard deviation of each tensor of a site, by name, as :func:`scale_of` does of each value."""
+    return {spec.name: _VARIANCES[rule](spec, site) ** 0.5 for spec in site.specs}
 
 
 def _hyperfan_in(spec: WeightSpec, site: Site) -> float:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..functional import LowRank
 from ..settings import Recipe
-from ..sites import Site
+from ..sites import Site, split
+from .bases import Bases, values_of
 from .controllers import Controller, LowRankController
 from .delta import asked_of, combine, combine_factored
 from .factoring import multiplied
-from .initialisation import Scales, base_of, scale_of
+from .initialisation import base_of, stds_of
 
 __all__ = ["WeightMaker"]
 
@@ -52,28 +53,27 @@ class WeightMaker(nn.Module):
         if controller is not None and controller.bound:
             raise ConfigError(f"This {type(controller).__name__} serves another mutator already. Make one each.")
         rule = "hyperfan_in" if controller is None else controller.scale_rule
-        self._set_sites(sites, recipes, [scale_of(site, rule) for site in sites])
+        self._set_sites(sites, recipes, [stds_of(site, rule) for site in sites])
         told = self._told(self.asked)
         self.controller = controller if told else None
         if self.controller is not None:
             self.controller.bound = True
             self.controller.bind(told, code_dim)
-        self.bases = nn.ParameterList(nn.Parameter(base_of(self.sites[name], rule)) for name in self._base_rows)
+        based = [site for site in sites if self.recipes[site.name].has_base]
+        self.bases = Bases(based, [split(base_of(site, rule), site.specs) for site in based])
         factors = nn.Parameter(torch.full((len(self._factor_rows),), self.DELTA)) if self._factor_rows else None
         self.register_parameter("factors", factors)
 
-    def _set_sites(self, sites: Sequence[Site], recipes: Sequence[Recipe], scales: Sequence[Tensor]) -> None:
+    def _set_sites(self, sites: Sequence[Site], recipes: Sequence[Recipe], stds: Sequence[dict[str, float]]) -> None:
         self.sites = {site.name: site for site in sites}
         self.recipes = {site.name: recipe for site, recipe in zip(sites, recipes, strict=True)}
         self.asked = {name: asked_of(site, self.recipes[name]) for name, site in self.sites.items()}
-        self._rows = {name: row for row, name in enumerate(self.sites)}
-        self._base_rows = _rows(name for name, recipe in self.recipes.items() if recipe.has_base)
+        self._stds = {site.name: one for site, one in zip(sites, stds, strict=True)}
         self._factor_rows = _rows(name for name, recipe in self.recipes.items() if recipe.has_factor)
-        self.scales = Scales(scales)
 
-    def base_of(self, name: str) -> nn.Parameter | None:
-        """Return the base of a site, flat; ``None`` where it has none."""
-        return self.bases[self._base_rows[name]] if name in self._base_rows else None
+    def base_of(self, name: str) -> dict[str, Tensor] | None:
+        """Return the base of a site, as its op has it; ``None`` where it has none."""
+        return values_of(self.sites[name], self.bases.parameters_of(name)) if name in self.bases else None
 
     @torch.no_grad()
     def start_from_bases(self, names: Iterable[str]) -> None:
@@ -137,14 +137,11 @@ class WeightMaker(nn.Module):
             own, made = asked, multiplied(made, asked, own)
         if own.specs == site.specs or self.recipes[name].delta == "scale":
             return dict(self._combine(name, made, factor))
-        return combine_factored(site, own, made, self._scale_of(name), self.base_of(name), factor)
-
-    def _scale_of(self, name: str) -> Tensor:
-        return self.scales[self._rows[name]]
+        return combine_factored(site, own, made, self._stds[name], self.base_of(name), factor)
 
     def _combine(self, name: str, made: Tensor | None, factor: Tensor | None) -> dict[str, Tensor]:
-        scale = self._scale_of(name)
-        return combine(self.sites[name], self.asked[name], self.recipes[name], made, scale, self.base_of(name), factor)
+        site, asked, recipe = self.sites[name], self.asked[name], self.recipes[name]
+        return combine(site, asked, recipe, made, self._stds[name], self.base_of(name), factor)
 
     def _factors_of(self, names: Sequence[str]) -> dict[str, Tensor]:
         known = [name for name in names if name in self._factor_rows]
@@ -159,15 +156,14 @@ class WeightMaker(nn.Module):
 
     def _keep(self, names: Sequence[str]) -> None:
         """Forget all other sites."""
-        scales = [self._scale_of(name) for name in names]
-        bases = [self.bases[self._base_rows[name]] for name in names if name in self._base_rows]
+        sites, stds = [self.sites[name] for name in names], [self._stds[name] for name in names]
         factors, told = self._factors_of(names), self._told(names)
         if self.controller is not None and told:
             self.controller.select(told)
         else:
             self.controller = None
-        self._set_sites([self.sites[name] for name in names], [self.recipes[name] for name in names], scales)
-        self.bases = nn.ParameterList(bases)
+        self._set_sites(sites, [self.recipes[name] for name in names], stds)
+        self.bases = self.bases.select(sites)
         learned = self.factors is not None and self.factors.requires_grad
         self.factors = nn.Parameter(torch.stack(list(factors.values())).detach(), learned) if factors else None
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, DynConvError
 from ..ops import ChoiceOp, DynamicOp
+from .readers import reader_of
 from .twins import TWINS, Twin, choices_of, obstacle_of, twin_of
 
 __all__ = [
@@ -117,21 +118,33 @@ def find_changes(root: nn.Module, chosen: Chosen, prefix: str) -> tuple[list[Cha
         What names do not start with.
     """
     found: dict[nn.Module, tuple[str, list[tuple[nn.Module, str]]]] = {}
+    modules = [("", root)]
     for path, parent, name, module in places_in(root):
-        found.setdefault(module, (path.removeprefix(prefix).lstrip("."), []))[1].append((parent, name))
+        modules.append((path.removeprefix(prefix).lstrip("."), module))
+        found.setdefault(module, (modules[-1][0], []))[1].append((parent, name))
     owners: dict[Tensor, list[str]] = {}
     for module, (name, _) in found.items():
         for parameter in module.parameters(recurse=False):
             owners.setdefault(parameter, []).append(name)
+    wanted = {module for module, (name, _) in found.items() if chosen(name, module)}
+    stay = [
+        name
+        for module, (name, _) in found.items()
+        if module not in wanted and next(module.parameters(False), None) is not None
+    ]
     context = getattr(root, "_frozen_context", None)  # what NNI's dry run chose, for the twins' choices
     context = context if isinstance(context, frozen_context) else nullcontext()
-    changes, kept = [], []
+    changes: list[Change] = []
+    kept: list[Kept] = []
     for module, (name, places) in found.items():
         parameters = list(module.parameters(recurse=False))
         if not parameters:
             continue
         others = [other for one in parameters for other in owners[one] if other != name]
-        reason = "not chosen" if not chosen(name, module) else obstacle_of(module, [one for one, _ in places], others)
+        reason: str | None = "not chosen"
+        if module in wanted:
+            around = [(path, one) for path, one in modules if one is not module and _is_inside(name, path)]
+            reason = obstacle_of(module, [one for one, _ in places], others) or reader_of(name, module, around, stay)
         if reason is None:
             try:
                 with context:
@@ -141,6 +154,10 @@ def find_changes(root: nn.Module, chosen: Chosen, prefix: str) -> tuple[list[Cha
                 reason = str(error)
         kept.append(Kept(name, module, reason))
     return changes, kept
+
+
+def _is_inside(name: str, path: str) -> bool:
+    return f"{name}.".startswith(f"{path}.".lstrip("."))
 
 
 def places_in(root: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Module]]:

@@ -6,6 +6,7 @@ What takes their places is made in ``twins.py`` and found in ``changes.py``; wha
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MethodType
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.nn.pytorch import Cell, ModelSpace, MutableModule
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ConfigError, SpaceError
-from ..generation import NAME, ORIGINAL, uninstall
+from ..generation import NAME, ORIGINAL, load_original, uninstall
 from ..ops import ChoiceOp, DynamicOp
 from ..sites import Order, check_order
 from ..supernet import Around, is_supernet
@@ -30,6 +31,8 @@ __all__ = ["Kept", "Lifted", "lift", "unlift"]
 
 Base = Literal["given", "learned", "none"]
 Repeats = Order | Mapping[str, Order] | None
+MANY = 1_000_000
+"""Values of bases of which nobody needs to be warned."""
 
 
 class Lifted:
@@ -76,7 +79,33 @@ class Lifted:
                 f"`base` is {options['base']!r} here, but {self.base!r} where the space was lifted. Say `base` to "
                 f"`lift`; for some sites only, to `per_site`."
             )
+        self._warn_of_bases()
         return DynamicWeightMutator(self.space, base=self.base, **options)
+
+    def load_original(self, state: Mapping[str, Tensor]) -> None:
+        """Load the ``state_dict()`` of the network that was lifted, before or after a mutator is made.
+
+        Before, the mutator starts from it; after, it goes into the bases, and deltas stay as they are.
+
+        Raises
+        ------
+        ParamsError
+            Names or shapes differ, or a lifted layer has no base; nothing is loaded then.
+        """
+        network = self.space.network if isinstance(self.space, Around) else self.space
+        load_original(network, state, getattr(self.space, NAME, None))
+
+    def _warn_of_bases(self) -> None:
+        """Warn where the variants of layers with choices have far more values than the slices that NNI shares."""
+        variants = [[op.num_generated for op in variants_of(change.twin)] for change in self.changes]
+        own, shared = sum(map(sum, variants)), sum(map(max, variants))
+        if self.base != "none" and own > max(2 * shared, MANY):
+            warnings.warn(
+                f"Each variant of a layer with `nni.choice` arguments has a base of its own: {own:,} values, where "
+                f"NNI's supernet, whose variants share slices, has {shared:,}. Give the choices fewer candidates, "
+                f"leave such layers out (`where`), or lift with `base='none'`.",
+                stacklevel=3,
+            )
 
     def freeze(self, sample: Mapping[str, Any]) -> Lifted:
         """Return one architecture, with a controller of its own: for spaces that no supernet covers.

@@ -26,7 +26,10 @@ TWINS: dict[type[nn.Module], type[DynamicOp]] = {
     for name in ops.__all__
     if hasattr(nn, name.removeprefix("Dynamic"))
 }
-CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+TOLD = (bool, int, float, str, tuple, type(None))
+"""Arguments that a layer keeps as attributes are of these types; what stands around it may read them."""
+PLAIN = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
+"""Classes of torch that do nothing with the parameters of modules inside."""
 
 
 def obstacle_of(module: nn.Module, parents: Sequence[nn.Module], others: Sequence[str]) -> str | None:
@@ -44,7 +47,7 @@ def obstacle_of(module: nn.Module, parents: Sequence[nn.Module], others: Sequenc
     if others:
         return f"it shares a parameter with {others[0]}"
     for parent in parents:
-        if type(parent).__module__.startswith("torch.nn.") and not isinstance(parent, CONTAINERS):
+        if any(cls.__module__.startswith("torch.nn.") for cls in type(parent).__mro__ if cls not in PLAIN):
             return f"{type(parent).__name__} may read its weights itself"
     return None if _torchs(module) is not None else _obstacle_to_call(module)
 
@@ -58,8 +61,7 @@ def _obstacle_to_call(module: nn.Module) -> str | None:
     if isinstance(module, nn.RNNBase):
         return "there is no dynamic twin, and it keeps its weights in a place of its own"
     inputs = list(inspect.signature(type(module).forward).parameters.values())[1:]
-    needed = [one for one in inputs if one.default is one.empty]
-    if len(needed) != 1 or needed[0].kind not in (needed[0].POSITIONAL_ONLY, needed[0].POSITIONAL_OR_KEYWORD):
+    if len(inputs) != 1 or inputs[0].kind not in (inputs[0].POSITIONAL_ONLY, inputs[0].POSITIONAL_OR_KEYWORD):
         return "there is no dynamic twin, and its forward does not take one input"
     return None
 
@@ -76,6 +78,8 @@ def twin_of(module: nn.Module) -> Twin:
     twin = DynamicCall(module) if torchs is None else _of_class(TWINS[torchs], module)
     for one in (twin, *variants_of(twin)):
         vars(one)[ORIGINAL] = Original(module)
+        told = {name: value for name, value in vars(module).items() if isinstance(value, TOLD)}
+        vars(one).update({name: value for name, value in told.items() if not hasattr(one, name)})
     return twin.train(module.training)
 
 

@@ -1,7 +1,7 @@
 """What is broken in NNI 3.0 on today's Python, torch and Lightning, each with how to see it.
 
 Nothing happens on import. ``nni_dynconv.nni_host.nas`` calls all but :func:`mend_resume`, which is the tuner's, and
-:func:`mend_proxyless`, which is the supernet's.
+:func:`mend_cells` and :func:`mend_proxyless`, which are the supernet's.
 
 1. Import order (:func:`load_nni_nas`). ``import nni.nas.oneshot.pytorch.strategy`` before ``nni.nas.strategy`` goes
    round in a circle, and NNI's one-shot strategies silently become ``ImportFailedStrategy``. See it: import both in
@@ -35,7 +35,9 @@ Nothing happens on import. ``nni_dynconv.nni_host.nas`` calls all but :func:`men
     must be implemented". See it: freeze a space that calls ``self.add_mutable(ExpressionConstraint(...))``.
 12. Names of candidates (:func:`mend_candidates`). A name with a dot dies of torch's ``KeyError``, ``module name can't
     contain "."``, without a word on whose it is. See it: ``LayerChoice({"a.b": nn.Identity()})``.
-13. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``.
+13. Cells (:func:`mend_cells`). The cell of a one-shot supernet does not freeze: "PathSamplingCell does not support
+    freeze". See it: ``RandomOneShot().mutate_model(space).freeze(sample)`` of a space of NNI's hub with cells.
+14. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``.
    The package asks for ``setuptools<81``; nothing is done here.
 """
 
@@ -53,6 +55,7 @@ from ..errors import SpaceError
 __all__ = [
     "load_nni_nas",
     "mend_candidates",
+    "mend_cells",
     "mend_checkpoints",
     "mend_constraints",
     "mend_enas",
@@ -244,6 +247,19 @@ def mend_proxyless(keeping: Callable[..., Any]) -> None:
         return forward_alone(ctx, keeping(run, run.__self__), *arguments)
 
     _ProxylessFunction.forward = staticmethod(forward)
+
+
+def mend_cells(frozen: Callable[[Any, Any], Any]) -> None:
+    """Let the cells of NNI's one-shot supernets freeze.
+
+    Parameters
+    ----------
+    frozen
+        ``frozen(cell, sample)`` returns a cell of one architecture.
+    """
+    from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
+
+    PathSamplingCell.freeze = lambda cell, sample: frozen(cell, sample)
 
 
 def mend_resume() -> None:

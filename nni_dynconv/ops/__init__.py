@@ -26,6 +26,7 @@ from .norm import (
     DynamicInstanceNorm3d,
     DynamicLayerNorm,
 )
+from .reading import ORIGINAL as ORIGINAL
 from .separable import DynamicDilConv, DynamicSepConv
 
 if TYPE_CHECKING:

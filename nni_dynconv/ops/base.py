@@ -108,6 +108,7 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         params: Mapping[str, Tensor] | Tensor | None = None,
         counts: Sequence[int] | None = None,
         repeats: Order | None = None,
+        **options: Any,
     ) -> Tensor:
         """Apply the op.
 
@@ -124,6 +125,8 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         repeats
             How samples lie, where weights come from the open forward and ``x`` has a multiple of its samples; before
             what a block or the op itself says.
+        **options
+            More of :meth:`compute`.
 
         Raises
         ------
@@ -142,38 +145,47 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
             name, factors = type(self).__name__, self._wants_factors()
             weights, counts, batch = scope.weights_for(self, self.site, name, x, factors)
             if batch is not None and x.shape[0] != batch:
-                return self._use_for_others(x, weights, counts, batch, repeats)
+                return self._use_for_others(x, weights, counts, batch, repeats, options)
         elif isinstance(params, Tensor):
             weights = split(params, self.weight_specs(), self._where())
         else:
             weights = self._checked(params)
             weights = weights if self._wants_factors() else form_all(weights)
-        return self._use(x, weights, counts)
+        return self._use(x, weights, counts, options)
 
-    def _use(self, x: Tensor, weights: Mapping[str, Any], counts: Sequence[int] | None) -> Tensor:
+    def _use(
+        self, x: Tensor, weights: Mapping[str, Any], counts: Sequence[int] | None, options: Mapping[str, Any]
+    ) -> Tensor:
         if counts is None and not self._takes_counts:
             counts = self._equal_blocks(x.shape[0], weights)
         if counts is None:
-            return self.compute(x, weights)
+            return self.compute(x, weights, **options)
         if self._takes_counts:
-            return self.compute(x, weights, counts)  # type: ignore[call-arg]
-        return self._by_blocks(x, weights, counts)
+            return self.compute(x, weights, counts, **options)  # type: ignore[call-arg]
+        return self._by_blocks(x, weights, counts, **options)
 
     def _use_for_others(
-        self, x: Tensor, weights: Mapping[str, Any], counts: Sequence[int] | None, batch: int, repeats: Order | None
+        self,
+        x: Tensor,
+        weights: Mapping[str, Any],
+        counts: Sequence[int] | None,
+        batch: int,
+        repeats: Order | None,
+        options: Mapping[str, Any],
     ) -> Tensor:
         """Apply the weights of the forward's samples to an input with other ones."""
         if not any(len(weights[spec.name].shape) > len(spec.shape) for spec in self.weight_specs()):
-            return self._use(x, weights, None)  # all samples share them
+            return self._use(x, weights, None, options)  # all samples share them
         if x.shape[0] == 1:  # so each sample shares it
-            return self._use(x.expand(batch, *x.shape[1:]), weights, counts)
+            return self._use(x.expand(batch, *x.shape[1:]), weights, counts, options)
         told = repeats or scope.order_for(self) or self.repeats
         lie = repeats_of(self._where(), x.shape, batch, told if x.shape[0] else "tiled")
         if counts is None and _is_traced():
             sets = {spec.name: len(weights[spec.name].shape) > len(spec.shape) for spec in self.weight_specs()}
             whole = form_all(weights)
-            return self._use(x, {name: lie.rows(one) if sets[name] else one for name, one in whole.items()}, None)
-        y = self._use(lie.gathered(x), weights, None if counts is None else lie.counts(counts))
+            own = {name: lie.rows(one) if sets[name] else one for name, one in whole.items()}
+            return self._use(x, own, None, options)
+        y = self._use(lie.gathered(x), weights, None if counts is None else lie.counts(counts), options)
         return lie.restored(y)
 
     def _wants_factors(self) -> bool:
@@ -188,12 +200,12 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
                 return [B // D] * D
         return None
 
-    def _by_blocks(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int]) -> Tensor:
+    def _by_blocks(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int], **options: Any) -> Tensor:
         rank = {spec.name: len(spec.shape) for spec in self.weight_specs()}
         parts = []
         for d, block in enumerate(x.split(list(counts))):
             own = {name: one[d] if one.dim() > rank[name] else one for name, one in weights.items()}
-            parts.append(self.compute(block, own))
+            parts.append(self.compute(block, own, **options))
         return torch.cat(parts)
 
     def _where(self) -> str:

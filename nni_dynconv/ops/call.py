@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils import _pytree as pytree
 
+from ..errors import ShapeError
 from ..sites import WeightSpec
 from .base import DynamicOp
 
@@ -48,7 +51,34 @@ class DynamicCall(DynamicOp):
     def compute(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         if all(weights[name].shape == shape for name, shape in self.shapes.items()):
             return functional_call(self.module, dict(weights), (x,))
-        return self._by_blocks(x, weights, [1] * len(x))
+        samples = [
+            functional_call(
+                self.module, {name: _of(one, k, self.shapes[name]) for name, one in weights.items()}, (row,)
+            )
+            for k, row in enumerate(x.split(1))
+        ]
+        return pytree.tree_map(lambda *parts: self._joined(parts), *samples)
+
+    def _joined(self, parts: tuple[Any, ...]) -> Any:
+        """Put samples together again, in each of the outputs."""
+        first = parts[0]
+        if isinstance(first, Tensor) and all(one.dim() and one.shape[0] == 1 for one in parts):
+            return torch.cat(parts)
+        if not isinstance(first, Tensor) and all(one == first for one in parts):
+            return first
+        raise ShapeError(
+            f"{self._where()}: samples run one after another, each with its own weights, but "
+            f"{type(self.module).__name__} gives {_shown(first)} for one sample, which has no first axis to put them "
+            f"together along. Do not lift it (`where`)."
+        )
+
+
+def _of(weight: Tensor, k: int, shape: tuple[int, ...]) -> Tensor:
+    return weight if weight.dim() == len(shape) else weight[k]
+
+
+def _shown(value: Any) -> str:
+    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
 def _spec(name: str, shape: tuple[int, ...]) -> WeightSpec:

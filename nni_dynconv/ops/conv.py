@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from .. import functional
 from ..errors import ConfigError, ShapeError, did_you_mean
 from ..functional import Axes, check_output_padding, check_padding, sizes_of
-from ..sites import WeightSpec
+from ..sites import Order, WeightSpec
 from .base import DynamicOp
+from .reading import Readable
 
 __all__ = [
     "DynamicConv1d",
@@ -42,7 +44,7 @@ def padding_of(axes: Axes, padding: Size | str, stride: tuple[int, ...]) -> str 
     return padding
 
 
-class _Convolution(DynamicOp):
+class _Convolution(Readable, DynamicOp):
     """What convolutions share: channels, kernel, groups, bias."""
 
     rank: ClassVar[int]
@@ -68,7 +70,7 @@ class _Convolution(DynamicOp):
     def _specs(self, shape: tuple[int, ...], fan_in: int, fan_out: int, transposed: int = 0) -> tuple[WeightSpec, ...]:
         weight = WeightSpec("weight", shape, fan_in, transposed=transposed, fan_out=fan_out, groups=self.groups)
         bias = WeightSpec("bias", (self.out_channels,), fan_in, "bias", fan_out=fan_out)
-        return (weight, bias) if self.bias else (weight,)
+        return (weight, bias) if self.has_bias else (weight,)
 
     def _met(self) -> int:
         """Return how many taps meet one place of the larger side: one in ``stride`` along each axis."""
@@ -136,7 +138,7 @@ class _Conv(_Convolution):
 
     def extra_repr(self) -> str:
         text = f"{super().extra_repr()}, padding={self.padding}, dilation={self.dilation}, groups={self.groups}"
-        return f"{text}, bias={self.bias}" + f", padding_mode={self.padding_mode}" * (self.padding_mode != "zeros")
+        return f"{text}, bias={self.has_bias}" + f", padding_mode={self.padding_mode}" * (self.padding_mode != "zeros")
 
 
 class DynamicConv1d(_Conv):
@@ -240,13 +242,43 @@ class _ConvTranspose(_Convolution):
         shape, fan_out = (self.in_channels, outputs, *self.kernel_size), outputs * math.prod(self.kernel_size)
         return self._specs(shape, inputs * self._met(), fan_out, transposed=self.groups)
 
-    def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:
-        options = self.stride, self.padding, self.output_padding, self.groups, self.dilation
+    def forward(
+        self,
+        x: Tensor,
+        params: Any = None,
+        counts: Sequence[int] | None = None,
+        repeats: Order | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Apply the op, as any; ``op(x, output_size)`` is torch's call: how large the axes of space become."""
+        if isinstance(params, (tuple, list)):
+            params, options = None, {**options, "output_size": params}
+        return super().forward(x, params, counts, repeats, **options)
+
+    def compute(
+        self,
+        x: Tensor,
+        weights: Mapping[str, Tensor],
+        counts: Sequence[int] | None = None,
+        output_size: Sequence[int] | None = None,
+    ) -> Tensor:
+        output_padding = self.output_padding if output_size is None else self._padding_for(x, output_size)
+        options = self.stride, self.padding, output_padding, self.groups, self.dilation
         return type(self).function(x, weights["weight"], weights.get("bias"), *options, counts=counts)
+
+    def _padding_for(self, x: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
+        """Return the output padding that makes a size, as torch finds it."""
+        sizes = self.stride, self.padding, self.kernel_size, self.rank, self.dilation
+        try:
+            return tuple(_ConvTransposeNd._output_padding(self, x, list(output_size), *sizes))  # type: ignore[arg-type]
+        except ValueError as error:
+            raise ShapeError(
+                f"{self._where()}: output_size = {tuple(output_size)} for x {tuple(x.shape)}: {error}"
+            ) from error
 
     def extra_repr(self) -> str:
         text = f"{super().extra_repr()}, padding={self.padding}, output_padding={self.output_padding}"
-        return f"{text}, groups={self.groups}, bias={self.bias}, dilation={self.dilation}"
+        return f"{text}, groups={self.groups}, bias={self.has_bias}, dilation={self.dilation}"
 
 
 class DynamicConvTranspose1d(_ConvTranspose):

@@ -10,11 +10,12 @@ from .. import functional
 from ..functional import Axes
 from ..sites import WeightSpec
 from .base import DynamicOp
+from .reading import Readable
 
 __all__ = ["DynamicLinear"]
 
 
-class DynamicLinear(DynamicOp):
+class DynamicLinear(Readable, DynamicOp):
     """Linear map whose weights are made elsewhere; the arguments are those of :class:`torch.nn.Linear`.
 
     Parameters
@@ -48,10 +49,10 @@ class DynamicLinear(DynamicOp):
         inputs, outputs = self.in_features, self.out_features
         weight = WeightSpec("weight", (outputs, inputs), inputs, fan_out=outputs)
         bias = WeightSpec("bias", (outputs,), inputs, "bias", fan_out=outputs)
-        return (weight, bias) if self.bias else (weight,)
+        return (weight, bias) if self.has_bias else (weight,)
 
     def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:
         return functional.linear(x, weights["weight"], weights.get("bias"), counts=counts)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, bias={self.bias}"
+        return f"{self.in_features}, {self.out_features}, bias={self.has_bias}"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .. import functional
 from ..sites import WeightSpec
 from .base import DynamicOp
+from .reading import Readable
 
 __all__ = [
     "DynamicBatchNorm1d",
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 
-class _Norm(DynamicOp):
+class _Norm(Readable, DynamicOp):
     r"""What normalisations share: the affine map.
 
     .. math:: y = (1 + \mathrm{scale}) \cdot \mathrm{norm}(x) + \mathrm{shift}
@@ -38,7 +39,6 @@ class _Norm(DynamicOp):
     """
 
     norm: nn.Module  # torch's own, without an affine map
-    bias = True
 
     def _shape(self) -> tuple[int, ...]:
         """Return the shape of one scale."""
@@ -46,7 +46,7 @@ class _Norm(DynamicOp):
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:
         scale, shift = (WeightSpec(kind, self._shape(), 1, kind) for kind in ("scale", "shift"))
-        return (scale, shift) if self.bias else (scale,)
+        return (scale, shift) if self.has_bias else (scale,)
 
     def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:
         return functional.affine(self.norm(x), 1 + weights["scale"], weights.get("shift"), counts=counts)
@@ -248,4 +248,4 @@ class DynamicLayerNorm(_Norm):
         return functional.affine(self.norm(x), scale, shift, self.normalized_shape, counts=counts)
 
     def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, bias={self.bias}"
+        return f"{self.normalized_shape}, eps={self.eps}, bias={self.has_bias}"

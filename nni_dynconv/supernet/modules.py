@@ -6,10 +6,11 @@ mixture (DARTS) or a factor with gradient (GDAS) is one more reading of the same
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from ..nni_host import compat, nas  # noqa: F401  isort: skip (before anything of nni.nas)
-from nni.mutable import Categorical, Mutable
+from nni.mutable import Categorical
+from nni.nas.oneshot.pytorch.supermodule._expression_utils import traverse_all_options
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
 from nni.nas.oneshot.pytorch.supermodule.sampling import (
@@ -118,11 +119,40 @@ class ScopedRepeat(_Scoped, PathSamplingRepeat):
 
 
 class ScopedPolicy(MixedOpPathSamplingPolicy):
-    """Arguments of NNI's parametrised modules, such as ``MutableConv2d``, from the scope's sample."""
+    """Arguments of NNI's parametrised modules, such as ``MutableConv2d``, as the scope chooses or weighs them.
+
+    Where all candidates run (DARTS), NNI's module gets each value with its share, and mixes slices of its weights.
+    Where one runs with a factor (GDAS), its output is multiplied by it.
+    """
+
+    def __init__(self, operation: MixedOperation, memo: dict[str, Any], mutate_kwargs: dict[str, Any]):
+        super().__init__(operation, memo, mutate_kwargs)
+        if operation.mutable_arguments:
+            operation.register_forward_hook(_weighed)
 
     def forward_argument(self, operation: MixedOperation, name: str) -> Any:
-        opened = scope.seen_by(operation)
-        if opened is None or opened.sample is None:
+        if name not in operation.mutable_arguments:
+            return operation.init_arguments[name]
+        argument, gates = operation.mutable_arguments[name], _gates_of(operation)
+        if gates is None:
             return super().forward_argument(operation, name)
-        argument = operation.mutable_arguments.get(name, operation.init_arguments[name])
-        return argument.freeze(dict(opened.sample)) if isinstance(argument, Mutable) else argument
+        own = {label: gates[label] for label in argument.simplify()}
+        if all(len(gate.values) == 1 for gate in own.values()):
+            return argument.freeze({label: gate.values[0] for label, gate in own.items()})
+        return dict(traverse_all_options(argument, weights={label: gate.weights for label, gate in own.items()}))
+
+
+def _gates_of(operation: MixedOperation) -> dict[str, Gate] | None:
+    opened = scope.seen_by(operation)
+    if opened is None or opened.gate is None:
+        return None
+    return {label: cast(Gate, opened.gate_of(label)) for label in operation.simplify()}
+
+
+def _weighed(operation: nn.Module, args: Any, output: Any) -> Any:
+    """Multiply an output, or the first of several, by the factors of what was drawn."""
+    for gate in (_gates_of(operation) or {}).values():
+        if gate.weights is not None and len(gate.values) == 1:
+            first, *rest = output if isinstance(output, tuple) else (output,)
+            output = (first * gate.weights[0], *rest) if rest else first * gate.weights[0]
+    return output

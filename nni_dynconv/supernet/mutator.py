@@ -24,6 +24,7 @@ from ..generation import (
     bind_own_input,
     dim_of,
     install,
+    load_original,
     refusing_pairs,
     site_of,
     start_as_given,
@@ -34,6 +35,7 @@ from ..settings import check_settings
 from ..sites import Plan, Site, scope
 from .asking import OWN, asked_of, check_arguments
 from .calibration import calibrate_copy
+from .cells import make_before
 from .deciding import Draw, Drawn, Draws, given, shares_of
 from .mutating import freeze, mutate
 from .naming import Around, alive_ops
@@ -146,6 +148,9 @@ class DynamicWeightMutator(nn.Module, Mutator):
             architecture.bind({name: one.inputs or len(one) for name, one in self.choices.items()})
         if search is not None:  # last: what can be refused has been
             mutate(space)
+        elif sampler is False:
+            for cell in [one for one in space.modules() if isinstance(one, Cell) and one.op_candidates_factory]:
+                make_before(cell)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("model", "_cur_model"):  # NNI's references to a space must not become submodules
@@ -418,6 +423,18 @@ class DynamicWeightMutator(nn.Module, Mutator):
         if calibrate is not None:
             calibrate_copy(frozen, calibrate)
         return frozen
+
+    def load_original(self, state: Mapping[str, Tensor]) -> None:
+        """Load the ``state_dict()`` of the network that was lifted: into bases, kept layers and running statistics.
+
+        Deltas stay as they are; where bases were given they start at zero, and the network is then the original.
+
+        Raises
+        ------
+        ParamsError
+            Names or shapes differ, or a lifted layer has no base; nothing is loaded then.
+        """
+        load_original(self.space.network if isinstance(self.space, Around) else self.space, state, self.source)
 
     def strategy(self, **options: Any) -> DynamicStrategy:
         """Return the strategy that searches this mutator's space in an NNI ``NasExperiment``.

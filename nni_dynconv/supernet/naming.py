@@ -12,7 +12,7 @@ from torch import nn
 
 from ..generation import NAME
 from ..ops import ChoiceOp, DynamicOp
-from .cells import ScopedCell
+from .cells import chosen, made_before
 
 __all__ = ["Around", "alive_ops", "name_sites"]
 
@@ -60,6 +60,10 @@ def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield from ((f"/{module.label}/{name}", module[name]) for name in module.names)
     elif isinstance(module, ChoiceOp):
         yield from module.variants.items()
+    elif (before := made_before(module)) is not None:
+        for (node, source), ops in before.items():
+            yield from ((f"/{module.label}/{node}_{source}/{name}", op) for name, op in ops.items())
+        yield from ((name, child) for name, child in module.named_children() if name not in ("ops", "inputs"))
     elif isinstance(module, PathSamplingCell):
         for node, inputs in enumerate(module.ops, start=module.num_predecessors):
             for source, ops in enumerate(inputs):
@@ -81,8 +85,8 @@ def alive_ops(module: nn.Module, sample: Mapping[str, Any]) -> Iterator[DynamicO
     elif isinstance(module, Repeat):
         depth = module.depth_choice
         children = list(module.blocks[: depth if isinstance(depth, int) else depth.freeze(dict(sample))])
-    elif isinstance(module, ScopedCell):
-        children = [op for _, _, op in module.chosen(sample)]
+    elif isinstance(module, PathSamplingCell):
+        children = [op for _, _, op in chosen(module, sample)]
         children += [child for name, child in module.named_children() if name != "ops"]
     else:
         children = [child for _, child in _children(module)]

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.mutable import Categorical, Constraint, Mutable, MutableAnnotation
-from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, Repeat
+from nni.nas.nn.pytorch import (
+    Cell,
+    InputChoice,
+    LayerChoice,
+    ModelSpace,
+    MutableBatchNorm2d,
+    MutableConv2d,
+    MutableLayerNorm,
+    MutableLinear,
+    MutableMultiheadAttention,
+    Repeat,
+)
+from nni.nas.oneshot.pytorch.supermodule._expression_utils import traverse_all_options
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
 from torch import nn
 
@@ -12,6 +26,16 @@ from ..errors import SpaceError
 from ..ops import ChoiceOp
 
 __all__ = ["check_supported", "own_choices"]
+
+WEIGHED: dict[type[nn.Module], tuple[str, ...]] = {
+    MutableConv2d: ("in_channels", "out_channels", "kernel_size", "padding"),
+    MutableLinear: ("in_features", "out_features"),
+    MutableBatchNorm2d: ("num_features",),
+    MutableLayerNorm: ("normalized_shape",),
+    MutableMultiheadAttention: ("embed_dim", "kdim", "vdim"),
+}
+"""Arguments of NNI's modules that may be a mixture of whole numbers: their weights are sliced and weighed."""
+PARAMETRISED = tuple(WEIGHED)
 
 
 def own_choices(module: nn.Module) -> list[Mutable]:
@@ -42,9 +66,29 @@ def check_supported(space: ModelSpace, gradient: bool, mixes: bool) -> None:
         depth = getattr(module, "depth_choice", None)
         if isinstance(module, Repeat) and not isinstance(depth, (int, Categorical)):
             _refuse(name, "`Repeat` with an expression as its depth", "samplers that learn by gradient (DARTS, GDAS)")
+        if isinstance(module, PARAMETRISED):
+            if mixes:
+                _check_weighed(name, module)
+            continue
         primitive = isinstance(module, (LayerChoice, InputChoice, Repeat, Cell, PathSamplingCell))
         if own_choices(module) and not primitive:
             _refuse(name, f"`{type(module).__name__}` with `nni.choice` arguments", "samplers that learn by gradient")
+
+
+def _check_weighed(name: str, module: Any) -> None:
+    """Refuse what NNI's own module cannot mix, of arguments whose candidates are all in a forward at once."""
+    known = WEIGHED[next(kind for kind in WEIGHED if isinstance(module, kind))]
+    given = module.trace_kwargs
+    chosen = {argument: value for argument, value in given.items() if isinstance(value, Mutable)}
+    for argument, value in chosen.items():
+        mixes = argument in known and all(isinstance(one, int) for one in traverse_all_options(value))
+        if argument == "padding":  # NNI takes the largest, where kernels are mixed
+            mixes = "kernel_size" in chosen
+        if argument == "kernel_size" and isinstance(given.get("padding"), str):
+            mixes = False
+        if not mixes:
+            what = f"`{type(module).__name__}` with `nni.choice` for `{argument}`"
+            _refuse(name, what, "a sampler that mixes all candidates (DARTS)")
 
 
 def _check_whole(space: ModelSpace, mixes: bool) -> None:

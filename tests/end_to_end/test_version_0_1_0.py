@@ -34,13 +34,15 @@ def test_a_network_gives_what_it_gave(name):
     torch.testing.assert_close(network(example["x"], example.get("context")), example["y"], rtol=1e-4, atol=1e-5)
 
 
-def test_a_supernet_comes_back(make):
-    mutator, candidate, context = make.mutator_of("chunked")
+@pytest.mark.parametrize(("name", "folder"), [("chunked", "supernet"), ("flat", "supernet_flat")])
+def test_a_supernet_comes_back(name, folder, make):
+    """Bases were flat vectors by number: ``flat`` has some, of which one is a normalisation's."""
+    mutator, candidate, context = make.mutator_of(name)
     for parameter in mutator.space.parameters():
         torch.nn.init.zeros_(parameter)
-    export.load_supernet(mutator, FILES / "supernet")
+    export.load_supernet(mutator, FILES / folder)
     network = mutator.freeze({"op": candidate}).eval()
-    example = load_file(FILES / "chunked" / "example.safetensors")
+    example = load_file(FILES / name / "example.safetensors")
     torch.testing.assert_close(network(make.IMAGE, context), example["y"], rtol=1e-4, atol=1e-5)
 
 

@@ -105,11 +105,10 @@ def expected_weights(mutator, name, made, sample=()):
     source = mutator.source
     recipe, base = source.recipes[name], source.base_of(name)
     factor = source.factors[list(source.sites).index(name)] if recipe.has_factor else None
-    start, tensors = 0, {}
+    tensors = {}
     for spec in source.sites[name].specs:
-        own = None if base is None else base[start : start + spec.numel].view(spec.shape)
+        own = None if base is None else base[spec.name]
         tensors[spec.name], made = by_hand(spec, made, recipe, own, factor)
-        start += spec.numel
     assert made is None or not made.numel()
     return tensors
 
@@ -137,8 +136,8 @@ def test_each_channel_of_a_transposed_convolution_has_its_own_scale():
     site, base = source.sites["up"], source.base_of("up")
     assert [spec.shape for spec in source.asked["up"].specs] == [(6,), (6,)]
     asked, recipe = source.asked["up"], source.recipes["up"]
-    std, x = torch.ones(site.num_generated), torch.randn(1, 4, 3, 3)
-    y = conv_transpose2d(x, base[: 4 * 3 * 4].view(4, 3, 2, 2), stride=2, groups=2)
+    std, x = {"weight": 1.0, "bias": 1.0}, torch.randn(1, 4, 3, 3)
+    y = conv_transpose2d(x, base["weight"], stride=2, groups=2)
     for channel in range(6):
         made = torch.zeros(12)
         made[channel] = 1.0
@@ -163,9 +162,9 @@ def test_a_low_rank_is_asked_for_only_where_it_saves(shape, rank):
 @pytest.mark.parametrize("base", ["none", "learned"])
 def test_what_is_made_has_the_right_size_at_the_start(base, delta):
     site = Site("conv", "DynamicConv2d", (WeightSpec("weight", (64, 32, 3, 3), 288),))
-    asked, std = asked_of(site, Recipe(base, delta)), torch.full((site.num_generated,), 288**-0.5)
+    asked, std = asked_of(site, Recipe(base, delta)), {"weight": 288**-0.5}
     made = torch.randn(20, asked.num_generated, generator=torch.Generator().manual_seed(0))
-    zero = None if base == "none" else torch.zeros(site.num_generated)
+    zero = None if base == "none" else {"weight": torch.zeros(64, 32, 3, 3)}
     factor = None if base == "none" else torch.tensor(0.3)
     weight = combine(site, asked, Recipe(base, delta), made, std, zero, factor)["weight"]
     assert float(weight.std()) == pytest.approx(288**-0.5 * (1 if base == "none" else 0.3), rel=0.05)

@@ -374,6 +374,23 @@ def padded():
     return MutableConv2d(CHANNELS, CHANNELS, **sizes)
 
 
+def widened():
+    width = nni.choice("width", [2, CHANNELS])
+    first, last = (
+        MutableConv2d(CHANNELS, width, 1),
+        MutableConv2d(width, CHANNELS, nni.choice("kernel", [1, 3]), padding=1),
+    )
+    return nn.Sequential(first, MutableBatchNorm2d(width), last)
+
+
+def strided():
+    return MutableConv2d(CHANNELS, CHANNELS, 1, stride=nni.choice("stride", [1, 2]))
+
+
+def grouped():
+    return MutableConv2d(CHANNELS, CHANNELS, 1, groups=nni.choice("groups", [1, 2]))
+
+
 def chosen_kernel():
     return DynamicConv2d(CHANNELS, nni.choice("width", [4, 8]), nni.choice("kernel", [1, 3]), padding="same")
 
@@ -409,7 +426,8 @@ ROWS = (
     (lambda: cell([conv(1), conv(3)]), lambda: cell(factories())),
     (lambda: cell(factories(), merge_op="loose_end"),),
     (lambda: PartSpace(make=chosen_kernel), lambda: PartSpace(make=chosen_delta)),
-    (lambda: PartSpace(make=padded),),
+    (lambda: PartSpace(make=padded), lambda: PartSpace(make=widened)),
+    (lambda: PartSpace(make=strided), lambda: PartSpace(make=grouped)),
     (lambda: PartSpace(make=lambda: MutableBatchNorm2d(CHANNELS, momentum=nni.uniform("momentum", 0.1, 0.2))),),
     (constrained,),
     (lambda: PartSpace(make=lambda: conv(3)),),
