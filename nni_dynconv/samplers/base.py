@@ -133,6 +133,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
         UserWarning
             It learns by gradient, got a hundred of them, and no optimizer has its parameters.
         """
+        self._check_bound()
         if self.learns == "gradient":
             self.watch.say_unused(self.described())
         for _ in range(TRIES):

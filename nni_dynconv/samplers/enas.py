@@ -113,7 +113,7 @@ class EnasSampler(Sampler):
         if not loss.isfinite():
             raise NotFiniteError(
                 f"EnasSampler cannot learn from the reward {float(reward):g} of architecture {dict(sample)}: the "
-                f"policy's loss is {float(loss):g}. Its state was saved so, or `entropy_weight`, now "
+                f"policy's loss is {float(loss.detach()):g}. Its state was saved so, or `entropy_weight`, now "
                 f"{self.entropy_weight:g}, is too large."
             )
         for parameter, gradient in zip(parameters, gradients, strict=True):

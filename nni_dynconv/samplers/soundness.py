@@ -124,7 +124,7 @@ class GradientWatch:
     def say_unused(self, parameters: Mapping[str, Tensor]) -> None:
         """Warn once where parameters got many gradients and never changed: no optimizer has them."""
         self.steps, self._reached = self.steps + self._reached, False
-        if self.optimized or (self._seen is not None and self.steps < STEPS):
+        if not parameters or self.optimized or (self._seen is not None and self.steps < STEPS):
             return
         now = torch.cat([one.detach().flatten().double().cpu() for one in parameters.values()])
         if self._seen is None or not torch.equal(now, self._seen):

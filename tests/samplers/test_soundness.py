@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nni_dynconv import DartsSampler, EnasSampler, FairSampler, GdasSampler, RandomSampler
-from nni_dynconv.errors import DynConvError, LearningError, NotFiniteError
+from nni_dynconv.errors import DynConvError, LearningError, NotFiniteError, SampleError
 from nni_dynconv.samplers import Choice
 
 CHOICES = {"op": Choice("op", ("a", "b", "c")), "depth": Choice("depth", (1, 2))}
@@ -137,6 +137,12 @@ def test_logits_that_are_no_numbers_are_named_where_one_is_drawn(make):
         sampler.sample()
     with pytest.raises(NotFiniteError, match=words):
         sampler.best()
+
+
+@pytest.mark.parametrize("make", BY_GRADIENT)
+def test_a_sampler_that_is_not_bound_says_so(make):
+    with pytest.raises(SampleError, match=f"{make.__name__} does not know the space yet"):
+        make().sample()
 
 
 @pytest.mark.parametrize("make", BY_GRADIENT)
