@@ -55,6 +55,7 @@ def conv2d(
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.ones(2, 1, 3, 3)
     >>> weight = torch.stack([torch.ones(1, 1, 3, 3), 2 * torch.ones(1, 1, 3, 3)])
     >>> conv2d(x, weight).flatten().tolist()
@@ -97,6 +98,7 @@ def conv1d(
 
     Examples
     --------
+    >>> import torch
     >>> conv1d(torch.ones(2, 1, 3), torch.tensor([[[[1.0, 1.0]]], [[[2.0, 2.0]]]])).tolist()
     [[[2.0, 2.0]], [[4.0, 4.0]]]
     """
@@ -135,6 +137,7 @@ def conv3d(
 
     Examples
     --------
+    >>> import torch
     >>> weight = torch.stack([torch.ones(1, 1, 2, 2, 2), 2 * torch.ones(1, 1, 2, 2, 2)])
     >>> conv3d(torch.ones(2, 1, 2, 2, 2), weight).flatten().tolist()
     [8.0, 16.0]

@@ -45,6 +45,7 @@ def linear(
 
     Examples
     --------
+    >>> import torch
     >>> weight = torch.tensor([[[1.0, 1, 1]], [[2, 2, 2]]])
     >>> linear(torch.ones(2, 3), weight).tolist()
     [[3.0], [6.0]]

@@ -25,7 +25,15 @@ Mode = Literal["one_shot", "multi_trial"]
 OptimizeMode = Literal["maximize", "minimize"]
 MODES = get_args(Mode)
 MULTI_TRIAL_SAMPLERS = ("random", "enas")
-WARM_UP_OPTIONS = ("gradient_clip_val", "log_every", "norm_affine", "diagnose_every")
+WARM_UP_OPTIONS = (
+    "gradient_clip_val",
+    "log_every",
+    "norm_affine",
+    "on_not_finite",
+    "on_error",
+    "skip_limit",
+    "diagnose_every",
+)
 """Options of the strategy that the shared checkpoint of multi-trial mode is trained with: nothing is compared there."""
 FREE_SECTIONS = ("space_args", "evaluator_args", "report_args")
 """Sections whose keys belong to the user's own functions, so that any key goes."""

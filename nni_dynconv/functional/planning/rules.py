@@ -43,6 +43,8 @@ def _by_rules(problem: Problem) -> Choice:
 def _is_fixed(problem: Problem) -> bool:
     """Whether the rules alone decide."""
     geometry, setting = problem
+    if not geometry.kernel and setting.factors is None:  # of a linear map the shapes alone decide
+        return True
     modes = setting.portable or setting.transformed or setting.deterministic
     return modes or not geometry.B or geometry.bias_counts is not None
 
