@@ -107,6 +107,7 @@ def test_multi_trial_refuses_epochs_before_the_sampler_learns():
 
 def test_multi_trial_takes_the_options_of_its_shared_checkpoint():
     used = {"gradient_clip_val": 1.0, "log_every": 5, "norm_affine": False, "diagnose_every": 2}
+    used |= {"on_not_finite": "skip", "on_error": "skip", "skip_limit": 5}
     assert {*WARM_UP_OPTIONS} == {*used}
     assert check_class_args({**MULTI_TRIAL, "strategy": used}).strategy == used
 
