@@ -49,13 +49,9 @@ class Readable:
 
 
 def _read(op: Any, name: str) -> Tensor | None:
-    if ORIGINAL not in vars(op):
-        raise AttributeError(f"`{type(op).__name__}` object has no attribute `{name}`")
     opened = scope.current()
-    if opened is None or op.site is None:
-        raise AttributeError(
-            f"Layer `{op.site or type(op).__name__}` was lifted: its `{name}` is made in a forward, and none is open."
-        )
+    if ORIGINAL not in vars(op) or opened is None or op.site is None:
+        raise AttributeError(name)  # torch's modules then say that they have none
     spec = next((one for one in op.weight_specs() if one.name in _MADE_AS[name]), None)
     if spec is None:
         return None
