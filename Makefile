@@ -16,7 +16,7 @@ SETUP_FILES := setup.cfg setup.py pyproject.toml constraints.txt $(wildcard nni_
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup search test test-slow test-nni check format bench bench-gpu quality clean
+.PHONY: help setup search test test-slow test-nni check format bench bench-gpu quality sweep clean
 
 help:  ## show this
 	@echo "make TARGET, where TARGET is:"
@@ -83,6 +83,12 @@ quality: $(STAMP)  ## measure what searched networks reach; what is finished alr
 	@$(BIN)/python -m benchmarks.quality.controller_sizes
 	@$(BIN)/python -m benchmarks.quality.doctor
 	@$(BIN)/python -m benchmarks.quality.rank
+
+# In an environment of its own, for these packages bring others.
+sweep:  ## lift architectures of pytorchcv and transformers, and see that they are what they were (a quarter of an hour)
+	@test -x .venv-sweep/bin/pip || $(PYTHON) -m venv .venv-sweep
+	@.venv-sweep/bin/python -m pip install --quiet -c constraints.txt -e '.[sweep]'
+	@OMP_NUM_THREADS=1 PYTHONPATH=. .venv-sweep/bin/python benchmarks/lifting/sweep.py --output $${OUTPUT:-runs/sweep.json}
 
 clean:  ## remove .venv/, caches and what was built; runs/ stays, for it holds your results
 	rm -rf .venv build dist *.egg-info nni_dynconv/_kernels* .pytest_cache .mypy_cache .ruff_cache .hypothesis lightning_logs dispatcher.log

@@ -155,6 +155,7 @@ def main() -> None:
         models = [one for one in models if one["model"] in arguments.only.split(",")]
     done = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else []
     known = {(one["package"], one["model"]) for one in done}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     for one in models:
         if (one["package"], one["model"]) not in known:
             done.append(_in_a_process(one))

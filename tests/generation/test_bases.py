@@ -87,7 +87,7 @@ def test_the_state_of_another_network_is_refused_with_both_values_and_nothing_is
         mutator.load_original({"else" if name == "0.0.bias" else name: one for name, one in state.items()})
     with pytest.raises(ParamsError, match=r"`0.0.weight` is \(4, 1, 3, 3\) here, but \(4, 2, 3, 3\) there"):
         mutator.load_original({**state, "0.0.weight": torch.zeros(4, 2, 3, 3)})
-    assert all(one.equal(before[name]) for name, one in mutator.state_dict().items())
+    assert all(one.equal(before[name]) for name, one in mutator.state_dict().items() if isinstance(one, torch.Tensor))
 
 
 def test_without_bases_the_original_state_has_no_place():
