@@ -82,8 +82,8 @@ def _check_weighed(name: str, module: Any) -> None:
     chosen = {argument: value for argument, value in given.items() if isinstance(value, Mutable)}
     for argument, value in chosen.items():
         mixes = argument in known and all(isinstance(one, int) for one in traverse_all_options(value))
-        if argument == "padding":  # NNI takes the largest, where kernels are mixed
-            mixes = "kernel_size" in chosen
+        if argument == "padding":  # NNI takes the largest, where kernels are mixed: a choice of its own learns nothing
+            mixes = "kernel_size" in chosen and value.simplify().keys() <= chosen["kernel_size"].simplify().keys()
         if argument == "kernel_size" and isinstance(given.get("padding"), str):
             mixes = False
         if not mixes:

@@ -519,8 +519,8 @@ def test_a_network_that_an_earlier_version_saved_is_read(tmp_path):
     del description["architecture_dim"]
     path.write_text(json.dumps(description))
     torch.testing.assert_close(nni_dynconv.load(tmp_path)(image(), vector()), network(image(), vector()))
-    path.write_text(json.dumps(description | {"format": 3}))
-    with pytest.raises(ExportError, match=r"it has format 3, but this version reads \(1, 2\)"):
+    path.write_text(json.dumps(description | {"format": 4}))
+    with pytest.raises(ExportError, match=r"it has format 4, but this version reads \(1, 2, 3\)"):
         nni_dynconv.load(tmp_path)
 
 
