@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import importlib.util
 import inspect
 import re
@@ -630,3 +631,20 @@ def test_ten_architectures_of_every_space_of_the_hub_run_and_freeze(name):
     page = hub_page()
     row = page.try_case(page.CASES[name])
     assert row.lifted and len(row.values) == 10 and max(row.values) > 0
+
+
+def test_many_bases_of_variants_are_warned_of_with_both_numbers(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("nni_dynconv.lifting.lifting"), "MANY", 0)
+    with pytest.warns(UserWarning, match=r"a base of its own: 108 values, where NNI's supernet.* has 36\. Give"):
+        lift(Wide(), where="conv").mutator(sampler=RandomSampler())
+
+
+class Wide(ModelSpace):
+    """Three kernels of one layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = MutableConv2d(1, CHANNELS, nni.choice("kernel", [3, (3, 3), (1, 9)]), bias=False)
+
+    def forward(self, x):
+        return self.conv(x)
