@@ -19,8 +19,8 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
 from .. import export
-from ..errors import ConfigError, ContextError
-from ..generation import UNASKED, ArchitectureEncoder, DynamicNetwork
+from ..errors import ConfigError
+from ..generation import ArchitectureEncoder, DynamicNetwork, unasked_in
 from ..search import distributed
 from ..settings import check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
@@ -127,8 +127,9 @@ def train_supernet(mutator: DynamicWeightMutator, evaluator: Any, options: Mappi
     try:
         searching.evaluate(mutator.space)
     except Exception as error:
-        if UNASKED in getattr(error, "__notes__", ()):
-            raise ContextError(f"{UNASKED} ({type(error).__name__}: {error})") from error
+        unasked = unasked_in(error)
+        if unasked is not None:
+            raise unasked from error
         raise
     return searching
 

@@ -4,7 +4,7 @@ Nothing here chooses an architecture.
 """
 
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
-from .calling import UNASKED, refusing_pairs
+from .calling import refusing_pairs, unasked_in
 from .codes import dim_of
 from .context import FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
 from .controllers import (
@@ -25,7 +25,6 @@ from .source import WeightSource
 __all__ = [
     "NAME",
     "ORIGINAL",
-    "UNASKED",
     "ArchitectureEncoder",
     "ChunkedController",
     "Controller",
@@ -52,5 +51,6 @@ __all__ = [
     "refusing_pairs",
     "site_of",
     "start_as_given",
+    "unasked_in",
     "uninstall",
 ]

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import ContextError, DynConvError
 
-__all__ = ["UNASKED", "Call", "Takes", "is_pair", "is_unasked", "pair_of", "refusing_pairs", "takes_of"]
+__all__ = ["UNASKED", "Call", "Takes", "is_pair", "is_unasked", "pair_of", "refusing_pairs", "takes_of", "unasked_in"]
 
 UNASKED = (
     "Its input is a pair, as `(x, context)` is, but no context encoder takes the second part. Give one, "
@@ -150,4 +150,13 @@ def refusing_pairs(args: tuple[Any, ...], encoder: nn.Module | None) -> Iterator
     except DynConvError:
         raise
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
-        raise ContextError(f"{UNASKED} ({type(error).__name__}: {error})") from error
+        raise _unasked(error) from error
+
+
+def unasked_in(error: BaseException) -> ContextError | None:
+    """Return the refusal of a pair that nobody asked for, where a network with an error of its own met one."""
+    return _unasked(error) if UNASKED in getattr(error, "__notes__", ()) else None
+
+
+def _unasked(error: BaseException) -> ContextError:
+    return ContextError(f"{UNASKED} ({type(error).__name__}: {error})")

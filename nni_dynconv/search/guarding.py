@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CandidateError, DynConvError, NotFiniteError
+from ..generation import unasked_in
 from ..settings import StrategySettings
 from ..supernet import DynamicWeightMutator, tracking_norms
 from . import distributed
@@ -95,6 +96,9 @@ class Guard:
 
     def named(self, error: Exception, place: str, sample: Sample) -> Exception:
         """Return an error that names the architecture and, where the supernet raised it, the candidate."""
+        unasked = unasked_in(error)
+        if unasked is not None:
+            return unasked
         module, site = module_of(error, self.mutator.space), site_of(error)
         if module is None and site is None and self.settings.on_error == "stop":
             return error  # the evaluator's own: no candidate is to blame
