@@ -25,17 +25,14 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
 from torch import nn
 
 from nni_dynconv import (
-    DartsSampler,
     DynamicConv2d,
     DynamicWeightMutator,
-    EnasSampler,
-    FairSampler,
-    GdasSampler,
     RandomSampler,
     VectorContext,
     lift,
 )
 from nni_dynconv.samplers import check_sample
+from nni_dynconv.settings import TABLES, load_object
 
 pytestmark = [
     pytest.mark.slow,
@@ -64,13 +61,7 @@ MULTI_TRIAL = {
     "TPE": strategy.TPE,
     "PolicyBasedRL": lambda: strategy.PolicyBasedRL(samples_per_update=2),
 }
-OURS = {
-    "random": RandomSampler,
-    "fair": FairSampler,
-    "enas": EnasSampler,
-    "darts": DartsSampler,
-    "gdas": GdasSampler,
-}
+OURS = {name: load_object(part.dotted) for name, part in TABLES["sampler"].items()}
 
 
 def marked(names):

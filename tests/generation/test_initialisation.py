@@ -10,7 +10,7 @@ from nni_dynconv.errors import ConfigError
 from nni_dynconv.generation.controllers.pieces import CodeInput, context_map, linear
 from nni_dynconv.generation.decision import site_of
 from nni_dynconv.generation.initialisation import base_of, scale_of
-from nni_dynconv.settings import parse_named
+from nni_dynconv.settings import TABLES, parse_named
 from nni_dynconv.sites.spec import Site, WeightSpec, split
 
 
@@ -181,14 +181,12 @@ def test_rules_are_checked_in_a_yaml():
             parse_named("controller", section, "x.yml")
 
 
-@pytest.mark.parametrize("name", ["chunked", "low_rank", "coordinate", "flat", "experts"])
+@pytest.mark.parametrize("name", TABLES["controller"])
 def test_a_controller_of_a_yaml_has_the_defaults_of_its_class(name):
     import dataclasses
     import inspect
 
-    from nni_dynconv.settings.named import CONTROLLERS
-
     built = parse_named("controller", name, "x.yml").build()
     arguments = inspect.signature(type(built)).parameters
-    settings = {one.name: one.default for one in dataclasses.fields(CONTROLLERS[name].settings)}
+    settings = {one.name: one.default for one in dataclasses.fields(TABLES["controller"][name].settings)}
     assert settings == {key: one.default for key, one in arguments.items()}

@@ -28,7 +28,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils import _pytree as pytree
 
 from nni_dynconv import (
-    DartsSampler,
     DiagnosisCallback,
     DynamicConv2d,
     DynamicWeightMutator,
@@ -41,12 +40,13 @@ from nni_dynconv import (
 from nni_dynconv.errors import CandidateError, NotFiniteError
 from nni_dynconv.search.distributed import agree, mean
 from nni_dynconv.search.guarding import Guard
+from nni_dynconv.settings import TABLES, load_object
 from nni_dynconv.settings.parts import StrategySettings
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 2
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
-SAMPLERS = [RandomSampler, FairSampler, EnasSampler, DartsSampler, GdasSampler]
+SAMPLERS = [load_object(part.dotted) for part in TABLES["sampler"].values()]
 
 
 @pytest.fixture(autouse=True)

@@ -27,10 +27,10 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from nni_dynconv import DynamicWeightMutator, samplers
 from nni_dynconv.errors import ConfigError
-from nni_dynconv.settings import SAMPLERS as NAMED
+from nni_dynconv.settings import TABLES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "lightning.md").read_text(encoding="utf-8")
-SAMPLERS = {one: getattr(samplers, part.dotted.split(":")[1]) for one, part in NAMED.items()}
+SAMPLERS = {one: getattr(samplers, part.dotted.split(":")[1]) for one, part in TABLES["sampler"].items()}
 SELECTING = ("random", "fair")
 ROWS = {}
 QUIET = {"enable_checkpointing": False, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}

@@ -12,11 +12,12 @@ from toy_task import ToySpace, evaluator
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from pytorch_lightning import Callback
 
-from nni_dynconv import DartsSampler, DynamicWeightMutator, EnasSampler, FairSampler, GdasSampler, RandomSampler
+from nni_dynconv import DartsSampler, DynamicWeightMutator, EnasSampler, GdasSampler, RandomSampler
 from nni_dynconv.errors import CandidateError, ConfigError, NotFiniteError, ShapeError
 from nni_dynconv.samplers import Sampler
+from nni_dynconv.settings import TABLES, load_object
 
-SAMPLERS = [RandomSampler, FairSampler, EnasSampler, DartsSampler, GdasSampler]
+SAMPLERS = [load_object(part.dotted) for part in TABLES["sampler"].values()]
 BAD = [float("nan"), float("inf"), -float("inf"), 1e39, -3.5e38]
 FEW = {"contenders": 8, "rerank": 2, "rerank_steps": 2}
 
