@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from collections import UserDict
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -395,3 +397,45 @@ def test_an_index_does_not_leave_rows_where_they_were(what):
         run(index=torch.tensor([0, 0, 1, 1]), **boxes)
         with pytest.raises(ContextError, match=rf"`index` sorts the 4 samples.*an {what} \(8, .*8 rows, 2 for each"):
             run(index=torch.tensor([1, 0, 1, 0]), **boxes)
+
+
+class Record:
+    """Inputs or outputs that only a network's own code can look into."""
+
+    def __init__(self, x):
+        self.x = x
+
+
+@pytest.mark.parametrize(
+    ("wrap", "named"),
+    [
+        (Record, "Record"),
+        (lambda x: UserDict(x=x), "UserDict"),
+        (lambda x: list(torch.ones(4, 2, 5, 6)), "list"),
+        (lambda x: ["a", "b", "c", "d"], "list"),
+        (lambda x: x.numpy(), "ndarray"),
+    ],
+)
+@pytest.mark.parametrize("what", ["input", "output"])
+def test_an_index_sorts_no_samples_that_it_cannot_find(wrap, named, what):
+    """They were left as they stood, and had one another's weights."""
+
+    class Wraps(ModelSpace):
+        def __init__(self):
+            super().__init__()
+            self.op = OPS["conv"]()
+
+        def forward(self, x, more=None):
+            y = self.op(x)
+            return y if what == "input" else wrap(y.detach())
+
+    mutator = mutator_of(Wraps())
+    x, c = torch.randn(4, 2, 5, 6), torch.randn(2, 3)
+    more = {"more": wrap(x)} if what == "input" else {}
+    for run in (
+        lambda **index: mutator(x, context=c, **index, **more),
+        lambda **i: mutator.freeze()(x, c, **i, **more),
+    ):
+        run(index=torch.tensor([0, 0, 1, 1]))
+        with pytest.raises(ContextError, match=rf"`index` sorts the 4 samples.*an {what} is a {named} in which"):
+            run(index=torch.tensor([1, 0, 1, 0]))
