@@ -72,6 +72,35 @@ class AsksForParameters(nn.Module):
         return self.second(self.first(x.to(next(self.first.parameters()).dtype)))
 
 
+class AsksInAProperty(AsksForParameters):
+    @property
+    def dtype(self):
+        return next(self.first.parameters()).dtype
+
+    def forward(self, x):
+        return self.second(self.first(x.to(self.dtype)))
+
+
+class SumsInAMethod(AsksForParameters):
+    def size(self):
+        return sum(p.square().sum() for name, p in self.first.named_parameters())
+
+    def forward(self, x):
+        return self.second(self.first(x)) + self.size()
+
+
+class SumsOneThatStays(nn.Module):
+    """It has a parameter that is not lifted, which is not the only one that it sums."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.inner = nn.Sequential(nn.Linear(3, 3), torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)))
+
+    def forward(self, x):
+        return self.second(self.inner(x)) + sum(p.sum() for p in self.inner.parameters())
+
+
 def check(network, x, where="*", **options):
     """It is the original at the start, and afterwards what each sample gets alone; return what was lifted."""
     network.eval()
@@ -132,11 +161,18 @@ def test_outside_a_forward_a_lifted_layer_has_no_weight():
     [
         (Computes, ["inner.1"], "`forward` of Computes computes with its `weight` itself"),
         (AsksForParameters, ["first"], "`forward` of AsksForParameters asks for `parameters()`, which would be gone"),
+        (AsksInAProperty, ["first"], "`dtype` of AsksInAProperty asks for `parameters()`, which would be gone"),
+        (SumsInAMethod, ["first"], "`size` of SumsInAMethod asks for `named_parameters()`, which would be gone"),
     ],
 )
 def test_a_layer_that_its_parent_computes_with_is_kept(make, kept, reason):
     lifted = check(make(), ROWS)
     assert [one.name for one in lifted.kept] == kept and lifted.kept[0].reason == reason
+
+
+def test_a_sum_of_all_parameters_keeps_each_of_them():
+    lifted = check(SumsOneThatStays(), ROWS, where="*")
+    assert lifted.names == ["first", "second"]
 
 
 def test_what_a_class_further_down_replaces_does_not_count():
