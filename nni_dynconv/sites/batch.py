@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -15,7 +14,7 @@ from ..errors import ContextError
 __all__ = ["Blocks", "batch_of", "blocks_of", "count_of"]
 
 Tree = TypeVar("Tree")
-SEEN = (Tensor, PackedSequence, bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, Callable)
+SEEN = (Tensor, PackedSequence, bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 """Types in which samples are found, and those that have none."""
 WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -143,11 +142,11 @@ def _reordered(tree: Tree, order: Tensor, what: str) -> Tree:
     """Take samples in an order, out of whatever has one row for each."""
     size = len(order)
     for one in pytree.tree_leaves(tree, is_leaf=lambda one: _is_packed(one) or _is_one_each(one, size)):
-        if not isinstance(one, SEEN):  # a list of one thing for each sample too
+        if not isinstance(one, SEEN) and not callable(one):  # a list of one thing for each sample too
             raise ContextError(
                 f"`index` sorts the {size} samples by their contexts, but an {what} is a {type(one).__name__} in which "
-                f"they are not found. Give tensors, or tuples, lists and dicts of tensors with a row for each sample, or "
-                f"give the samples sorted already: `x[i.argsort()]`."
+                f"they are not found. Give tensors, or tuples, lists and dicts of tensors with a row for each sample; "
+                f"or give the samples sorted already: `x[i.argsort()]`."
             )
         rows = _rows(one) or 0
         if rows > size and rows % size == 0:
