@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import nni
 import pytest
 import torch
 import torch.nn.functional as F
+from nni.nas.nn.pytorch import ModelSpace, MutableConvTranspose2d
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -316,3 +319,33 @@ def test_an_output_size_that_there_cannot_be_is_refused():
     mutator = lift(TooLarge(2, True)).mutator()
     with pytest.raises(ShapeError, match=r"`up`: output_size = \(20, 20\) for x \(2, 4, 3, 3\): requested an output"):
         mutator(IMAGE)
+
+
+class ByKeyword(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down, self.norm = nn.Conv2d(1, 2, 3, stride=2, padding=1), nn.GroupNorm(1, 2)
+        self.act, self.up = nn.PReLU(), nn.ConvTranspose2d(2, 1, 3, stride=2, padding=1)
+
+    def forward(self, x):
+        y = self.act(input=self.norm(input=self.down(input=x)))
+        return self.up(input=y, output_size=x.shape)
+
+
+def test_a_layer_takes_its_input_by_torchs_keyword():
+    assert len(check(ByKeyword(), torch.randn(2, 1, 6, 6)).names) == 4
+
+
+def test_a_layer_with_choices_takes_an_output_size():
+    class Space(ModelSpace):
+        def __init__(self):
+            super().__init__()
+            self.up = MutableConvTranspose2d(1, 2, nni.choice("kernel", [3, 4]), stride=2, padding=1)
+
+        def forward(self, x):
+            return self.up(x, output_size=(12, 12)) + self.up(x, (12, 12))
+
+    mutator = lift(Space()).mutator(context=VectorContext(5, 8))
+    for kernel in (3, 4):
+        with mutator.using({"kernel": kernel}, context=CONTEXT):
+            assert mutator.space(torch.randn(2, 1, 6, 6)).shape == (2, 2, 12, 12)
