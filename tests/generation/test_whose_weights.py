@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-
 from collections import UserDict
 
 import pytest
@@ -439,3 +438,39 @@ def test_an_index_sorts_no_samples_that_it_cannot_find(wrap, named, what):
         run(index=torch.tensor([0, 0, 1, 1]))
         with pytest.raises(ContextError, match=rf"`index` sorts the 4 samples.*an {what} is a {named} in which"):
             run(index=torch.tensor([1, 0, 1, 0]))
+
+
+class OneByOne(ModelSpace):
+    """It runs its op in a loop over samples, and takes something of each."""
+
+    def __init__(self):
+        super().__init__()
+        self.op = OPS["conv"]()
+
+    def forward(self, x):
+        return torch.stack([self.op(one[None]).mean() for one in x])
+
+
+@pytest.mark.parametrize("index", [None, torch.tensor([1, 0, 1, 2])])
+def test_a_loop_over_samples_is_refused(index):
+    """Each sample was taken for one that all share, and had the weights of all."""
+    mutator = mutator_of(OneByOne())
+    x, c = torch.randn(4, 2, 5, 6), torch.randn(4, 3)
+    for run in (mutator, mutator.freeze()):
+        with pytest.raises(ShapeError, match=r"`op`: its input \(1, 2, 5, 6\) has one sample, again in this forward"):
+            run(x, context=c, index=index)
+        assert run(x[:1], context=c[:1]).shape == (1,)
+        assert run(x, context=c[:1]).shape == (4,)  # all share it
+
+
+def test_what_all_share_is_seen_once_more_by_a_checkpoint_and_in_the_next_forward():
+    class Checkpointed(Template):
+        def forward(self, x):
+            return checkpoint(self.op, self.map, use_reentrant=False) + x.mean()
+
+    mutator = mutator_of(Checkpointed())
+    x, c = torch.zeros(4, 1), torch.randn(4, 3)
+    for _ in range(2):
+        mutator(x, context=c).sum().backward()
+    with mutator.using(mutator.sample, context=c):
+        torch.testing.assert_close(mutator.space(x), mutator.space(x))
