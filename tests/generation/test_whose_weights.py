@@ -474,3 +474,18 @@ def test_what_all_share_is_seen_once_more_by_a_checkpoint_and_in_the_next_forwar
         mutator(x, context=c).sum().backward()
     with mutator.using(mutator.sample, context=c):
         torch.testing.assert_close(mutator.space(x), mutator.space(x))
+
+
+def test_a_batch_that_is_the_second_axis_is_pointed_at():
+    class TimeFirst(ModelSpace):
+        def __init__(self):
+            super().__init__()
+            self.op = DynamicLinear(6, 4)
+
+        def forward(self, x):
+            return self.op(x.transpose(0, 1)).transpose(0, 1)
+
+    mutator = mutator_of(TimeFirst())
+    for times in (8, 5):
+        with pytest.raises(ShapeError, match=r"`op`.* the forward has 4 \(axis 1 has as many: .*x.transpose\(0, 1\)"):
+            mutator(torch.randn(4, times, 6), context=torch.randn(4, 3))
