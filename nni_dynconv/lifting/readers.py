@@ -15,16 +15,20 @@ __all__ = ["reader_of"]
 
 TOLD = ("dtype", "device", "shape", "ndim", "is_cuda", "requires_grad", "dim", "size", "numel", "element_size")
 """What a lifted layer's weight tells without being made for anyone."""
+ALL = ("parameters", "named_parameters", "state_dict")
+"""Methods of a module that give all of its parameters."""
 BEFORE = ("__init__", "reset_parameters", "init_weights", "_init_weights", "extra_repr", "__repr__")
 """Methods that run before a network is lifted, or compute nothing."""
 
 
 class Read(NamedTuple):
-    """A parameter that some method reads: ``self.<path>.<name>``, or all, ``self.<path>.parameters()``."""
+    """A parameter that some method reads: ``self.<path>.<name>``, or all, as ``self.<path>.parameters()``."""
 
     path: str
     name: str
     method: str
+    first: bool = False
+    """Whether any parameter will do, as to ``next(self.parameters())``."""
 
 
 def reader_of(
@@ -49,8 +53,8 @@ def reader_of(
             if read.path == inside and read.name in parameters:
                 return f"{where} computes with its `{read.name}` itself"
             asked = f"{path}.{read.path}.".lstrip(".").replace("..", ".")
-            if read.name == "parameters()" and f"{name}.".startswith(asked) and not _any_in(stay, asked):
-                return f"{where} asks for `parameters()`, which would be gone"
+            if read.name.endswith("()") and f"{name}.".startswith(asked) and not (read.first and _any_in(stay, asked)):
+                return f"{where} asks for `{read.name}`, which would be gone"
     return None
 
 
@@ -63,9 +67,10 @@ def _reads_of(cls: Any) -> tuple[Read, ...]:
     """Return what the methods of a class read, of its own code and that of the classes it inherits but torch's."""
     found: list[Read] = []
     hidden: set[str] = set()  # replaced by a class further down, which does not call them
+    run = _run_by_forward(cls)
     for own in cls.__mro__:
         if not own.__module__.startswith(("torch.", "builtins", "nni.")):
-            found += [read for read in _reads_in(own) if read.method not in hidden]
+            found += [read for read in _reads_in(own, run) if read.method not in hidden]
             hidden |= {name for name, method in vars(own).items() if callable(method) and not _calls_super(method)}
     return tuple(found)
 
@@ -74,9 +79,24 @@ def _calls_super(method: Any) -> bool:
     return "super" in getattr(getattr(inspect.unwrap(method), "__code__", None), "co_names", ())
 
 
-def _reads_in(cls: type) -> Iterator[Read]:
+def _run_by_forward(cls: Any) -> set[str]:
+    """Return the methods and properties that a forward may come by, by what their code names."""
+    found, names = set(), ["forward"]
+    while names:
+        name = names.pop()
+        if name not in found and hasattr(cls, name) and (name == "forward" or not hasattr(nn.Module, name)):
+            found.add(name)
+            names += getattr(getattr(_function_of(inspect.getattr_static(cls, name)), "__code__", None), "co_names", ())
+    return found
+
+
+def _function_of(method: Any) -> Any:
+    return method.fget if isinstance(method, property) else inspect.unwrap(method) if callable(method) else None
+
+
+def _reads_in(cls: type, run: set[str]) -> Iterator[Read]:
     for name, method in vars(cls).items():
-        function = method.fget if isinstance(method, property) else inspect.unwrap(method) if callable(method) else None
+        function = _function_of(method)
         if name in BEFORE or not inspect.isfunction(function):
             continue
         try:
@@ -86,13 +106,18 @@ def _reads_in(cls: type) -> Iterator[Read]:
         me = next(iter(inspect.signature(function).parameters), "self")
         told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in TOLD}
         told |= {id(node.left) for node in ast.walk(tree) if isinstance(node, ast.Compare) and _is_none(node)}
+        firsts = {id(one) for node in ast.walk(tree) if _is_next(node) for one in ast.walk(node)}
         for node in ast.walk(tree):
             path = _path_of(node, me)
             if path and isinstance(node.ctx, ast.Load) and id(node) not in told:  # type: ignore[attr-defined]
                 yield Read(".".join(path[:-1]), path[-1], name)
-            asked = _path_of(node.func, me, least=1) if isinstance(node, ast.Call) and name == "forward" else None
-            if asked and asked[-1] == "parameters":
-                yield Read(".".join(asked[:-1]), "parameters()", name)
+            asked = _path_of(node.func, me, least=1) if isinstance(node, ast.Call) and name in run else None
+            if asked and asked[-1] in ALL:
+                yield Read(".".join(asked[:-1]), f"{asked[-1]}()", name, id(node) in firsts)
+
+
+def _is_next(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "next"
 
 
 def _is_none(node: ast.Compare) -> bool:

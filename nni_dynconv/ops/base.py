@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ContextError, ParamsError, SpaceError, did_you_mean
+from ..errors import ContextError, ParamsError, ShapeError, SpaceError, did_you_mean
 from ..functional import form_all
 from ..settings import Recipe, check_recipe
 from ..sites import Order, WeightSpec, check_order, repeats_of, scope, split
@@ -72,6 +72,8 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
     takes_factors = False
     """Whether :meth:`compute`, with an argument ``counts``, takes :class:`~nni_dynconv.functional.LowRank` weights; a
     subclass with a ``compute`` of its own says so itself."""
+    input_name = "input"
+    """What torch's layers call their input."""
     recipe: Mapping[str, Any] = MappingProxyType({})
     """What it says of its own about base, delta and rank."""
     repeats: Order | None = None
@@ -104,7 +106,7 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
 
     def forward(
         self,
-        x: Tensor,
+        x: Any = None,
         params: Mapping[str, Tensor] | Tensor | None = None,
         counts: Sequence[int] | None = None,
         repeats: Order | None = None,
@@ -115,7 +117,7 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         Parameters
         ----------
         x
-            ``(B, ...)``.
+            ``(B, ...)``; also by the keyword of the layer that it stands for, :attr:`input_name`.
         params
             The weights: a mapping by name, each ``(*shape)``, ``(B, *shape)`` or ``(D, *shape)`` for D equal blocks of
             consecutive samples; or one flat vector ``(N,)``, ``(B, N)`` or ``(D, N)`` in the order of
@@ -139,6 +141,7 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         ShapeError
             The open forward has weights for other samples than ``x`` has, and nothing says whose they are.
         """
+        x = options.pop(self.input_name, None) if x is None else x
         if not isinstance(x, Tensor):
             raise ContextError(_no_tensor(self._where(), x))
         if params is None:
@@ -177,6 +180,7 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         if not any(len(weights[spec.name].shape) > len(spec.shape) for spec in self.weight_specs()):
             return self._use(x, weights, None, options)  # all samples share them
         if x.shape[0] == 1:  # so each sample shares it
+            self._check_shared(x, batch)
             return self._use(x.expand(batch, *x.shape[1:]), weights, counts, options)
         told = repeats or scope.order_for(self) or self.repeats
         lie = repeats_of(self._where(), x.shape, batch, told if x.shape[0] else "tiled")
@@ -187,6 +191,16 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
             return self._use(x, own, None, options)
         y = self._use(lie.gathered(x), weights, None if counts is None else lie.counts(counts), options)
         return lie.restored(y)
+
+    def _check_shared(self, x: Tensor, batch: int) -> None:
+        """Refuse a loop over samples, each of which would be taken for one that all share."""
+        if self.site is not None and scope.is_shared_again(self.site):
+            raise ShapeError(
+                f"{self._where()}: its input {tuple(x.shape)} has one sample, again in this forward of {batch}, each "
+                f"with weights of its own: whose is it? In a loop over samples, `op(x[i : i + 1])`, each would have "
+                f"the weights of all: give the op the whole batch. If all share this input, say so: "
+                f"`x.expand({batch}, ...)`."
+            )
 
     def _wants_factors(self) -> bool:
         if torch.compiler.is_compiling() or not (self.takes_factors and self._takes_counts):

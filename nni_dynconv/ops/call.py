@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ class DynamicCall(DynamicOp):
         super().__init__()
         self.shapes = {name: tuple(one.shape) for name, one in module.named_parameters(recurse=False)}
         self.module = copy.deepcopy(module)
+        self.input_name = next(iter(inspect.signature(module.forward).parameters))
         for name in self.shapes:
             self.module._parameters[name] = None
 

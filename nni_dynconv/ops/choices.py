@@ -118,8 +118,8 @@ class ChoiceOp(MutableModule):
         """Return the op that a sample chooses, as NNI asks for it."""
         return self.at(sample)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the variant that the open forward chooses, times the factors of its labels.
+    def forward(self, *args: Any, **options: Any) -> Tensor:
+        """Run the variant that the open forward chooses, times the factors of its labels; arguments are the op's.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class ChoiceOp(MutableModule):
                 )
             sample[label] = gate.values[0]
             factors += [] if gate.weights is None else [gate.weights[0]]
-        y = self.at(sample)(x)
+        y: Tensor = self.at(sample)(*args, **options)
         for factor in factors:
             y = y * factor
         return y

@@ -244,7 +244,7 @@ class _ConvTranspose(_Convolution):
 
     def forward(
         self,
-        x: Tensor,
+        x: Any = None,
         params: Any = None,
         counts: Sequence[int] | None = None,
         repeats: Order | None = None,

@@ -14,6 +14,8 @@ from ..errors import ContextError
 __all__ = ["Blocks", "batch_of", "blocks_of", "count_of"]
 
 Tree = TypeVar("Tree")
+SEEN = (Tensor, PackedSequence, bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+"""Types in which samples are found, and those that have none."""
 WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -44,7 +46,7 @@ class Blocks(NamedTuple):
         Raises
         ------
         ContextError
-            A tensor has several rows for each sample: whose they are is not known.
+            A tensor has several rows for each sample, or samples are in a structure that nobody can look into.
         """
         return inputs if self.order is None else _reordered(inputs, self.order, "input")
 
@@ -139,7 +141,13 @@ def _rows(value: Any) -> int | None:
 def _reordered(tree: Tree, order: Tensor, what: str) -> Tree:
     """Take samples in an order, out of whatever has one row for each."""
     size = len(order)
-    for one in pytree.tree_leaves(tree, is_leaf=_is_packed):
+    for one in pytree.tree_leaves(tree, is_leaf=lambda one: _is_packed(one) or _is_one_each(one, size)):
+        if not isinstance(one, SEEN) and not callable(one):  # a list of one thing for each sample too
+            raise ContextError(
+                f"`index` sorts the {size} samples by their contexts, but an {what} is a {type(one).__name__} in which "
+                f"they are not found. Give tensors, or tuples, lists and dicts of tensors with a row for each sample; "
+                f"or give the samples sorted already: `x[i.argsort()]`."
+            )
         rows = _rows(one) or 0
         if rows > size and rows % size == 0:
             raise ContextError(
@@ -148,6 +156,13 @@ def _reordered(tree: Tree, order: Tensor, what: str) -> Tree:
                 f"or give the samples sorted already: `x[i.argsort()]`."
             )
     return _take(tree, order, size)
+
+
+def _is_one_each(value: Any, size: int) -> bool:
+    """Whether a list has one item for each sample, in place of rows of a tensor."""
+    if type(value) not in (list, tuple) or len(value) != size:
+        return False
+    return all(isinstance(one, str) or _rows(one) not in (None, size) for one in value)
 
 
 def _shape(value: Any) -> Any:

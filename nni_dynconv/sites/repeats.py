@@ -164,4 +164,6 @@ def repeats_of(where: str, shape: Sequence[int], batch: int, order: Order | None
 
 def _found(where: str, shape: Sequence[int], batch: int) -> str:
     samples = f"its input {tuple(shape)} has {shape[0]} samples"
-    return f"{where}: {samples}, but the forward has {batch}, each with weights of its own"
+    other = " (axis 1 has as many: if it is the batch, lay samples first, `x.transpose(0, 1)`)"
+    told = other if batch > 1 and len(shape) > 2 and shape[1] == batch else ""
+    return f"{where}: {samples}, but the forward has {batch}{told}, each with weights of its own"

@@ -30,6 +30,7 @@ __all__ = [
     "current",
     "current_of",
     "enter",
+    "is_shared_again",
     "keeping",
     "open_",
     "order_for",
@@ -109,6 +110,8 @@ class Scope:
     made: dict[Key, Weights] = field(default_factory=dict)
     pulled: set[Key] = field(default_factory=set)
     gates: dict[str, Gate] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)
+    """Sites whose ops saw one sample for all."""
 
     @property
     def counts(self) -> tuple[int, ...] | None:
@@ -117,7 +120,7 @@ class Scope:
 
     def anew(self) -> Scope:
         """Return a scope of the same forward, for running more of it later: nothing is made in it yet."""
-        return replace(self, around=False, outer=None, made={}, pulled=set(), gates={})
+        return replace(self, around=False, outer=None, made={}, pulled=set(), gates={}, shared=set())
 
     def gate_of(self, label: str) -> Gate | None:
         """Return what of a label runs, the same throughout this forward; ``None`` where that is not decided here."""
@@ -188,6 +191,7 @@ def close(scope: Scope) -> None:
     scope.made.clear()
     scope.pulled.clear()
     scope.gates.clear()
+    scope.shared.clear()
 
 
 @contextmanager
@@ -228,6 +232,19 @@ def keeping(run: Callable[..., T], module: nn.Module) -> Callable[..., T]:
             return run(*args, **kwargs)
 
     return inside
+
+
+def is_shared_again(site: str) -> bool:
+    """Whether an op that sees one sample for all did so before in the forward that is open; not where it runs again.
+
+    A block of code, which may have several forwards in it, cannot tell.
+    """
+    opened = _thread.scope
+    if opened is None or opened.again is None or opened.backward != _current_backward():
+        return False
+    again = site in opened.shared
+    opened.shared.add(site)
+    return again
 
 
 def order_for(op: nn.Module) -> Order | None:

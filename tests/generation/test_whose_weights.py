@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import UserDict
 
 import pytest
 import torch
@@ -395,3 +396,96 @@ def test_an_index_does_not_leave_rows_where_they_were(what):
         run(index=torch.tensor([0, 0, 1, 1]), **boxes)
         with pytest.raises(ContextError, match=rf"`index` sorts the 4 samples.*an {what} \(8, .*8 rows, 2 for each"):
             run(index=torch.tensor([1, 0, 1, 0]), **boxes)
+
+
+class Record:
+    """Inputs or outputs that only a network's own code can look into."""
+
+    def __init__(self, x):
+        self.x = x
+
+
+@pytest.mark.parametrize(
+    ("wrap", "named"),
+    [
+        (Record, "Record"),
+        (lambda x: UserDict(x=x), "UserDict"),
+        (lambda x: list(torch.ones(4, 2, 5, 6)), "list"),
+        (lambda x: ["a", "b", "c", "d"], "list"),
+        (lambda x: x.numpy(), "ndarray"),
+    ],
+)
+@pytest.mark.parametrize("what", ["input", "output"])
+def test_an_index_sorts_no_samples_that_it_cannot_find(wrap, named, what):
+    """They were left as they stood, and had one another's weights."""
+
+    class Wraps(ModelSpace):
+        def __init__(self):
+            super().__init__()
+            self.op = OPS["conv"]()
+
+        def forward(self, x, more=None):
+            y = self.op(x)
+            return y if what == "input" else wrap(y.detach())
+
+    mutator = mutator_of(Wraps())
+    x, c = torch.randn(4, 2, 5, 6), torch.randn(2, 3)
+    more = {"more": wrap(x)} if what == "input" else {}
+    for run in (
+        lambda **index: mutator(x, context=c, **index, **more),
+        lambda **i: mutator.freeze()(x, c, **i, **more),
+    ):
+        run(index=torch.tensor([0, 0, 1, 1]))
+        with pytest.raises(ContextError, match=rf"`index` sorts the 4 samples.*an {what} is a {named} in which"):
+            run(index=torch.tensor([1, 0, 1, 0]))
+
+
+class OneByOne(ModelSpace):
+    """It runs its op in a loop over samples, and takes something of each."""
+
+    def __init__(self):
+        super().__init__()
+        self.op = OPS["conv"]()
+
+    def forward(self, x):
+        return torch.stack([self.op(one[None]).mean() for one in x])
+
+
+@pytest.mark.parametrize("index", [None, torch.tensor([1, 0, 1, 2])])
+def test_a_loop_over_samples_is_refused(index):
+    """Each sample was taken for one that all share, and had the weights of all."""
+    mutator = mutator_of(OneByOne())
+    x, c = torch.randn(4, 2, 5, 6), torch.randn(4, 3)
+    for run in (mutator, mutator.freeze()):
+        with pytest.raises(ShapeError, match=r"`op`: its input \(1, 2, 5, 6\) has one sample, again in this forward"):
+            run(x, context=c, index=index)
+        assert run(x[:1], context=c[:1]).shape == (1,)
+        assert run(x, context=c[:1]).shape == (4,)  # all share it
+
+
+def test_what_all_share_is_seen_once_more_by_a_checkpoint_and_in_the_next_forward():
+    class Checkpointed(Template):
+        def forward(self, x):
+            return checkpoint(self.op, self.map, use_reentrant=False) + x.mean()
+
+    mutator = mutator_of(Checkpointed())
+    x, c = torch.zeros(4, 1), torch.randn(4, 3)
+    for _ in range(2):
+        mutator(x, context=c).sum().backward()
+    with mutator.using(mutator.sample, context=c):
+        torch.testing.assert_close(mutator.space(x), mutator.space(x))
+
+
+def test_a_batch_that_is_the_second_axis_is_pointed_at():
+    class TimeFirst(ModelSpace):
+        def __init__(self):
+            super().__init__()
+            self.op = DynamicLinear(6, 4)
+
+        def forward(self, x):
+            return self.op(x.transpose(0, 1)).transpose(0, 1)
+
+    mutator = mutator_of(TimeFirst())
+    for times in (8, 5):
+        with pytest.raises(ShapeError, match=r"`op`.* the forward has 4 \(axis 1 has as many: .*x.transpose\(0, 1\)"):
+            mutator(torch.randn(4, times, 6), context=torch.randn(4, 3))

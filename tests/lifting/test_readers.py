@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import nni
 import pytest
 import torch
 import torch.nn.functional as F
+from nni.nas.nn.pytorch import ModelSpace, MutableConvTranspose2d
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -72,6 +75,35 @@ class AsksForParameters(nn.Module):
         return self.second(self.first(x.to(next(self.first.parameters()).dtype)))
 
 
+class AsksInAProperty(AsksForParameters):
+    @property
+    def dtype(self):
+        return next(self.first.parameters()).dtype
+
+    def forward(self, x):
+        return self.second(self.first(x.to(self.dtype)))
+
+
+class SumsInAMethod(AsksForParameters):
+    def size(self):
+        return sum(p.square().sum() for name, p in self.first.named_parameters())
+
+    def forward(self, x):
+        return self.second(self.first(x)) + self.size()
+
+
+class SumsOneThatStays(nn.Module):
+    """It has a parameter that is not lifted, which is not the only one that it sums."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.inner = nn.Sequential(nn.Linear(3, 3), torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)))
+
+    def forward(self, x):
+        return self.second(self.inner(x)) + sum(p.sum() for p in self.inner.parameters())
+
+
 def check(network, x, where="*", **options):
     """It is the original at the start, and afterwards what each sample gets alone; return what was lifted."""
     network.eval()
@@ -132,11 +164,18 @@ def test_outside_a_forward_a_lifted_layer_has_no_weight():
     [
         (Computes, ["inner.1"], "`forward` of Computes computes with its `weight` itself"),
         (AsksForParameters, ["first"], "`forward` of AsksForParameters asks for `parameters()`, which would be gone"),
+        (AsksInAProperty, ["first"], "`dtype` of AsksInAProperty asks for `parameters()`, which would be gone"),
+        (SumsInAMethod, ["first"], "`size` of SumsInAMethod asks for `named_parameters()`, which would be gone"),
     ],
 )
 def test_a_layer_that_its_parent_computes_with_is_kept(make, kept, reason):
     lifted = check(make(), ROWS)
     assert [one.name for one in lifted.kept] == kept and lifted.kept[0].reason == reason
+
+
+def test_a_sum_of_all_parameters_keeps_each_of_them():
+    lifted = check(SumsOneThatStays(), ROWS, where="*")
+    assert lifted.names == ["first", "second"]
 
 
 def test_what_a_class_further_down_replaces_does_not_count():
@@ -280,3 +319,33 @@ def test_an_output_size_that_there_cannot_be_is_refused():
     mutator = lift(TooLarge(2, True)).mutator()
     with pytest.raises(ShapeError, match=r"`up`: output_size = \(20, 20\) for x \(2, 4, 3, 3\): requested an output"):
         mutator(IMAGE)
+
+
+class ByKeyword(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down, self.norm = nn.Conv2d(1, 2, 3, stride=2, padding=1), nn.GroupNorm(1, 2)
+        self.act, self.up = nn.PReLU(), nn.ConvTranspose2d(2, 1, 3, stride=2, padding=1)
+
+    def forward(self, x):
+        y = self.act(input=self.norm(input=self.down(input=x)))
+        return self.up(input=y, output_size=x.shape)
+
+
+def test_a_layer_takes_its_input_by_torchs_keyword():
+    assert len(check(ByKeyword(), torch.randn(2, 1, 6, 6)).names) == 4
+
+
+def test_a_layer_with_choices_takes_an_output_size():
+    class Space(ModelSpace):
+        def __init__(self):
+            super().__init__()
+            self.up = MutableConvTranspose2d(1, 2, nni.choice("kernel", [3, 4]), stride=2, padding=1)
+
+        def forward(self, x):
+            return self.up(x, output_size=(12, 12)) + self.up(x, (12, 12))
+
+    mutator = lift(Space()).mutator(context=VectorContext(5, 8))
+    for kernel in (3, 4):
+        with mutator.using({"kernel": kernel}, context=CONTEXT):
+            assert mutator.space(torch.randn(2, 1, 6, 6)).shape == (2, 2, 12, 12)
