@@ -94,6 +94,7 @@ class Repeats(NamedTuple):
 
     Examples
     --------
+    >>> import torch
     >>> tiled = Repeats(batch=2, times=3, order="tiled")
     >>> tiled.gathered(torch.tensor([0, 1, 0, 1, 0, 1])), tiled.rows(torch.tensor([5, 6]))
     (tensor([0, 0, 0, 1, 1, 1]), tensor([5, 6, 5, 6, 5, 6]))
