@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.quality.denoising_contenders import DYNAMIC, DYNAMICS
-from benchmarks.quality.denoising_report import NAMES, SETS
+from benchmarks.quality.denoising_names import NAMES, SETS
 
 __all__ = ["Point", "draw", "points", "random_points"]
 

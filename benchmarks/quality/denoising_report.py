@@ -9,22 +9,13 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from benchmarks.quality.denoising_contenders import DYNAMIC, DYNAMICS, PAIRS
+from benchmarks.quality.denoising_names import NAMES, SETS
+from benchmarks.quality.denoising_plot import draw
 from benchmarks.quality.denoising_training import TEST_SETS, Job, structure, width_key
 
 __all__ = ["HEADING", "replaced", "section", "summarise", "table", "write"]
 
 HEADING = "## Video denoising"
-NAMES = {
-    "dynamic": "searched dynamic, experts",
-    "dynamic_chunked": "searched dynamic, chunked",
-    "static_twin": "static twin",
-    "static_equal_macs": "static twin, widened",
-    "film": "FiLM",
-    "mixture": "mixture of kernels",
-    "unet_equal_macs": "U-Net, equal multiply-adds",
-    "unet_equal_parameters": "U-Net, equal parameters",
-}
-SETS = {"unseen_shots": "unseen shots", "unseen_video": "unseen video"}
 CONTROLLERS = {"dynamic": "experts", "dynamic_chunked": "chunked"}
 
 Row = dict[str, Any]
@@ -212,8 +203,6 @@ def _random_words(found: Mapping[str, Any]) -> str:
 
 def write(summary: Mapping[str, Any], docs: Path) -> None:
     """Put the section into ``quality.md`` of a folder, and the picture beside it."""
-    from benchmarks.quality.denoising_plot import draw
-
     page = docs / "quality.md"
     text = page.read_text(encoding="utf-8") if page.exists() else "# Quality\n"
     page.write_text(replaced(text, section(summary)), encoding="utf-8")
