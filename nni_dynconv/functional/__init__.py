@@ -1,7 +1,7 @@
 """Pure functions ``(x, weights) -> y``: shared or per sample is a shape, and a plan says by which path.
 
-Where weights come from is not known here; no module with state is, either. What other wings need beside the public
-functions stands first.
+Where weights come from is not known here; no module with state is, either. What is imported ``as`` itself is for other
+wings, and not public.
 """
 
 from .checks import Axes as Axes
