@@ -84,7 +84,7 @@ def make_before(cell: Cell) -> None:
 
 def made_before(cell: nn.Module) -> dict[tuple[int, int], dict[str, nn.Module]] | None:
     """Return what :func:`make_before` made for a cell, by node and input; ``None`` where it was not called."""
-    factory = getattr(cell, "op_candidates_factory", None)
+    factory = vars(cell).get("op_candidates_factory")
     named = factory if isinstance(factory, dict) else {str(k): one for k, one in enumerate(factory or ())}
     if not named or not all(isinstance(one, MadeBefore) for one in named.values()):
         return None
