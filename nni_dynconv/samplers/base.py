@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import LearningError, SampleError
 from .choices import Choice, Choices
 from .constrained import TRIES, most_probable
-from .soundness import GradientWatch, at_least_float32, check_logits, objection_to, warn_of_reward
+from .soundness import GradientWatch, at_least_float32, check_logits, check_reward, objection_to, warn_of_reward
 
 __all__ = ["Sampler", "Walk"]
 
@@ -73,7 +73,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
         Raises
         ------
         LearningError
-            It learns by gradient: a reward teaches it nothing.
+            It learns by gradient: a reward teaches it nothing. Or the reward is no real number, such as a mapping.
 
         Warns
         -----
@@ -250,6 +250,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
 
     def _objects(self, sample: Mapping[str, Any], reward: float) -> bool:
         """Whether a reward can teach nothing; if so, it is said."""
+        check_reward(self, reward)
         words = self.objection(reward)
         if words is not None:
             warn_of_reward(self, sample, reward, words)

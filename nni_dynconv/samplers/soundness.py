@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import NotFiniteError
+from ..errors import LearningError, NotFiniteError
 
-__all__ = ["GradientWatch", "at_least_float32", "check_logits", "objection_to", "warn_of_reward"]
+__all__ = ["GradientWatch", "at_least_float32", "check_logits", "check_reward", "objection_to", "warn_of_reward"]
 
 LARGEST_REWARD = 1e30
 """Of larger ones the moving averages of float32 would be no numbers, and so would be all that is learned by them."""
@@ -29,20 +30,58 @@ def objection_to(reward: float) -> str | None:
     >>> objection_to(float("nan")), objection_to(-1e39), objection_to(0.5)
     ('is not a finite number', 'is larger than 1e+30, the most that a sampler can average', None)
     """
-    if not math.isfinite(reward):
+    try:
+        value = float(reward)
+    except OverflowError:  # an integer of hundreds of digits
+        value = LARGEST_REWARD * (10 if reward > 0 else -10)
+    if not math.isfinite(value):
         return "is not a finite number"
-    if abs(reward) > LARGEST_REWARD:
+    if abs(value) > LARGEST_REWARD:
         return f"is larger than {LARGEST_REWARD:g}, the most that a sampler can average"
     return None
+
+
+def check_reward(sampler: object, reward: object) -> None:
+    """Refuse what is no number at all, such as the mapping that a trial reports: nobody could learn from it.
+
+    Raises
+    ------
+    LearningError
+        It is text, a mapping, or of another type that is no real number.
+    """
+    if not _is_number(reward):
+        raise LearningError(
+            f"`{type(sampler).__name__}.observe` takes a reward that is one real number, higher is better, but got a "
+            f"{type(reward).__name__}: {reprlib.repr(reward)}. Give `float(...)` of what was measured."
+        )
 
 
 def warn_of_reward(sampler: object, sample: Mapping[str, Any], reward: float, objection: str) -> None:
     """Say that a reward teaches nothing, and why."""
     warnings.warn(
-        f"The reward {float(reward):g} of architecture {dict(sample)} {objection}: {type(sampler).__name__} learns "
+        f"The reward {_briefly(reward)} of architecture {dict(sample)} {objection}: {type(sampler).__name__} learns "
         f"nothing from it.",
         stacklevel=4,
     )
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, (str, bytes)):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return True
+    except (TypeError, ValueError, RuntimeError):  # torch's, of a tensor of several values
+        return False
+    return True
+
+
+def _briefly(reward: float) -> str:
+    try:
+        return f"{float(reward):g}"
+    except OverflowError:
+        return "of more than 300 digits"
 
 
 def check_logits(sampler: object, label: str, logits: Tensor) -> Tensor:

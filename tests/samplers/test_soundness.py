@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import warnings
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +47,31 @@ def test_a_reward_that_is_no_number_or_too_large_teaches_nothing_and_says_so(mak
         sampler.observe(SAMPLE, 0.7)
     assert [taught.sample() for _ in range(9)] == [spared.sample() for _ in range(9)]
     assert taught.best() == spared.best() and finite(taught.state_dict())
+
+
+@pytest.mark.parametrize(
+    "reward", ["0.5", None, {"default": 0.5}, 1 + 2j, [0.5], torch.ones(2), b"1"], ids=lambda one: type(one).__name__
+)
+@pytest.mark.parametrize("make", BY_REWARD)
+def test_what_is_no_number_at_all_is_refused_as_a_reward(make, reward):
+    sampler = bound(make)
+    with pytest.raises(LearningError, match=rf"`{make.__name__}.observe` takes .* one real number.* got a \w+: .*Give"):
+        sampler.observe(SAMPLE, reward)
+    assert finite(sampler.state_dict())
+
+
+@pytest.mark.parametrize("reward", [10**400, -(10**400)])
+def test_an_integer_of_hundreds_of_digits_teaches_nothing_and_says_so(reward):
+    sampler = bound(EnasSampler)
+    before = copy.deepcopy(sampler.state_dict())
+    with pytest.warns(UserWarning, match="more than 300 digits .* is larger than 1e"):
+        sampler.observe(SAMPLE, reward)
+    torch.testing.assert_close(sampler.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("reward", [np.float32(0.5), np.int64(1), torch.tensor(0.5), True, Fraction(1, 2)])
+def test_numbers_of_other_libraries_are_rewards(reward):
+    bound(EnasSampler).observe(SAMPLE, reward)
 
 
 def test_the_largest_rewards_of_both_signs_leave_finite_averages():
