@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ..ops import DynamicOp
 
-__all__ = ["candidate_of", "first_not_finite", "module_of", "site_of"]
+__all__ = ["candidate_of", "first_not_finite", "module_of", "site_of", "stuck_in"]
 
 
 def module_of(error: BaseException, network: nn.Module) -> str | None:
@@ -78,6 +78,38 @@ def first_not_finite(network: nn.Module, run: Callable[[], Any]) -> str:
         except Exception:  # what it said of itself is enough
             return ""
     return found[0] if found else " All outputs inside the network are finite, the loss itself is not."
+
+
+def stuck_in(network: nn.Module, run: Callable[[], Tensor | None]) -> str | None:
+    """Run a forward and its backward again; return the name of the module in whose backward it fails, or ``None``.
+
+    It is the innermost one of those whose output a gradient reached last. No gradient is kept.
+
+    Parameters
+    ----------
+    run
+        Returns the loss.
+    """
+    reached: list[tuple[int, str]] = []  # an output, and the module that gave it: the innermost first
+
+    def watch(name: str) -> Callable[..., None]:
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            for one in pytree.tree_leaves(output):
+                if isinstance(one, Tensor) and one.requires_grad:
+                    one.register_hook(lambda _, output=id(one): reached.append((output, name)))
+
+        return look
+
+    wanted = [one for one in network.parameters() if one.requires_grad]
+    with ExitStack() as stack, torch.enable_grad():
+        for name, module in network.named_modules():
+            stack.callback(module.register_forward_hook(watch(name)).remove)
+        try:
+            loss = run()
+            torch.autograd.grad(loss, wanted, allow_unused=True) if loss is not None else None
+        except Exception:  # which one it is was seen before
+            return next((name for output, name in reached if output == reached[-1][0]), None) if reached else None
+    return None
 
 
 def _finite(values: Any) -> bool:

@@ -16,7 +16,7 @@ from ..generation import unasked_in
 from ..settings import StrategySettings
 from ..supernet import DynamicWeightMutator, tracking_norms
 from . import distributed
-from .blame import candidate_of, first_not_finite, module_of, site_of
+from .blame import candidate_of, first_not_finite, module_of, site_of, stuck_in
 
 __all__ = ["Guard", "check_parameters"]
 
@@ -76,6 +76,48 @@ class Guard:
         self.leave_out(problem)
         return None, False
 
+    def backward(
+        self, backward: Callable[[], None], again: Callable[[], Any], parameters: list[nn.Parameter], place: str
+    ) -> bool:
+        """Run the backward of a step, and return whether it can be taken; else no gradient is left.
+
+        Parameters
+        ----------
+        backward
+            Leaves gradients in ``parameters``.
+        again
+            Runs the forward once more and returns its loss, to find the candidate to blame.
+        parameters
+            Those that a step would change.
+        place
+            Which step it is, for the errors.
+
+        Raises
+        ------
+        CandidateError
+            The backward raised, and the step is not to be left out, or too often.
+        """
+        problem: Exception | None = None
+        try:
+            backward()
+        except Exception as error:
+            problem = self._stuck(error, place, again)
+        if not distributed.any_of(problem is not None):
+            return True
+        for one in parameters:
+            one.grad = None
+        self.leave_out(problem)
+        return False
+
+    def _stuck(self, error: Exception, place: str, again: Callable[[], Any]) -> Exception:
+        with self._own_statistics() as restore:
+            module = stuck_in(self.mutator.space, again)
+            restore()
+        if module is None:
+            return error
+        sample, where = dict(self.mutator.sample or {}), candidate_of(self.mutator.space, module)
+        return self._in_words(error, f"{place}, architecture {sample}, in the backward of what is {where}")
+
     def objection(
         self, loss: Any, place: str, sample: Sample, again: Callable[[], Any] | None = None
     ) -> NotFiniteError | None:
@@ -104,7 +146,10 @@ class Guard:
             return error  # the evaluator's own: no candidate is to blame
         where = f"site `{site}`" if site is not None else "outside of its sites"
         where = where if module is None else candidate_of(self.mutator.space, module)
-        said = f"{place}, architecture {dict(sample)}, {where}"
+        return self._in_words(error, f"{place}, architecture {dict(sample)}, {where}")
+
+    @staticmethod
+    def _in_words(error: Exception, said: str) -> Exception:
         if isinstance(error, DynConvError):
             named: Exception = type(error)(f"{error}\n({said})")
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -114,14 +114,20 @@ class Learning(HandingOn):
         place = self._place(batch_idx)
         found, fine = self.guard.forward(run, lambda output: output[1], place)
         output, loss = found if fine else (None, None)
-        self._optimize(loss, batch_idx, place)
+        self._optimize(loss, lambda: run()[1], batch_idx, place)
         return output
 
     def _place(self, batch_idx: int) -> str:
         return f"Step {batch_idx} of epoch {self.trainer.current_epoch}"
 
-    def _optimize(self, loss: Tensor | None, batch_idx: int, place: str) -> None:
-        """Take a step of the evaluator's optimizer, or add to the gradients that a later one takes."""
+    def _optimize(self, loss: Tensor | None, again: Callable[[], Any], batch_idx: int, place: str) -> None:
+        """Take a step of the evaluator's optimizer, or add to the gradients that a later one takes.
+
+        Parameters
+        ----------
+        again
+            As of :meth:`Guard.backward`.
+        """
         (optimizer,) = [one for one in _several(self.optimizers()) if not getattr(one, "is_arch_optimizer", False)]
         if getattr(self.trainer.fit_loop, "_skip_backward", False):  # averaged weights, whose statistics are gathered
             return
@@ -130,7 +136,8 @@ class Learning(HandingOn):
             module.on_before_zero_grad(optimizer)
             module.optimizer_zero_grad(self.trainer.current_epoch, batch_idx, optimizer)
         if loss is not None:
-            self.manual_backward(loss / every)
+            parameters = list(self.training_module.parameters())
+            self.guard.backward(lambda: self.manual_backward(loss / every), again, parameters, place)
         if (batch_idx + 1) % every == 0 or self.trainer.is_last_batch:
             self._step(optimizer, batch_idx, place)
             self.schedules.step(self.trainer, module, "step", batch_idx + 1, metric=False)
@@ -186,8 +193,9 @@ class Learning(HandingOn):
         weights = [one for one in self.training_module.parameters() if one.requires_grad]
         with aside(weights if self.trainers_part.accumulate > 1 else []):
             optimizer.zero_grad()
-            self.manual_backward(loss)
-        if self._can_step(list(self.sampler.parameters()), place):
+            everything = [*weights, *self.sampler.parameters()]
+            fine = self.guard.backward(lambda: self.manual_backward(loss), run, everything, place)
+        if fine and self._can_step(list(self.sampler.parameters()), place):
             optimizer.step()
 
     def _reward(self, batch: Any, batch_idx: int, place: str) -> None:

@@ -192,6 +192,50 @@ def test_the_search_goes_on_without_a_candidate_that_raises_and_does_not_export_
     assert "val_loss" in task.trainer.callback_metrics
 
 
+class Refusing(torch.autograd.Function):
+    """Fails in its backward only."""
+
+    @staticmethod
+    def forward(ctx, y):
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise ValueError("no such gradient")
+
+
+def raising_late(op, args, y):
+    return Refusing.apply(y)
+
+
+def changed_in_place(op, args, y):
+    kept = y.exp()
+    kept.add_(1)  # its backward needs what it was
+    return kept
+
+
+LATE = {"raises": (raising_late, "ValueError: no such gradient"), "in place": (changed_in_place, "inplace operation")}
+
+
+@pytest.mark.parametrize(("late", "words"), LATE.values(), ids=LATE)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_candidate_whose_backward_raises_is_named(sampler, late, words):
+    mutator, task, _ = make(sampler)
+    break_candidate(mutator, "3", late)
+    where = "architecture {'first': .*, in the backward of what is candidate `3` of label `first`, module"
+    with pytest.raises(CandidateError, match=f"epoch 0.*, {where} .*: .*{words}"):
+        search(mutator, task)
+
+
+@pytest.mark.parametrize("sampler", [one for one in SAMPLERS if one is not DartsSampler])
+def test_the_search_goes_on_without_a_candidate_whose_backward_raises(sampler):
+    mutator, task, _ = make(sampler, epochs=2)
+    break_candidate(mutator, "3", raising_late)
+    with pytest.warns(UserWarning, match="Left out .*: .*backward .*candidate `3` of label `first`"):
+        search(mutator, task, on_error="skip", contenders=16, rerank=4)
+    assert all_finite(mutator) and mutator.export()["first"] == "1"
+
+
 def test_a_candidate_without_numbers_is_not_exported_either():
     mutator, task, _ = make(EnasSampler, epochs=2)
     break_candidate(mutator, "3", no_numbers)
