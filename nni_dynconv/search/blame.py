@@ -96,9 +96,12 @@ def stuck_in(network: nn.Module, run: Callable[[], Tensor | None]) -> str | None
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
             for one in pytree.tree_leaves(output):
                 if isinstance(one, Tensor) and one.requires_grad:
-                    one.register_hook(lambda _, output=id(one): reached.append((output, name)))
+                    one.register_hook(noting(id(one), name))
 
         return look
+
+    def noting(output: int, name: str) -> Callable[[Tensor], None]:
+        return lambda gradient: reached.append((output, name))
 
     wanted = [one for one in network.parameters() if one.requires_grad]
     with ExitStack() as stack, torch.enable_grad():
