@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -11,7 +12,7 @@ from nni.nas.nn.pytorch.base import recursive_freeze
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, no_default_hook
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.operation import NATIVE_MIXED_OPERATIONS
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import SpaceError
 from ..ops import ChoiceOp
@@ -19,7 +20,7 @@ from .cells import ScopedCell
 from .modules import ScopedInput, ScopedLayer, ScopedPolicy, ScopedRepeat
 from .support import own_choices
 
-__all__ = ["freeze", "is_supernet", "mutate"]
+__all__ = ["copyable", "freeze", "is_supernet", "mutate"]
 
 
 class _Builder(OneShotStrategy):
@@ -57,6 +58,27 @@ def freeze(space: ModelSpace, sample: Mapping[str, Any]) -> nn.Module:
     if any(isinstance(module, (BaseSuperNetModule, ChoiceOp)) for module in space.modules()):
         return recursive_freeze(space, dict(sample), include_root=False)[0]
     return space.freeze(sample)
+
+
+@contextmanager
+def copyable(network: nn.Module) -> Iterator[None]:
+    """For a block, let torch copy modules that keep a tensor that they have computed, as ``nn.utils.weight_norm`` does.
+
+    Whoever freezes copies, NNI too, and torch copies no tensor that has a graph: it is detached meanwhile.
+    """
+    kept = [
+        (vars(module), name, one)
+        for module in network.modules()
+        for name, one in vars(module).items()
+        if isinstance(one, Tensor) and not one.is_leaf
+    ]
+    for owner, name, one in kept:
+        owner[name] = one.detach()
+    try:
+        yield
+    finally:
+        for owner, name, one in kept:
+            owner[name] = one
 
 
 def is_supernet(space: nn.Module) -> bool:

@@ -37,7 +37,7 @@ from .asking import OWN, asked_of, check_arguments
 from .calibration import calibrate_copy
 from .cells import make_before
 from .deciding import Draw, Drawn, Draws, given, shares_of
-from .mutating import freeze, mutate
+from .mutating import copyable, freeze, mutate
 from .naming import Around, alive_ops
 from .support import check_supported
 
@@ -415,7 +415,8 @@ class DynamicWeightMutator(nn.Module, Mutator):
         """
         sample = self.export() if sample is None else dict(sample)
         plan = self.plan(sample)
-        network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space)
+        with copyable(self.space):
+            network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space)
         uninstall(network)
         network = network.network if isinstance(network, Around) else network
         frozen = DynamicNetwork(network, self.source.restricted(plan.sites, shares_of(self.choices, sample)), sample)

@@ -6,12 +6,17 @@ import copy
 import pickle
 
 import pytest
+
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from spaces import CellSpace, Everything, OneChoice, image, vector
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from nni_dynconv import (
     DartsSampler,
+    DynamicLinear,
     DynamicWeightMutator,
     EnasSampler,
     FairSampler,
@@ -98,3 +103,28 @@ def test_a_copy_of_the_space_alone_says_that_nothing_chooses(space):
     twin = copy.deepcopy(make(space).space)
     with pytest.raises(ScopeError, match=r"[Nn]othing chooses|none is chosen"):
         twin((image(), vector()))
+
+
+class Normed(ModelSpace):
+    """A layer whose weight is a tensor that its hook computes."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.op = LayerChoice([DynamicLinear(4, 4), nn.Linear(4, 4)], label="op")
+        self.layer = norm(nn.Linear(4, 2))
+
+    def forward(self, x):
+        return self.layer(self.op(x))
+
+
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_a_network_with_a_tensor_that_it_computed_is_frozen_and_learns(norm):
+    torch.manual_seed(0)
+    mutator, x = DynamicWeightMutator(Normed(norm)), torch.randn(3, 4)
+    mutator.reset()
+    mutator(x).sum().backward()
+    frozen = mutator.freeze(mutator.sample)
+    mutator.eval()
+    torch.testing.assert_close(frozen.eval()(x), mutator(x))
+    frozen.train()(x).sum().backward()
+    assert all(one.grad is not None for name, one in frozen.named_parameters() if "layer" in name)
