@@ -16,7 +16,7 @@ SETUP_FILES := setup.cfg setup.py pyproject.toml constraints.txt $(wildcard nni_
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup search test test-slow test-nni check format bench bench-gpu quality sweep clean
+.PHONY: help setup search test test-nnictl test-slow test-nni check format bench bench-gpu quality sweep clean
 
 help:  ## show this
 	@echo "make TARGET, where TARGET is:"
@@ -44,6 +44,9 @@ search: $(STAMP)  ## search a network on real video, through nnictl (a few minut
 
 test: $(STAMP)  ## run the tests
 	@$(PYTEST) -n $(JOBS) --dist worksteal $(ARGS)
+
+test-nnictl: $(STAMP)  ## run the tests that start whole experiments through NNI's manager (minutes)
+	@$(PYTEST) -n $(JOBS) --dist worksteal -m "nnictl and not slow" $(ARGS)
 
 test-slow: $(STAMP)  ## run the tests that are marked `slow`
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m slow $(ARGS)

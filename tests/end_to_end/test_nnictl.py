@@ -45,6 +45,7 @@ def shortened(path: Path, lab: Lab, **changes) -> Path:
     return target
 
 
+@pytest.mark.nnictl
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_yaml_of_the_project_runs_to_its_end(path, lab):
     target = shortened(path, lab, maxTrialNumber=1 if path.name == "one_shot.yml" else 2)
@@ -61,6 +62,7 @@ def test_every_yaml_of_the_project_runs_to_its_end(path, lab):
         run.stop()
 
 
+@pytest.mark.nnictl
 @pytest.mark.parametrize("sampler", [pytest.param("random", marks=pytest.mark.slow), "enas"])
 def test_a_multi_trial_experiment_that_is_stopped_and_resumed_goes_on_as_it_was(sampler, lab):
     shutil.copy(Path(__file__).parents[1] / "toy_task.py", lab.folder)

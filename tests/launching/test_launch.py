@@ -46,6 +46,7 @@ def test_a_port_that_is_taken_ends_a_launch(lab):
     assert "Traceback" not in error and not lab.processes()
 
 
+@pytest.mark.nnictl
 def test_a_tuner_that_fails_after_it_connected_ends_a_launch_with_its_own_error(lab):
     (lab.folder / "stub.py").write_text("def __getattr__(name): raise RuntimeError('no space today')\n")
     (lab.folder / "shared.pt").touch()
@@ -91,6 +92,7 @@ def _listening(lab):
     return addresses
 
 
+@pytest.mark.nnictl
 def test_ctrl_c_stops_everything(lab):
     process = lab.start("launch", lab.write(stub={"epochs": 100, "pause": 1}))
     wait_until(lambda: any("stub_trial.py" in " ".join(one.cmdline()) for one in lab.processes()), 60, "a trial")
@@ -100,6 +102,7 @@ def test_ctrl_c_stops_everything(lab):
     assert not lab.processes()
 
 
+@pytest.mark.nnictl
 def test_a_launch_gives_up_when_its_time_is_over(lab):
     status, output, error = lab.run("launch", lab.write(stub={"epochs": 100, "pause": 1}), "--timeout", 12)
     assert status == 1 and "`--timeout` is over" in error
@@ -109,6 +112,7 @@ def test_a_launch_gives_up_when_its_time_is_over(lab):
 # Plain nnictl
 
 
+@pytest.mark.nnictl
 def test_plain_nnictl_says_the_same_words_in_the_dispatchers_log(lab):
     path, port = lab.write({"controler": "chunked"}), choose_port(None)
     lab.run("register")
