@@ -1,10 +1,12 @@
-"""Spaces with a planted best architecture: a norm or none behind each choice, and a teacher that one architecture equals.
+"""Spaces with a planted best architecture: a norm or none behind each choice, and a teacher that one of them equals.
 
-The spaces, the tasks and `SEEDS` stand as they were before any estimator was changed by what they show. Paces are chosen
-on other seeds.
+Spaces, tasks and `SEEDS` stand as they were before any estimator was changed by what they show. Paces are chosen on
+other seeds.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +51,7 @@ def moved(x, by):
 class Branches(ModelSpace):
     """Three choices side by side: a conv3 is right against others, a dilated one, and a pool that has no weights."""
 
-    BEST = {"near": "conv3", "far": "dilated", "peak": "most"}
+    BEST: ClassVar = {"near": "conv3", "far": "dilated", "peak": "most"}
 
     def __init__(self, norm):
         super().__init__()
@@ -71,7 +73,7 @@ class Branches(ModelSpace):
 class Residual(ModelSpace):
     """Two residual blocks in a row: what the second is worth depends on the first."""
 
-    BEST = {"first": "conv3", "second": "dilated"}
+    BEST: ClassVar = {"first": "conv3", "second": "dilated"}
 
     def __init__(self, norm):
         super().__init__()

@@ -30,20 +30,21 @@ def find(sampler, space, norm, seed):
     optimizer = torch.optim.Adam(roles["weights"] + roles["controller"], lr=rate)
     architecture = made.optimizer()
     for step in range(steps):
-        made.anneal(step / steps)
-        descend(mutator, optimizer, batch_of(mutator.space, generator))
+        made.anneal(max(step - warm_up, 0) / max(steps - warm_up - 1, 1))
+        mutator.reset()
+        descend(mutator, optimizer, loss_of(mutator, batch_of(mutator.space, generator)))
         if step >= warm_up and made.learns == "gradient":
-            descend(mutator, architecture, batch_of(mutator.space, generator))
+            held_out = batch_of(mutator.space, generator)
+            descend(mutator, architecture, mutator.architecture_loss(lambda batch=held_out: loss_of(mutator, batch)))
         elif step >= warm_up:
             with torch.no_grad():
                 made.observe(mutator.reset(), -loss_of(mutator, batch_of(mutator.space, generator)).item())
     return mutator
 
 
-def descend(mutator, optimizer, batch):
-    mutator.reset()
+def descend(mutator, optimizer, loss):
     mutator.zero_grad()
-    loss_of(mutator, batch).backward()
+    loss.backward()
     optimizer.step()
 
 
