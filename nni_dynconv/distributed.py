@@ -1,4 +1,4 @@
-"""A door: what it names lives in ``nni_dynconv.search.distributed``."""
+"""A door: what it names lives in ``nni_dynconv.samplers.distributed``."""
 
-from .search.distributed import *  # noqa: F403
-from .search.distributed import __all__ as __all__
+from .samplers.distributed import *  # noqa: F403
+from .samplers.distributed import __all__ as __all__

@@ -10,7 +10,8 @@ from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.na
 import pytorch_lightning as pl
 
 from ..errors import ConfigError
-from ..search import distributed, step_of
+from ..samplers import distributed
+from ..search import step_of
 from .diagnosing import diagnose
 from .diagnosis import Diagnosis
 

@@ -21,7 +21,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from .. import export
 from ..errors import ConfigError
 from ..generation import ArchitectureEncoder, DynamicNetwork, unasked_in
-from ..search import distributed
+from ..samplers import distributed
 from ..settings import check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
 from .search_space import sample_of

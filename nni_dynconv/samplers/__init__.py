@@ -3,6 +3,7 @@
 They know labels and candidates, and no network, so that they can live in a tuner.
 """
 
+from . import distributed
 from .base import Sampler
 from .choices import Choice, Choices, check_sample, choices_of
 from .darts import DartsSampler
@@ -24,4 +25,5 @@ __all__ = [
     "Sampler",
     "check_sample",
     "choices_of",
+    "distributed",
 ]

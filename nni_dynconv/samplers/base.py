@@ -38,7 +38,9 @@ class Sampler(nn.Module, MutationSampler, ABC):
     mixes = False
     """Whether a forward runs all candidates, mixed by :meth:`relaxed`, instead of the drawn one."""
     learns: Literal["gradient", "rewards", "selection"] = "rewards"
-    """By what it learns: a loss's gradient through :meth:`relaxed`, rewards during the search, or rewards after it."""
+    """By what it learns: a loss's gradient, rewards during the search, or rewards after it."""
+    paths: int = 1
+    """How many architectures it draws to learn from one held-out batch, if by gradient; 1: through :meth:`relaxed`."""
 
     def __init__(self, seed: int | None = None):
         super().__init__()
@@ -92,9 +94,10 @@ class Sampler(nn.Module, MutationSampler, ABC):
         return objection_to(reward)
 
     def anneal(self, progress: float) -> None:
-        """Take note of how far the search is, from 0 to 1.
+        """Take note of how far its learning is, from 0 at the first step of it to 1 at the last.
 
-        By epochs in a strategy; by results over ``maxTrialNumber`` in a tuner, and not at all where there is none.
+        By steps in a strategy, those of a warm-up left out; by results over ``maxTrialNumber`` in a tuner. Where
+        nothing tells how many there will be, it stays at the start.
         """
 
     def optimizer(self) -> torch.optim.Optimizer | None:

@@ -11,9 +11,9 @@ from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.na
 import torch
 from nni.nas.evaluator.pytorch import LightningModule
 
+from ..samplers import distributed
 from ..settings import StrategySettings
 from ..supernet import DynamicWeightMutator
-from . import distributed
 from .finals import Finals, best_first, finals
 from .guarding import Guard
 from .lightning import network_loss, network_optimizers

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from ..errors import RankError
+from ..samplers import distributed
 from ..supernet import DynamicWeightMutator
-from . import distributed
 from .ranking.contest import Clip, Measured, Sample, Task, as_it_is, generated_losses, held_out_loss, train_briefly
 
 __all__ = ["Finals", "best_first", "finals"]

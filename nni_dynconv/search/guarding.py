@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ..errors import CandidateError, DynConvError, NotFiniteError
 from ..generation import unasked_in
+from ..samplers import distributed
 from ..settings import StrategySettings
 from ..supernet import DynamicWeightMutator, tracking_norms
-from . import distributed
 from .blame import candidate_of, first_not_finite, module_of, site_of, stuck_in
 
 __all__ = ["Guard", "check_parameters"]

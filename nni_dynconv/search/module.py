@@ -13,8 +13,8 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
 
+from ..samplers import distributed
 from ..supernet import fixed_affine, recalibrated
-from . import distributed
 from .ending import End, end_search
 from .guarding import check_parameters
 from .hooks import OnBatches

@@ -84,8 +84,15 @@ class GdasSettings(Settings):
     seed: Seed = None
     learning_rate: Annotated[Rate, about("of the architecture's Adam")] = 0.02
     weight_decay: Annotated[Rate, about("of the same")] = 0.0
-    tau_start: Annotated[Positive, about("temperature at the start, from which it falls in a line")] = 4.0
-    tau_end: Annotated[Positive, about("temperature at the end")] = 0.5
+    tau_start: Annotated[Positive, about("temperature of the factor's gradient when learning begins")] = 4.0
+    tau_end: Annotated[Positive, about("that temperature when it ends, to which it falls in a line")] = 0.5
+    paths: Annotated[
+        Count,
+        about(
+            "architectures whose losses are compared on one held-out batch; 1: none, the gradient goes through the "
+            "factor, and a norm behind a choice cancels it"
+        ),
+    ] = 2
 
 
 ScaleRule = Literal["hyperfan_in", "hyperfan_out", "ghn", "torch"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from nni.nas.nn.pytorch import Cell, ModelSpace
 from nni.nas.space import Mutator
 from torch import Tensor, nn
 
-from ..errors import ScopeError
+from ..errors import LearningError, ScopeError
 from ..generation import (
     ArchitectureEncoder,
     ChunkedController,
@@ -30,7 +30,7 @@ from ..generation import (
     start_as_given,
     uninstall,
 )
-from ..samplers import GdasSampler, Sampler, check_sample, choices_of
+from ..samplers import GdasSampler, Sampler, check_sample, choices_of, distributed
 from ..settings import check_settings
 from ..sites import Plan, Site, scope
 from .asking import OWN, asked_of, check_arguments
@@ -273,6 +273,56 @@ class DynamicWeightMutator(nn.Module, Mutator):
     def sample_entropy(self) -> Tensor:
         """Sum of the labels' entropies in nats, a scalar with gradient."""
         return self.sampler.entropy(self._drawn())
+
+    def architecture_loss(self, run: Callable[[], Any]) -> Any:
+        """Draw what the sampler learns from, and return the loss that its parameters learn by.
+
+        ``backward()`` of it gives them their gradient. Clear gradients before, and step the optimizer of
+        ``sampler.optimizer()`` after it::
+
+            mutator.zero_grad()
+            mutator.architecture_loss(lambda: F.cross_entropy(mutator(x, context=c), y)).backward()
+            architecture.step()
+
+        A sampler that compares several paths (:class:`~nni_dynconv.samplers.GdasSampler`) is told the losses of so many
+        drawn architectures, which run without gradient; one that was drawn twice runs once. For others ``run`` is
+        called once, with gradient. Processes of ``torch.distributed`` draw alike, and compare by the mean of their
+        losses.
+
+        Parameters
+        ----------
+        run
+            Returns the loss of the drawn architecture, a scalar, on one held-out batch: the same each time. Where it
+            returns ``None``, so does this.
+
+        Raises
+        ------
+        LearningError
+            The sampler does not learn by gradient.
+        ScopeError, SampleError
+            As of :meth:`reset`.
+        """
+        self.check_sampler()
+        if self.sampler.learns != "gradient":
+            raise LearningError(
+                f"{type(self.sampler).__name__} does not learn by a loss's gradient. Tell it the result of a drawn "
+                f"architecture: `sampler.observe(sample, reward)`."
+            )
+        distributed.agree(self.sampler)
+        if self.sampler.paths == 1 or not self.choices:
+            self.reset()
+            return run()
+        samples: list[dict[str, Any]] = []
+        losses: list[float] = []
+        for _ in range(self.sampler.paths):
+            sample = self.reset()
+            with torch.no_grad():
+                loss = losses[samples.index(sample)] if sample in samples else run()
+            if loss is None:
+                return None
+            samples.append(sample)
+            losses.append(float(loss))
+        return self.sampler.score(samples, [distributed.mean(one) for one in losses])
 
     def _drawn(self) -> dict[str, Any]:
         self.check_sampler()

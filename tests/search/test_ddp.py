@@ -38,7 +38,7 @@ from nni_dynconv import (
     VectorContext,
 )
 from nni_dynconv.errors import CandidateError, NotFiniteError
-from nni_dynconv.search.distributed import agree, mean
+from nni_dynconv.samplers.distributed import agree, mean
 from nni_dynconv.search.guarding import Guard
 from nni_dynconv.settings import TABLES, load_object
 from nni_dynconv.settings.parts import StrategySettings

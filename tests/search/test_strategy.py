@@ -71,21 +71,45 @@ def test_without_a_batch_to_compare_on_it_is_refused_before_the_search():
 
 
 @pytest.mark.parametrize(
-    ("warmup", "rates"), [(0, [1, 2 / 3, 1 / 3, 0]), (1, [1, 1, 1 / 2, 0]), (2, [1, 1, 1, 1]), (3, [1, 1, 1, 1])]
+    ("epochs", "warmup", "rates"),
+    [
+        (1, 0, [1, 3 / 4, 1 / 2, 1 / 4]),
+        (2, 0, [1, 7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4, 1 / 8]),
+        (2, 1, [1, 3 / 4, 1 / 2, 1 / 4]),
+        (2, 2, []),
+    ],
 )
-def test_the_architectures_rate_falls_while_it_learns(warmup, rates):
-    """It was zero in the last epoch also where that was the only one to learn in."""
-    mutator, seen = DynamicWeightMutator(ToySpace(), sampler=GdasSampler(0, learning_rate=1.0)), []
+def test_the_architecture_slows_down_over_the_steps_that_it_learns_in(epochs, warmup, rates):
+    """Its rate was zero in the last epoch, which still paid for a backward a step; one epoch had no schedule at all."""
+    mutator, seen, taus = DynamicWeightMutator(ToySpace(), sampler=GdasSampler(0, learning_rate=1.0)), [], []
 
     class Rates(Callback):
-        def on_train_epoch_end(self, trainer, module):
-            seen.append(module.architecture_optimizers().param_groups[0]["lr"])
+        def on_before_optimizer_step(self, trainer, module, optimizer):
+            if getattr(optimizer, "is_arch_optimizer", False):
+                seen.append(optimizer.param_groups[0]["lr"])
+                taus.append(mutator.sampler.tau)
 
-    task = evaluator(epochs=4, batches=1)
+    task = evaluator(epochs, batches=4)
     task.trainer.callbacks.append(Rates())
     NasExperiment(mutator.space, task, mutator.strategy(warmup_epochs=warmup, contenders=0)).run()
     assert seen == pytest.approx(rates)
-    assert (mutator.sampler.alpha("first").abs() > 0).all()
+    falling = [4.0 - 3.5 * step / (len(rates) - 1) for step in range(len(rates))]
+    assert taus == pytest.approx(falling) and mutator.sampler.tau == (0.5 if rates else 4.0)
+
+
+def test_the_weight_of_an_entropy_falls_after_the_warm_up():
+    """It had fallen by half when learning began."""
+    mutator, seen = DynamicWeightMutator(ToySpace(), sampler=EnasSampler(0, entropy_weight_end=0.0)), []
+    observe = mutator.sampler.observe
+
+    def watched(sample, reward):
+        seen.append(mutator.sampler.entropy_weight)
+        observe(sample, reward)
+
+    mutator.sampler.observe = watched
+    task = evaluator(epochs=2, batches=3)
+    NasExperiment(mutator.space, task, mutator.strategy(warmup_epochs=1, contenders=0)).run()
+    assert seen == pytest.approx([0.01, 0.005, 0.0])
 
 
 class NoChoice(ToySpace):
@@ -148,19 +172,20 @@ def find(sampler, seed):
     optimizer = torch.optim.Adam(roles["weights"] + roles["controller"], lr=rate)
     architecture = made.optimizer()
     for step in range(steps):
-        made.anneal(step / steps)
-        _learn(mutator, optimizer, planted_batch(generator))
+        made.anneal(max(step - warm_up, 0) / (steps - warm_up))
+        mutator.reset()
+        _learn(mutator, optimizer, _loss(mutator, planted_batch(generator)))
         if step >= warm_up and architecture is not None:
-            _learn(mutator, architecture, planted_batch(generator))
+            batch = planted_batch(generator)
+            _learn(mutator, architecture, mutator.architecture_loss(lambda held_out=batch: _loss(mutator, held_out)))
         elif step >= warm_up:
             made.observe(mutator.reset(), -_loss(mutator, planted_batch(generator)).item())
     return mutator.export()
 
 
-def _learn(mutator, optimizer, batch):
-    mutator.reset()
+def _learn(mutator, optimizer, loss):
     mutator.zero_grad()
-    _loss(mutator, batch).backward()
+    loss.backward()
     optimizer.step()
 
 

@@ -6,24 +6,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from nni.nas.evaluator.pytorch import LightningModule
 from pytorch_lightning import Callback
 from torch import Tensor, nn
 
-from ..errors import NotFiniteError
-from ..samplers import Sampler
-from ..settings import StrategySettings
-from ..supernet import DynamicWeightMutator, tracking_norms
-from . import distributed
-from .guarding import Guard
-from .hooks import HandingOn
-from .lightning import loss_of, optimizers_in
-from .loaders import Loaders
-from .schedules import Schedules
-from .smoothing import smoothness_of_batch
-from .trainer import TrainersPart, aside, check_optimizers
+from ...errors import NotFiniteError
+from ...samplers import Sampler, distributed
+from ...settings import StrategySettings
+from ...supernet import DynamicWeightMutator, tracking_norms
+from ..guarding import Guard
+from ..hooks import HandingOn
+from ..lightning import loss_of, optimizers_in
+from ..loaders import Loaders
+from ..schedules import Schedules
+from ..smoothing import smoothness_of_batch
+from ..trainer import TrainersPart, aside, check_optimizers
+from .pace import pace_of
 
 __all__ = ["Learning"]
 
@@ -81,22 +81,10 @@ class Learning(HandingOn):
 
     # Training
 
-    def on_train_epoch_start(self) -> None:
-        epoch, last = self.trainer.current_epoch, max((self.trainer.max_epochs or 1) - 1, 1)
-        self.sampler.anneal(epoch / last)
-        learned, falling = epoch - self.settings.warmup_epochs, last - self.settings.warmup_epochs
-        self._slow_down_architecture(1 - max(learned, 0) / falling if falling > 1 else 1.0)
-        super().on_train_epoch_start()
-
-    def _slow_down_architecture(self, factor: float) -> None:
-        """Let the architecture settle: a candidate that wins late is exported with weights that hardly learned."""
-        if self.sampler.learns == "gradient" and self.mutator.choices:
-            for group in self.architecture_optimizers().param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         with self.sampler.watch.sleeping():  # processes decide together what becomes of a step
             if self.mutator.choices and self.trainer.current_epoch >= self.settings.warmup_epochs:
+                self._keep_pace(batch_idx)
                 self._learn_architecture(batch, batch_idx)
             self.resample()
             self._recent.append(batch["train"])
@@ -104,6 +92,15 @@ class Learning(HandingOn):
         if batch_idx % self.settings.log_every == 0:
             self._log_architecture()
         return output
+
+    def _keep_pace(self, batch_idx: int) -> None:
+        """Tell the sampler how far it is, and slow it down: what wins late is exported with hardly trained weights."""
+        optimizer = self.architecture_optimizers() if self.sampler.learns == "gradient" else None
+        own_steps = int(optimizer is not None)
+        pace = pace_of(self.trainer, batch_idx, self.settings.warmup_epochs, self.trainers_part.accumulate, own_steps)
+        self.sampler.anneal(pace.progress)
+        for group in optimizer.param_groups if optimizer is not None else []:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * pace.rate
 
     def _learn_weights(self, batch: Any, batch_idx: int) -> Any:
         def run() -> Any:
@@ -174,12 +171,12 @@ class Learning(HandingOn):
     def _learn_architecture(self, batch: dict[str, Any], batch_idx: int) -> None:
         if self.sampler.learns == "selection":
             return
-        self.resample()
         held_out = self.loaders.held_out(batch["val"], batch_idx)
         place = f"{self._place(batch_idx)}, on a held-out batch"
         if self.sampler.learns == "gradient":
             self._descend(held_out, batch_idx, place)
         else:
+            self.resample()
             self._reward(held_out, batch_idx, place)
 
     def _descend(self, batch: Any, batch_idx: int, place: str) -> None:
@@ -187,8 +184,8 @@ class Learning(HandingOn):
             return loss_of(self.training_module.training_step(batch, batch_idx))
 
         optimizer = self.architecture_optimizers()
-        loss, fine = self.guard.forward(run, lambda loss: loss, place)
-        if not fine or loss is None or optimizer is None:
+        loss = self.mutator.architecture_loss(lambda: self.guard.forward(run, lambda loss: loss, place)[0])
+        if loss is None or optimizer is None:
             return
         weights = [one for one in self.training_module.parameters() if one.requires_grad]
         with aside(weights if self.trainers_part.accumulate > 1 else []):

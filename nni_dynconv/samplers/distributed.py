@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch.distributed as dist
 
-from ..samplers import Sampler
+from .base import Sampler
 
 __all__ = ["agree", "any_of", "mean"]
 
