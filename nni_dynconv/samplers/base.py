@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Literal
@@ -12,15 +13,14 @@ from torch import Tensor, nn
 
 from ..errors import LearningError, SampleError
 from .choices import Choice, Choices
-from .constrained import TRIES, most_probable
+from .constrained import Ranked
+from .preferring import TRIES, WAY_OUT, draw_allowed, logits_after, most_probable
 from .soundness import GradientWatch, at_least_float32, check_logits, check_reward, objection_to, warn_of_reward
 
 __all__ = ["Sampler", "Walk"]
 
 Walk = Generator[Tensor, int, None]
 """Yields the logits of each label's candidates, ``(n,)``, in the order of the labels, and is sent the chosen number."""
-
-WAY_OUT = "Loosen it, or choose by one label among the combinations that are allowed."
 
 
 class Sampler(nn.Module, MutationSampler, ABC):
@@ -41,6 +41,11 @@ class Sampler(nn.Module, MutationSampler, ABC):
     """By what it learns: a loss's gradient, rewards during the search, or rewards after it."""
     paths: int = 1
     """How many architectures it draws to learn from one held-out batch, if by gradient; 1: through :meth:`relaxed`."""
+    independent = False
+    """Whether the logits of a label are the same whatever was chosen before."""
+    reach = 256
+    """How many beginnings of architectures :meth:`most_probable` follows at once where they are not: the work of one
+    is a :meth:`walk` for each label, if there is no faster :meth:`ahead`."""
 
     def __init__(self, seed: int | None = None):
         super().__init__()
@@ -52,7 +57,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
         self.choices = Choices()
         self.watch = GradientWatch(self)
         self._target: dict[str, Any] | None = None
-        self._greedy = False
+        self._greedy = self._rarely = False
         self.settled: dict[str, Any] | None = None
 
     # What a sampler is
@@ -104,6 +109,21 @@ class Sampler(nn.Module, MutationSampler, ABC):
         """Return the optimizer for parameters that learn by the loss's gradient, or ``None``."""
         return None
 
+    def forget(self) -> None:
+        """Forget rewards: the weights that they were measured with have changed."""
+
+    def ahead(self, numbers: Tensor, state: Any) -> tuple[Tensor, Any]:  # N labels-so-far -> N n
+        """Return the logits of the next label for several walks, and what the next call goes on from.
+
+        Parameters
+        ----------
+        numbers
+            That each walk has been sent so far.
+        state
+            What the call for the label before returned, of the same walks: tensors whose rows are walks, or ``None``.
+        """
+        return torch.stack([logits_after(self.walk(), row) for row in numbers.tolist()]), None
+
     # What follows
 
     def bind(self, choices: Mapping[str, Choice]) -> None:
@@ -127,7 +147,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
         Raises
         ------
         SampleError
-            A thousand draws in a row broke one.
+            A thousand draws in a row broke one, and the space is too large to tell which do not, or there are none.
         NotFiniteError
             The logits of a label are no finite numbers.
 
@@ -139,30 +159,71 @@ class Sampler(nn.Module, MutationSampler, ABC):
         self._check_bound()
         if self.learns == "gradient":
             self.watch.say_unused(self.described())
-        for _ in range(TRIES):
+        broken: object = None
+        for _ in range(0 if self._rarely else TRIES):
             drawn = self._follow_finite(self._draw)
             broken = self.choices.broken(drawn)
             if broken is None:
                 return drawn
-        raise SampleError(f"{TRIES} draws in a row broke a constraint of the space, the last one {broken}. {WAY_OUT}")
+        self._rarely = True
+        return draw_allowed(self, broken)
 
     def best(self) -> dict[str, Any]:
-        """Return the architecture that it would choose now: the most probable candidate at each step.
-
-        Where that breaks a constraint of the space: the next most probable architecture that does not.
+        """Return the architecture that it would choose now: the most probable one that keeps the space's constraints.
 
         Raises
         ------
         SampleError
-            None was found.
+            There is none, or none was found.
         NotFiniteError
             The logits of a label are no finite numbers.
+
+        Warns
+        -----
+        UserWarning
+            It is the best that was found, and not proven to be the most probable one; see :meth:`most_probable`.
         """
-        with torch.no_grad():
-            best = most_probable(self._follow_finite, self.choices)
-        if best is None:
+        found = self.most_probable()
+        if not found.samples:
             raise SampleError(f"No architecture was found that keeps {list(self.choices.constraints)}. {WAY_OUT}")
-        return best
+        if not found.proven:
+            warnings.warn(
+                f"The best architecture of {type(self).__name__} is the most probable one that was found, and not "
+                f"proven to be the most probable there is: the space is too large to tell.",
+                stacklevel=2,
+            )
+        return found.samples[0]
+
+    @torch.no_grad()
+    def most_probable(self, count: int = 1) -> Ranked:
+        """Return the most probable architectures that keep the space's constraints, and whether that is proven.
+
+        Where labels are chosen independently it is, unless constraints tie together so many labels in so many ways that
+        2^17 beginnings do not do. Where they depend on one another, as for ENAS, it is for spaces of up to
+        ``16 * reach`` architectures (65,536 for ENAS), and for larger ones as soon as the distribution is decided enough.
+
+        Parameters
+        ----------
+        count
+            How many.
+
+        Raises
+        ------
+        NotFiniteError
+            The logits of a label are no finite numbers.
+
+        Examples
+        --------
+        >>> from nni_dynconv.samplers import Choice, DartsSampler
+        >>> sampler = DartsSampler()
+        >>> sampler.bind({"op": Choice("op", ("conv3", "conv5")), "width": Choice("width", (8, 16))})
+        >>> sampler.alphas[1].data[1] = 1.0
+        >>> found = sampler.most_probable(3)
+        >>> [tuple(one.values()) for one in found.samples], found.proven
+        ([('conv3', 16), ('conv5', 16), ('conv3', 8)], True)
+        """
+        self._check_bound()
+        return most_probable(self, count)
 
     def settle(self, sample: Mapping[str, Any] | None) -> None:
         """Let ``mutator.export()`` give this architecture instead of :meth:`best`, until told otherwise.

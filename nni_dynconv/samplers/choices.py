@@ -14,6 +14,7 @@ from nni.mutable import Categorical, CategoricalMultiple, Constraint, Mutable, M
 from torch import Tensor
 
 from ..errors import SampleError, SpaceError, did_you_mean
+from .constrained import Allowed, Growth, read
 
 __all__ = ["Choice", "Choices", "check_sample", "choices_of"]
 
@@ -115,6 +116,20 @@ class Choices(dict[str, Choice]):
     def broken(self, sample: Mapping[str, Any]) -> Constraint | None:
         """Return a constraint that a sample breaks, if there is one."""
         return next((one for one in self.constraints if not one.contains(dict(sample))), None)
+
+    @cached_property
+    def growth(self) -> Growth:
+        """How beginnings of architectures grow while they can keep the constraints."""
+        candidates = {label: choice.candidates for label, choice in self.items()}
+        return Growth(candidates, *read(self.constraints, candidates))
+
+    @cached_property
+    def allowed(self) -> Allowed:
+        """All ways in which they can."""
+        return Allowed(self.growth)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"constraints": self.constraints}  # the rest follows, and cannot be pickled
 
 
 def choices_of(space: Mutable) -> Choices:

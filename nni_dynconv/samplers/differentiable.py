@@ -32,6 +32,7 @@ class DifferentiableSampler(Sampler):
     """
 
     learns = "gradient"
+    independent = True
 
     def __init__(self, seed: int | None = None, learning_rate: float = 3e-3, weight_decay: float = 0.0):
         super().__init__(seed)

@@ -54,6 +54,8 @@ class EnasSampler(Sampler):
     Pham et al., Efficient neural architecture search via parameter sharing, ICML 2018.
     """
 
+    reach = 4096
+
     def __init__(
         self,
         seed: int | None = None,
@@ -99,6 +101,12 @@ class EnasSampler(Sampler):
             state = self.cell(x, state)
             number = yield self.tanh_constant * torch.tanh(head(state[0])[0])
             x = token(torch.tensor([number], device=x.device))
+
+    def ahead(self, numbers: Tensor, state: Any) -> tuple[Tensor, Any]:
+        taken, place = numbers.to(self.start.device), numbers.shape[1]
+        x = self.tokens[place - 1](taken[:, -1]) if place else self.start
+        state = self.cell(x, state)
+        return self.tanh_constant * torch.tanh(self.heads[place](state[0])), state
 
     def observe(self, sample: Mapping[str, Any], reward: float) -> None:
         if self._objects(sample, reward):

@@ -40,6 +40,7 @@ class RandomSampler(Sampler):
     """
 
     learns = "selection"
+    independent = True
 
     def prepare(self) -> None:
         self._rewards: dict[str, tuple[float, int]] = {}  # sample as JSON numbers -> sum of rewards, their count
@@ -54,6 +55,9 @@ class RandomSampler(Sampler):
         key = json.dumps([choice.index(sample[label]) for label, choice in self.choices.items()])
         total, count = self._rewards.get(key, (0.0, 0))
         self._rewards[key] = total + float(reward), count + 1
+
+    def forget(self) -> None:
+        self._rewards.clear()
 
     def best(self) -> dict[str, Any]:
         if not self._rewards:
