@@ -130,7 +130,7 @@ class DynamicStrategy(OneShotStrategy):
         contenders: int = 32,
         contender_batches: int = 8,
         final_search: Literal["draws", "evolution"] = "draws",
-        population: int = 40,
+        population: int = 20,
         evaluations: int = 400,
         mutation: float = 0.1,
         crossover: float = 0.5,

@@ -249,7 +249,7 @@ class StrategySettings(Settings):
             "architectures come from that are compared in the end"
         ),
     ] = "draws"
-    population: Annotated[int, about("of evolution: how many architectures are parents", ge=2)] = 40
+    population: Annotated[int, about("of evolution: how many architectures are parents", ge=2)] = 20
     evaluations: Annotated[Count, about("of evolution: how many architectures it measures, at most")] = 400
     mutation: Annotated[float, about("of evolution: probability that a choice is made anew", ge=0, le=1)] = 0.1
     crossover: Annotated[float, about("of evolution: share of children that have two parents", ge=0, le=1)] = 0.5

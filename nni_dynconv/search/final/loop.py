@@ -25,7 +25,7 @@ def evolve(
     costs: Mapping[str, Any] | None = None,
     objectives: Sequence[str] = (),
     budget: Mapping[str, float] | None = None,
-    population: int = 40,
+    population: int = 20,
     evaluations: int = 400,
     mutation: float = 0.1,
     crossover: float = 0.5,

@@ -57,7 +57,7 @@ def synflow(network: DynamicNetwork, called: Called) -> float:
         total = _sum(ones.of(network))
     weights = [one for one in [*own, *made] if one.dim() > 1 and one.requires_grad]
     gradients = torch.autograd.grad(total, weights, allow_unused=True)
-    flow = sum(float((w * g).sum()) for w, g in zip(weights, gradients, strict=True) if g is not None)
+    flow = sum(float((w.detach() * g).sum()) for w, g in zip(weights, gradients, strict=True) if g is not None)
     return math.log(flow) if flow > 0 else -math.inf
 
 
