@@ -61,10 +61,9 @@ def crowding(points: Points) -> list[float]:
     distances = np.zeros(len(values))
     for column in values.T:
         places = np.argsort(column, kind="stable")
-        spread = column[places[-1]] - column[places[0]]
         distances[places[[0, -1]]] = np.inf
-        if np.isfinite(spread) and spread > 0:
-            distances[places[1:-1]] += (column[places[2:]] - column[places[:-2]]) / spread
+        if np.isfinite(column).all() and np.ptp(column) > 0:
+            distances[places[1:-1]] += (column[places[2:]] - column[places[:-2]]) / np.ptp(column)
     return distances.tolist()
 
 
