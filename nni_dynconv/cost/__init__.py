@@ -1,8 +1,9 @@
-"""What a network costs: shapes and multiply-adds by formulas, and NNI's profilers that ask for them.
+"""What a network costs: multiply-adds by formulas and NNI's profilers that ask for them; and what one run of any costs.
 
-Nothing is measured by a clock here.
+Which costs count is not decided here.
 """
 
 from .profiler import DynamicFlopsProfiler, DynamicNumParamsProfiler
+from .running import multiply_adds, seconds
 
-__all__ = ["DynamicFlopsProfiler", "DynamicNumParamsProfiler"]
+__all__ = ["DynamicFlopsProfiler", "DynamicNumParamsProfiler", "multiply_adds", "seconds"]

@@ -17,7 +17,6 @@ from nni.nas.profiler import ExpressionProfiler
 from nni.nas.profiler.pytorch.flops import FlopsParamsProfiler, FlopsResult
 from nni.nas.profiler.pytorch.utils import ShapeTensor
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SpaceError
 from ..generation import (
@@ -34,6 +33,7 @@ from ..ops import ChoiceOp, DynamicOp
 from ..sites import Site
 from ..supernet import is_supernet, name_sites
 from .formulas import FORMULAS, Price, priced, register_like
+from .running import multiply_adds
 
 __all__ = ["FORMULAS", "DynamicFlopsProfiler", "DynamicNumParamsProfiler"]
 
@@ -194,14 +194,14 @@ class _Making:
             values = site.num_generated if source.asked[site.name].specs else 0
             channels, _ = source.own_input.inputs.get(site.name, (0, 0)) if source.own_input is not None else (0, 0)
             encoded = channels * (source.context_dim or 0)
-            return _flops_of(lambda: source.make([site], code)) + values + encoded
+            return multiply_adds(lambda: source.make([site], code)) + values + encoded
 
         return self._each(cost)
 
     def encoder_flops(self, example: Any) -> float:
         """Return the multiply-adds of encoding one context."""
         encoder: Any = self.source.of_context
-        return 0.0 if encoder is None or example is None else _flops_of(lambda: encoder(example))
+        return 0.0 if encoder is None or example is None else multiply_adds(lambda: encoder(example))
 
     def params(self) -> tuple[dict[str, float], int]:
         """Return the parameters of each site alone, and of what all share."""
@@ -219,13 +219,6 @@ class _Making:
 def _recipe_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Take out what says how weights come about."""
     return {name: config.pop(name) for name in ("base", "delta", "rank", "per_site") if name in config}
-
-
-@torch.no_grad()
-def _flops_of(run: Callable[[], Any]) -> float:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops() / 2
 
 
 def _size(module: nn.Module | None) -> int:

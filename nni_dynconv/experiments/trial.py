@@ -148,7 +148,7 @@ def take_export(mutator: DynamicWeightMutator, searching: Any, validated: bool) 
     with searching.module.own_statistics(sample):
         network = mutator.freeze(sample)
         if validated:
-            mutator.sampler.settle(sample)
+            mutator.sampler.settle(sample, mutator.sampler.front)
             module = searching.datamodule
             data = {"dataloaders": searching.val_dataloaders} if module is None else {"datamodule": module}
             searching.trainer.validate(searching.module, verbose=False, **data)
@@ -171,6 +171,8 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
     searching = train_supernet(mutator, evaluator, settings.get("strategy") or {})
     network = take_export(mutator, searching, validated=callback.name is not None)
     summary: dict[str, Any] = {"architecture": network.architecture, "seeds": [settings.get("seed", 0)]}
+    if mutator.sampler.front:
+        summary["front"] = mutator.sampler.front
     if evaluator.trainer.is_global_zero:
         summary |= _write(settings, mutator, network, folder)
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

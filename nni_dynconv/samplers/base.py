@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -59,6 +59,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
         self._target: dict[str, Any] | None = None
         self._greedy = self._rarely = False
         self.settled: dict[str, Any] | None = None
+        self.front: list[dict[str, Any]] = []
 
     # What a sampler is
 
@@ -225,7 +226,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
         self._check_bound()
         return most_probable(self, count)
 
-    def settle(self, sample: Mapping[str, Any] | None) -> None:
+    def settle(self, sample: Mapping[str, Any] | None, front: Sequence[dict[str, Any]] = ()) -> None:
         """Let ``mutator.export()`` give this architecture instead of :meth:`best`, until told otherwise.
 
         What compares architectures after a search, by more than the sampler knows, says so here.
@@ -234,9 +235,12 @@ class Sampler(nn.Module, MutationSampler, ABC):
         ----------
         sample
             The architecture; ``None`` leaves the word to :meth:`best` again.
+        front
+            What it was chosen from where several numbers counted, as plain data; it is kept as :attr:`front`.
         """
         # plain strings for NNI's labels, which `torch.load` refuses: this is part of a saved state
         self.settled = None if sample is None else {str(label): value for label, value in sample.items()}
+        self.front = list(front)
 
     def probabilities(self, label: str) -> Tensor:
         """Return the probability of each candidate, ``(n,)``.
@@ -372,11 +376,11 @@ class Sampler(nn.Module, MutationSampler, ABC):
     # State: parameters, and where the generator is
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"settled": self.settled, **self.draw_state(), **self.memory()}
+        return {"settled": self.settled, "front": self.front, **self.draw_state(), **self.memory()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        self.settled = state.pop("settled", None)
+        self.settled, self.front = state.pop("settled", None), state.pop("front", [])
         self.set_draw_state({name: state.pop(name) for name in self.draw_state()})
         self.remember(state)
 

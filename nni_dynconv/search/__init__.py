@@ -4,6 +4,7 @@ Which architecture is drawn is a sampler's affair, and experiments of ``nnictl``
 """
 
 from .after_search import SupernetEvaluator
+from .final import evolve
 from .lightning import loaders_of, loss_of, network_loss, replaced, silent, step_of
 from .loaders import first_batches
 from .ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
@@ -18,6 +19,7 @@ __all__ = [
     "SupernetRanking",
     "Task",
     "distinct",
+    "evolve",
     "fidelity",
     "first_batches",
     "generated_losses",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -14,11 +16,12 @@ from nni.nas.evaluator.pytorch import LightningModule
 from ..samplers import distributed
 from ..settings import StrategySettings
 from ..supernet import DynamicWeightMutator
+from .final import Compared, FinalSearch, is_plain, table
 from .finals import Finals, best_first, finals
 from .guarding import Guard
 from .lightning import network_loss, network_optimizers
 from .loaders import Loaders, first_batches
-from .ranking.contest import Clip, Sample, Task, distinct, generated_losses
+from .ranking.contest import Clip, Measured, Sample, Task, distinct, generated_losses
 
 __all__ = ["End", "contenders_of", "end_search"]
 
@@ -41,6 +44,10 @@ class End:
         Batches that Lightning was allowed to take of a loader.
     fast
         Batches of a ``fast_dev_run``; 0 in earnest.
+    costs
+        Of an architecture, by name, beside the package's own.
+    said
+        What there is to say of it.
     """
 
     loaders: Loaders
@@ -50,6 +57,8 @@ class End:
     most_training: float = math.inf
     most_validation: float = math.inf
     fast: int = 0
+    costs: Mapping[str, Any] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
 
     def training(self, count: int) -> list[Any]:
         """Return training batches, at most so many."""
@@ -84,16 +93,18 @@ def end_search(
     How the last few did; ``None`` where none were trained.
     """
     sampler = mutator.sampler
-    selects = sampler.learns == "selection"
-    if not settings.contenders or not (selects or settings.rerank):
+    selects, plain = sampler.learns == "selection", is_plain(settings)
+    if not settings.contenders or not (selects or settings.rerank or not plain):
         return None
-    samples = contenders_of(mutator, min(settings.contenders, end.fast + 1) if end.fast else settings.contenders)
     held_out, calibration = end.held_out(settings.contender_batches), end.training(settings.calibration_batches)
     task = Task(network_loss(training_module), held_out, calibration)
 
     def measured(sample: Mapping[str, Any], measure: Callable[[], float]) -> float:
         return end.guard.measured(sample, measure, "The end of the search")
 
+    if not plain:
+        return _end_by_final_search(mutator, training_module, settings, end, task, measured)
+    samples = contenders_of(mutator, min(settings.contenders, end.fast + 1) if end.fast else settings.contenders)
     if selects:
         losses = [distributed.mean(loss) for loss in generated_losses(mutator, samples, task, measured)]
         for sample, loss in zip(samples, losses, strict=True):
@@ -102,8 +113,59 @@ def end_search(
         samples = [samples[place] for place in best_first(losses)]
     if not settings.rerank or len(samples) < 2:
         return None
-    steps = min(settings.rerank_steps, end.fast) if end.fast else settings.rerank_steps
-    how = network_optimizers(training_module), steps, end.clip, measured
-    found = finals(mutator, samples[: settings.rerank], task, end.training(steps), *how)
+    found = _trained(mutator, training_module, samples, task, settings, end, measured)
     sampler.settle(found.winner)
     return found
+
+
+def _end_by_final_search(
+    mutator: DynamicWeightMutator,
+    training_module: LightningModule,
+    settings: StrategySettings,
+    end: End,
+    task: Task,
+    measured: Measured,
+) -> Finals | None:
+    """Measure what evolution, costs or a proxy asks for, train the best few, and let the best of them be exported."""
+    began = time.monotonic()
+    search = FinalSearch(mutator, task, settings, measured, end.costs)
+    compared = search.run(partial(contenders_of, mutator), end.fast + 1 if end.fast else None)
+    end.said.append(_cost_of_search(compared, settings, time.monotonic() - began))
+    for one in compared.contenders:
+        if mutator.sampler.learns == "selection" and mutator.sampler.objection(-one.loss) is None:
+            mutator.sampler.observe(one.sample, -one.loss)
+    ranked = compared.ranked(settings.pick, settings.importance)[: max(settings.rerank, 1)]
+    samples, surcharges = [one.sample for one, _ in ranked], [more for _, more in ranked]
+    found = None
+    if len(samples) > 1:
+        found = _trained(mutator, training_module, samples, task, settings, end, measured, surcharges)
+    winner = samples[0] if found is None else found.winner
+    rows = compared.rows() if settings.objectives else []
+    mutator.sampler.settle(winner, rows)
+    if rows:
+        end.said.append(f"The front; what is exported has a star:\n{table(rows, winner)}")
+    return found
+
+
+def _cost_of_search(compared: Compared, settings: StrategySettings, seconds: float) -> str:
+    losses = [one.loss for one in compared.contenders]
+    first = [one for one in losses[: settings.population] if math.isfinite(one)]
+    best = f"the best held-out loss is {compared.best_first('loss')[0].loss:.4f}"
+    if settings.final_search == "evolution" and first:
+        best += f", of the first {min(settings.population, len(losses))} it is {min(first):.4f}"
+    return f"Measured {len(losses)} architectures ({seconds:.1f} s): {best}."
+
+
+def _trained(
+    mutator: DynamicWeightMutator,
+    training_module: LightningModule,
+    samples: Sequence[Sample],
+    task: Task,
+    settings: StrategySettings,
+    end: End,
+    measured: Measured,
+    surcharges: Sequence[float] = (),
+) -> Finals:
+    steps = min(settings.rerank_steps, end.fast) if end.fast else settings.rerank_steps
+    how = network_optimizers(training_module), steps, end.clip, measured
+    return finals(mutator, samples[: settings.rerank], task, end.training(steps), *how, surcharges=surcharges)

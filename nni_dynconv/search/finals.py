@@ -32,6 +32,8 @@ class Finals:
         Held-out loss of each with generated weights, and after its short training.
     steps, seconds
         What it took: steps for each, seconds for all.
+    surcharges
+        What the costs of each add to its losses when they are compared; nothing by default.
     """
 
     samples: list[Sample]
@@ -39,10 +41,13 @@ class Finals:
     after: list[float]
     steps: int
     seconds: float
+    surcharges: Sequence[float] = ()
 
     @property
     def winner(self) -> Sample:
         """The architecture with the lowest loss after training; if all trainings diverged, with the lowest before.
+
+        What its costs add counts with the loss.
 
         Raises
         ------
@@ -53,7 +58,9 @@ class Finals:
 
     @property
     def _place(self) -> int:
-        return best_first(self.after if any(map(math.isfinite, self.after)) else self.before)[0]
+        losses = self.after if any(map(math.isfinite, self.after)) else self.before
+        surcharges = self.surcharges or [0.0] * len(losses)
+        return best_first([loss + more for loss, more in zip(losses, surcharges, strict=True)])[0]
 
     def __str__(self) -> str:
         place = self._place
@@ -83,6 +90,7 @@ def finals(
     steps: int,
     clip: Clip | None = None,
     measured: Measured = as_it_is,
+    surcharges: Sequence[float] = (),
 ) -> Finals:
     """Train copies of some architectures briefly, from the generated weights on, and compare them.
 
@@ -101,6 +109,8 @@ def finals(
         Of :func:`~nni_dynconv.ranking.contest.train_briefly`.
     measured
         Calls what measures one, and decides what becomes of an error.
+    surcharges
+        What the costs of each add to its losses.
     """
     began = time.monotonic()
     before = [distributed.mean(loss) for loss in generated_losses(mutator, samples, task, measured)]
@@ -111,4 +121,4 @@ def finals(
         return held_out_loss(network, task)
 
     after = [distributed.mean(measured(one, partial(trained, one))) for one in samples]
-    return Finals([dict(one) for one in samples], before, after, steps, time.monotonic() - began)
+    return Finals([dict(one) for one in samples], before, after, steps, time.monotonic() - began, surcharges)

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from types import MappingProxyType
 from typing import Any
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -29,6 +30,8 @@ class SearchModule(Learning):
     """The search as a Lightning module around the evaluator's own."""
 
     several_validations = False
+    costs: Mapping[str, Any] = MappingProxyType({})
+    """What architectures cost, by name, beside the package's own costs."""
 
     def __init__(self, *args: Any):
         super().__init__(*args)
@@ -65,13 +68,14 @@ class SearchModule(Learning):
         if self.mutator.choices:
             distributed.agree(self.sampler)
             with silent(self.training_module), self._precision():
-                found = end_search(self.mutator, self.training_module, self.settings, self._end())
-            self._say(found)
+                end = self._end()
+                found = end_search(self.mutator, self.training_module, self.settings, end)
+            self._say(*end.said, found)
         super().on_train_end()
 
-    def _say(self, found: object | None) -> None:
+    def _say(self, *found: object | None) -> None:
         left_out = f"{self.guard.skipped} steps of the search were left out." if self.guard.skipped else None
-        for one in (found, left_out):
+        for one in (*found, left_out):
             if one is not None and self.trainer.is_global_zero:
                 print(one, flush=True)
 
@@ -85,6 +89,7 @@ class SearchModule(Learning):
             most_training=self.trainer.num_training_batches or math.inf,
             most_validation=sum(most) or math.inf,
             fast=int(self.trainer.fast_dev_run),
+            costs=self.costs,
         )
 
     def _precision(self) -> AbstractContextManager[Any]:

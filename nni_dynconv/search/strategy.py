@@ -13,7 +13,7 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from pytorch_lightning import Callback
 
 from ..errors import ConfigError, SpaceError, did_you_mean
-from ..settings import StrategySettings, check_arguments
+from ..settings import StrategySettings, check_arguments, check_final
 from ..supernet import DynamicWeightMutator
 from .hooks import changes_batches
 from .loaders import Loaders, check_loaders, plain
@@ -50,12 +50,32 @@ class DynamicStrategy(OneShotStrategy):
     contenders, contender_batches
         How many architectures are drawn in the end, and how many validation batches measure each, the same ones for
         all. A sampler that learns by selection learns from that; of another, they are what it may re-rank.
+    final_search
+        ``draws`` of the sampler are compared, or what an ``evolution`` over the trained supernet measures, which starts
+        with such draws.
+    population, evaluations, mutation, crossover
+        Of the evolution: how many parents there are, how many architectures are measured at most, the probability that
+        a choice of a child is made anew, and the share of children that have two parents.
+    objectives
+        Costs that count besides the loss: ``multiply_adds`` of a sample in a batch as the evaluator has them, with
+        those that make its weights; ``parameters`` of a frozen copy; ``generated`` values for a context; ``seconds`` of
+        a held-out batch; or names of ``costs``. All that is measured, and no other is better than, is :attr:`front`.
+    budget
+        The most that an architecture may have of a cost. Others are neither compared nor exported.
+    pick, importance
+        Which is exported: the one with the lowest ``loss``, or the ``knee`` of the front, where an objective may weigh
+        more or less than the loss's 1.
+    proxy, proxy_draws
+        Which of the draws are measured: those with the best ``synflow`` or ``jacob_cov`` of so many times as many.
     rerank, rerank_steps
         How many of the best are trained in the end, and for how many steps each; 0: none.
     calibration_batches
         Training batches that gather BatchNorm's statistics anew for each architecture before it is measured: in each
         validation the last ones that were trained on, in the end the first of the loader. The supernet's own come back
         afterwards. 0: its own are used, a mixture over all architectures.
+    sandwich
+        How many random architectures each step of the weights takes beside the largest and the smallest; 0: the drawn
+        one alone.
     norm_affine
         ``False``: the affine maps of BatchNorms do not learn during the search.
     smoothness
@@ -75,6 +95,9 @@ class DynamicStrategy(OneShotStrategy):
         Epochs between two diagnoses, by :class:`~nni_dynconv.diagnosis.DiagnosisCallback`; 0: none.
     diagnosis
         Makes the callback that diagnoses every so many epochs; :meth:`DynamicWeightMutator.strategy` hands it in.
+    costs
+        What an architecture costs, by names for ``objectives`` and ``budget``: called with a sample, or NNI's
+        profilers, which are made before the mutator.
 
     Raises
     ------
@@ -106,9 +129,21 @@ class DynamicStrategy(OneShotStrategy):
         log_every: int = 10,
         contenders: int = 32,
         contender_batches: int = 8,
+        final_search: Literal["draws", "evolution"] = "draws",
+        population: int = 20,
+        evaluations: int = 400,
+        mutation: float = 0.1,
+        crossover: float = 0.5,
+        objectives: list[str] | None = None,
+        budget: dict[str, float] | None = None,
+        pick: Literal["loss", "knee"] = "loss",
+        importance: dict[str, float] | None = None,
+        proxy: Literal["synflow", "jacob_cov"] | None = None,
+        proxy_draws: int = 4,
         rerank: int = 5,
         rerank_steps: int = 100,
         calibration_batches: int = 4,
+        sandwich: int = 0,
         norm_affine: bool = True,
         smoothness: float = 0.0,
         on_not_finite: Literal["stop", "skip"] = "stop",
@@ -116,6 +151,7 @@ class DynamicStrategy(OneShotStrategy):
         skip_limit: int = 100,
         diagnose_every: int = 0,
         diagnosis: Callable[[int], Callback] | None = None,
+        costs: Mapping[str, Any] | None = None,
         **options: Any,
     ):
         _check_options(type(self), options)
@@ -125,9 +161,21 @@ class DynamicStrategy(OneShotStrategy):
             log_every=log_every,
             contenders=contenders,
             contender_batches=contender_batches,
+            final_search=final_search,
+            population=population,
+            evaluations=evaluations,
+            mutation=mutation,
+            crossover=crossover,
+            objectives=objectives,
+            budget=budget,
+            pick=pick,
+            importance=importance,
+            proxy=proxy,
+            proxy_draws=proxy_draws,
             rerank=rerank,
             rerank_steps=rerank_steps,
             calibration_batches=calibration_batches,
+            sandwich=sandwich,
             norm_affine=norm_affine,
             smoothness=smoothness,
             on_not_finite=on_not_finite,
@@ -136,6 +184,7 @@ class DynamicStrategy(OneShotStrategy):
             diagnose_every=diagnose_every,
         )
         check_arguments(self, self.settings)
+        check_final(self.settings, f"`{type(self).__name__}`", costs or ())
         if diagnose_every and diagnosis is None:
             raise ConfigError(
                 f"`diagnose_every` of DynamicStrategy is {diagnose_every}, but nothing that diagnoses was handed in. "
@@ -144,7 +193,7 @@ class DynamicStrategy(OneShotStrategy):
         super().__init__()
         mutator.check_sampler()
         check_smoothness(mutator, smoothness)
-        self.mutator, self.loaders = mutator, Loaders()
+        self.mutator, self.loaders, self.costs = mutator, Loaders(), dict(costs or {})
         self.callbacks = [diagnosis(diagnose_every)] if diagnosis is not None and diagnose_every else []
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
@@ -163,6 +212,7 @@ class DynamicStrategy(OneShotStrategy):
     def configure_oneshot_module(self, training_module: LightningModule) -> SearchModule:
         kind = SearchModuleOnBatches if changes_batches(training_module) else SearchModule
         self._module = kind(training_module, self.mutator, self.settings, self.loaders, self.callbacks)
+        self._module.costs = self.costs
         return self._module
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
@@ -178,6 +228,11 @@ class DynamicStrategy(OneShotStrategy):
         validation = val_dataloader_fn()
         self._module.several_validations = check_validation(self._module.training_module, validation)
         return validation
+
+    @property
+    def front(self) -> list[dict[str, Any]]:
+        """The front that the last search ended with, by rising loss: ``architecture``, ``loss`` and the objectives."""
+        return list(self.mutator.sampler.front)
 
     def extra_repr(self) -> str:
         return f"sampler={type(self.mutator.sampler).__name__}"

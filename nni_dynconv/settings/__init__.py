@@ -3,11 +3,14 @@
 Neither torch nor Lightning nor ``nni.nas`` is imported here, and nothing is built or run.
 """
 
+from .checking import check
 from .class_args import check_class_args, check_end
 from .experiment import check_config, code_directory_of, load_yaml, search_path
+from .final import check_final
 from .hyper_parameters import check_search_space, with_hyper_parameters
 from .named import SAMPLERS, TABLES, Named, parse_named
 from .parts import (
+    COSTS,
     ArchitectureSettings,
     ChunkedSettings,
     CoordinateSettings,
@@ -35,6 +38,7 @@ from .run import TUNER_NAME, RunSettings
 from .schema import experiment_schema
 
 __all__ = [
+    "COSTS",
     "SAMPLERS",
     "TABLES",
     "TUNER_NAME",
@@ -60,10 +64,12 @@ __all__ = [
     "Shares",
     "StrategySettings",
     "VectorContextSettings",
+    "check",
     "check_arguments",
     "check_class_args",
     "check_config",
     "check_end",
+    "check_final",
     "check_recipe",
     "check_reference",
     "check_search_space",

@@ -21,6 +21,7 @@ TYPES = {
     "string_type": "a string",
     "bool_type": "a bool",
     "dict_type": "a mapping",
+    "list_type": "a list",
 }
 FIRST = ("unexpected_keyword_argument", "missing")
 """Which of pydantic's errors are told before the others, in this order."""
@@ -95,7 +96,7 @@ def _told(errors: list[ErrorDetails], table: type, where: str) -> str:
     error = min(errors, key=lambda one: FIRST.index(one["type"]) if one["type"] in FIRST else len(FIRST))
     *sections, key = [str(part) for part in error["loc"] if part != "[key]"]
     where, value, known = functools.reduce(inside, sections, where), error["input"], settings_of(table)
-    setting = {} if sections else known.get(key, {})
+    setting = _limits(error) if sections else known.get(key, {})
     if error["type"] == "unexpected_keyword_argument":
         return f"Unknown key `{key}` in {where}.{did_you_mean(key, known)}"
     if error["type"] == "missing":
@@ -106,6 +107,12 @@ def _told(errors: list[ErrorDetails], table: type, where: str) -> str:
         return f"`{key}` in {where} is {value!r} ({type(value).__name__}), but must be {_type(error, setting)}"
     wanted = "a finite number" if error["type"] == "finite_number" else range_of(setting)
     return f"`{key}` in {where} is {value!r}, but must be {wanted}.{_way_out(setting)}"
+
+
+def _limits(error: ErrorDetails) -> dict[str, Any]:
+    """Return the range of a value inside a setting, in the words of a JSON Schema."""
+    words = {"ge": "minimum", "gt": "exclusiveMinimum"}
+    return {words[name]: f"{end:g}" for name, end in error.get("ctx", {}).items() if name in words}
 
 
 def _type(error: ErrorDetails, setting: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, did_you_mean
 from .checking import as_mapping, check, inside, settings_of
+from .final import check_final
 from .named import SAMPLERS, TABLES, parse_named
 from .parts import ArchitectureSettings, StrategySettings
 from .recipe import check_settings
@@ -111,7 +112,7 @@ def check_end(settings: RunSettings, trials: int | None, where: str) -> None:
 
 
 def _check_sections(settings: RunSettings, where: str) -> None:
-    check(StrategySettings, settings.strategy, inside(where, "strategy"))
+    check_final(check(StrategySettings, settings.strategy, inside(where, "strategy")), inside(where, "strategy"))
     if settings.architecture is not None:
         check(ArchitectureSettings, settings.architecture, inside(where, "architecture"))
     _check_smoothness(settings, where)

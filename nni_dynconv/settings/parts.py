@@ -12,6 +12,7 @@ from .checking import check
 from .fields import Count, CountOrNone, Positive, Rate, Settings, about
 
 __all__ = [
+    "COSTS",
     "ArchitectureSettings",
     "ChunkedSettings",
     "CoordinateSettings",
@@ -219,6 +220,11 @@ class ArchitectureSettings(Settings):
 
 
 OnFault = Literal["stop", "skip"]
+FinalSearch = Literal["draws", "evolution"]
+Pick = Literal["loss", "knee"]
+Proxy = Literal["synflow", "jacob_cov"]
+COSTS = ("multiply_adds", "parameters", "generated", "seconds")
+"""What an architecture costs, by the names in which a YAML has them."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +249,40 @@ class StrategySettings(Settings):
             way_out="To compare none in the end, set `contenders` to 0.",
         ),
     ] = 8
+    final_search: Annotated[
+        FinalSearch,
+        about(
+            "`draws` of the sampler, or [`evolution`](trust.md#evolution-over-the-trained-supernet): where the "
+            "architectures come from that are compared in the end"
+        ),
+    ] = "draws"
+    population: Annotated[int, about("of evolution: how many architectures are parents", ge=2)] = 20
+    evaluations: Annotated[Count, about("of evolution: how many architectures it measures, at most")] = 400
+    mutation: Annotated[float, about("of evolution: probability that a choice is made anew", ge=0, le=1)] = 0.1
+    crossover: Annotated[float, about("of evolution: share of children that have two parents", ge=0, le=1)] = 0.5
+    objectives: Annotated[
+        list[str] | None,
+        about(
+            "what counts [besides the held-out loss](trust.md#several-objectives): "
+            + ", ".join(f"`{name}`" for name in COSTS),
+            json_schema_extra={"items": {"enum": [*COSTS]}},
+        ),
+    ] = None
+    budget: Annotated[
+        dict[str, Positive] | None,
+        about("the most that an architecture may cost that is compared or exported: `{multiply_adds: 2e6}`"),
+    ] = None
+    pick: Annotated[
+        Pick, about("which architecture of the front wins: the one with the lowest `loss`, or the `knee`")
+    ] = "loss"
+    importance: Annotated[
+        dict[str, Rate] | None, about("how much an objective weighs in `knee`, where the loss has 1: `{seconds: 0.5}`")
+    ] = None
+    proxy: Annotated[
+        Proxy | None,
+        about("`synflow` or `jacob_cov`: [which of the draws](trust.md#zero-cost-proxies) are measured; `null`: all"),
+    ] = None
+    proxy_draws: Annotated[Count, about("how many draws the proxy looks at for each that is measured")] = 4
     rerank: Annotated[CountOrNone, about("how many of the best are trained in the end; 0: none")] = 5
     rerank_steps: Annotated[
         Count, about("for how many steps each", way_out="To train none in the end, set `rerank` to 0.")
@@ -251,6 +291,13 @@ class StrategySettings(Settings):
         CountOrNone,
         about("training batches that gather BatchNorm's statistics anew before an architecture is measured in the end"),
     ] = 4
+    sandwich: Annotated[
+        CountOrNone,
+        about(
+            "random architectures that each step of the weights takes [beside the largest and the smallest]"
+            "(trust.md#the-sandwich-rule); 0: one drawn architecture alone"
+        ),
+    ] = 0
     norm_affine: Annotated[bool, about("`false`: the affine maps of BatchNorms do not learn during the search")] = True
     smoothness: Annotated[
         Rate,

@@ -28,6 +28,7 @@ MULTI_TRIAL_SAMPLERS = ("random", "enas")
 WARM_UP_OPTIONS = (
     "gradient_clip_val",
     "log_every",
+    "sandwich",
     "norm_affine",
     "on_not_finite",
     "on_error",

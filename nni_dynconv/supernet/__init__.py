@@ -3,7 +3,7 @@
 Nothing here trains.
 """
 
-from .calibration import fixed_affine, input_of, recalibrated, tracking_norms
+from .calibration import fixed_affine, input_of, modes_kept, recalibrated, tracking_norms
 from .cells import ScopedCell
 from .mixture import HOOKS
 from .mutating import is_supernet
@@ -18,6 +18,7 @@ __all__ = [
     "fixed_affine",
     "input_of",
     "is_supernet",
+    "modes_kept",
     "name_sites",
     "recalibrated",
     "tracking_norms",

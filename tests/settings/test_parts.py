@@ -44,7 +44,7 @@ def _same_arguments(settings, function):
     parameters = {
         name: one.default
         for name, one in inspect.signature(function).parameters.items()
-        if name not in ("self", "mutator", "diagnosis") and one.kind not in kinds
+        if name not in ("self", "mutator", "diagnosis", "costs") and one.kind not in kinds
     }
     ours = {one.name: inspect.Parameter.empty if one.default is MISSING else one.default for one in fields(settings)}
     assert ours == parameters
