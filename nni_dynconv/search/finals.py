@@ -32,6 +32,8 @@ class Finals:
         Held-out loss of each with generated weights, and after its short training.
     steps, seconds
         What it took: steps for each, seconds for all.
+    networks
+        The trained copies, on the CPU; ``None`` where one raised.
     """
 
     samples: list[Sample]
@@ -39,6 +41,13 @@ class Finals:
     after: list[float]
     steps: int
     seconds: float
+    networks: Sequence[nn.Module | None] = ()
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The winner as it was trained; ``None`` where no training ended with a finite loss."""
+        place = self._place
+        return self.networks[place] if self.networks and math.isfinite(self.after[place]) else None
 
     @property
     def winner(self) -> Sample:
@@ -105,10 +114,18 @@ def finals(
     began = time.monotonic()
     before = [distributed.mean(loss) for loss in generated_losses(mutator, samples, task, measured)]
 
+    networks: list[nn.Module | None] = []
+
     def trained(sample: Mapping[str, Any]) -> float:
         network = mutator.freeze(sample)
         train_briefly(network, task.loss, optimizers(network), training, steps, clip)
-        return held_out_loss(network, task)
+        loss = held_out_loss(network, task)
+        networks[-1] = network.cpu()
+        return loss
 
-    after = [distributed.mean(measured(one, partial(trained, one))) for one in samples]
-    return Finals([dict(one) for one in samples], before, after, steps, time.monotonic() - began)
+    after = []
+    for one in samples:
+        networks.append(None)
+        after.append(distributed.mean(measured(one, partial(trained, one))))
+    seconds = time.monotonic() - began
+    return Finals([dict(one) for one in samples], before, after, steps, seconds, networks=networks)

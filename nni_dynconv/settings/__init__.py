@@ -3,6 +3,7 @@
 Neither torch nor Lightning nor ``nni.nas`` is imported here, and nothing is built or run.
 """
 
+from .checking import check
 from .class_args import check_class_args, check_end
 from .experiment import check_config, code_directory_of, load_yaml, search_path
 from .hyper_parameters import check_search_space, with_hyper_parameters
@@ -31,7 +32,7 @@ from .parts import (
 )
 from .recipe import Recipe, check_recipe, check_settings, recipes_of
 from .references import check_reference, load_object
-from .run import TUNER_NAME, RunSettings
+from .run import TUNER_NAME, BaselineSettings, RunSettings
 from .schema import experiment_schema
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "TABLES",
     "TUNER_NAME",
     "ArchitectureSettings",
+    "BaselineSettings",
     "ChunkedSettings",
     "CoordinateSettings",
     "DartsSettings",
@@ -60,6 +62,7 @@ __all__ = [
     "Shares",
     "StrategySettings",
     "VectorContextSettings",
+    "check",
     "check_arguments",
     "check_class_args",
     "check_config",

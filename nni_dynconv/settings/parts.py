@@ -212,6 +212,7 @@ class ArchitectureSettings(Settings):
 
 
 OnFault = Literal["stop", "skip"]
+FinalStart = Literal["generated", "scratch"]
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,17 @@ class StrategySettings(Settings):
         CountOrNone,
         about("training batches that gather BatchNorm's statistics anew before an architecture is measured in the end"),
     ] = 4
+    final_epochs: Annotated[
+        CountOrNone | None,
+        about(
+            "for how many epochs the evaluator then [trains what was found](runs.md#the-end-of-a-search); `null`: its "
+            "own number; 0: the network is not trained"
+        ),
+    ] = None
+    final_start: Annotated[
+        FinalStart,
+        about("`generated`: that training starts from the weights that re-ranking ended with; `scratch`: from new ones"),
+    ] = "generated"
     norm_affine: Annotated[bool, about("`false`: the affine maps of BatchNorms do not learn during the search")] = True
     smoothness: Annotated[
         Rate,

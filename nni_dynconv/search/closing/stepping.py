@@ -1,0 +1,60 @@
+"""The step of a plain loop as an evaluator, so that a found network is trained to its end as any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import torch
+from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
+from torch import Tensor, nn
+
+__all__ = ["Step", "evaluator_of"]
+
+Step = Callable[[nn.Module, Any], Tensor]
+QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+
+
+class _Stepping(LightningModule):
+    def __init__(self, step: Step, optimizer: Callable[[nn.Module], Any]):
+        super().__init__()
+        self.step, self.optimizer = step, optimizer
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.model(*inputs)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.step(self.model, batch)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.step(self.model, batch), batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        return self.optimizer(self.model)
+
+
+def evaluator_of(
+    step: Step,
+    train: Iterable[Any],
+    held_out: Iterable[Any] | None,
+    optimizer: Callable[[nn.Module], Any],
+    epochs: int,
+    device: torch.device,
+) -> Lightning:
+    """Return an evaluator that takes a plain loop's steps.
+
+    Parameters
+    ----------
+    step
+        Called as ``step(network, batch)``; gives the loss.
+    train, held_out
+        Batches: loaders, or lists of them.
+    optimizer
+        Called as ``optimizer(network)``; gives whatever Lightning's ``configure_optimizers`` may.
+    device
+        Where it trains.
+    """
+    where = {"accelerator": "cpu"} if device.type == "cpu" else {"accelerator": "gpu", "devices": [device.index or 0]}
+    trainer = Trainer(max_epochs=epochs, num_sanity_val_steps=0, **QUIET, **where)
+    return Lightning(_Stepping(step, optimizer), trainer, train_dataloaders=train, val_dataloaders=held_out)
