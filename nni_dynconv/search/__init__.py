@@ -1,6 +1,6 @@
 """Training a supernet to its end: the strategy, its processes and penalties, rankings, and what comes after it.
 
-Which architecture is drawn is a sampler's affair, and experiments of ``nnictl`` are none of this wing's.
+What was found is trained to its end and compared here too. Which architecture is drawn is a sampler's affair, and experiments of ``nnictl`` are none of this wing's.
 """
 
 from .after_search import SupernetEvaluator
@@ -17,8 +17,10 @@ from .closing import (
     initial_of,
     load_weights,
     measure,
+    train_by_step,
     train_final,
     train_network,
+    words_of,
 )
 from .lightning import loaders_of, loss_of, network_loss, replaced, silent, step_of
 from .loaders import first_batches
@@ -58,6 +60,8 @@ __all__ = [
     "smoothness",
     "static_twin",
     "step_of",
+    "train_by_step",
     "train_final",
     "train_network",
+    "words_of",
 ]

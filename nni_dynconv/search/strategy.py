@@ -143,7 +143,7 @@ class DynamicStrategy(OneShotStrategy):
         on_error: Literal["stop", "skip"] = "stop",
         skip_limit: int = 100,
         diagnose_every: int = 0,
-        folder: str | Path | None = None,
+        folder: str | Path | Run | None = None,
         baselines: Mapping[str, Any] | None = None,
         metric: str | None = None,
         optimize_mode: Literal["maximize", "minimize"] = "maximize",
@@ -183,7 +183,7 @@ class DynamicStrategy(OneShotStrategy):
         self.closing = Closing(
             mutator,
             self.settings,
-            None if folder is None else Run(folder),
+            folder if folder is None or isinstance(folder, Run) else Run(folder),
             None if metric is None else Goal(metric, "max" if optimize_mode == "maximize" else "min"),
             Reports() if reports is None else reports,
             None if baselines is None else check(BaselineSettings, baselines, "`baselines` of `mutator.strategy()`"),

@@ -5,9 +5,9 @@ Which architecture wins is not decided here; what it is compared with is `baseli
 
 from .best import Goal, goal_of
 from .evaluators import Evaluators
-from .reports import Reports
+from .reports import Reports, words_of
 from .scratch import from_scratch, initial_of
-from .stepping import evaluator_of
+from .stepping import evaluator_of, train_by_step
 from .training import Trained, measure, train_final, train_network
 from .writing import Writer, load_weights, save_weights
 
@@ -24,6 +24,8 @@ __all__ = [
     "load_weights",
     "measure",
     "save_weights",
+    "train_by_step",
     "train_final",
     "train_network",
+    "words_of",
 ]

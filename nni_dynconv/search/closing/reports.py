@@ -18,7 +18,7 @@ from nni.runtime.trial_command_channel import (
 from nni.trial import overwrite_intermediate_seq
 from pytorch_lightning.utilities import rank_zero_only
 
-__all__ = ["Phase", "Reports"]
+__all__ = ["Phase", "Reports", "words_of"]
 
 Phase = Literal["search", "final", "result", "comparison"]
 """Training of the supernet, of what was found; its validation; and what comes after the result, which NNI is not told."""
@@ -132,3 +132,12 @@ class Reports(TrialCommandChannel):
 
 def _with(value: Any, about: Mapping[str, Any]) -> dict[str, Any]:
     return {**(value if isinstance(value, Mapping) else {"default": value}), **about}
+
+
+def words_of(sample: Mapping[str, Any]) -> str:
+    """Return an architecture as NNI's page shows it.
+
+    >>> words_of({"stem": "conv3", "body": "skip"})
+    'stem = conv3, body = skip'
+    """
+    return ", ".join(f"{label} = {value}" for label, value in sample.items())

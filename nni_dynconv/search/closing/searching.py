@@ -18,7 +18,7 @@ from .. import distributed
 from ..baselines import Comparison, compare_with
 from .best import Goal, goal_of
 from .evaluators import Evaluators
-from .reports import Reports
+from .reports import Reports, words_of
 from .scratch import from_scratch, initial_of
 from .training import Trained, measure, train_network
 from .writing import Writer
@@ -103,7 +103,7 @@ class Search(Lightning):
             writer.searched(closing.mutator, network, network.architecture)
             closing.trained = self._finish(network, reports)
             writer.trained(closing.trained)
-            reports.final(closing.trained.result, architecture=_words(network.architecture))
+            reports.final(closing.trained.result, architecture=words_of(network.architecture))
             reports.phase = "comparison"
             writer.exported(closing.trained.network)
             if closing.baselines is not None:
@@ -158,6 +158,3 @@ class Search(Lightning):
             if closing.run is not None:
                 closing.comparison.write(closing.run)
 
-
-def _words(sample: Mapping[str, Any]) -> str:
-    return ", ".join(f"{label} = {value}" for label, value in sample.items())

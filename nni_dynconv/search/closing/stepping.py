@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -10,7 +11,14 @@ import torch
 from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
 from torch import Tensor, nn
 
-__all__ = ["Step", "evaluator_of"]
+from ...runs import Run
+from ...supernet import DynamicWeightMutator
+from .evaluators import Evaluators
+from .scratch import from_scratch
+from .training import Trained, train_network
+from .writing import Writer
+
+__all__ = ["Step", "evaluator_of", "train_by_step"]
 
 Step = Callable[[nn.Module, Any], Tensor]
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
@@ -58,3 +66,28 @@ def evaluator_of(
     where = {"accelerator": "cpu"} if device.type == "cpu" else {"accelerator": "gpu", "devices": [device.index or 0]}
     trainer = Trainer(max_epochs=epochs, num_sanity_val_steps=0, **QUIET, **where)
     return Lightning(_Stepping(step, optimizer), trainer, train_dataloaders=train, val_dataloaders=held_out)
+
+
+def train_by_step(
+    mutator: DynamicWeightMutator,
+    step: Step,
+    train: Iterable[Any],
+    held_out: Iterable[Any] | None,
+    optimizer: Callable[[nn.Module], Any],
+    epochs: int,
+    sample: Mapping[str, Any],
+    initial: Mapping[str, Tensor] | None = None,
+    folder: str | Path | None = None,
+) -> Trained:
+    """Train one architecture by a plain loop's step; see :meth:`nni_dynconv.DynamicWeightMutator.train_final`."""
+    device = next((one.device for one in mutator.space.parameters()), torch.device("cpu"))
+    evaluator = evaluator_of(step, train, held_out, optimizer, epochs, device)
+    network = mutator.freeze(sample) if initial is None else from_scratch(mutator, sample, initial)
+    writer = Writer(None if folder is None else Run(folder))
+    writer.began()
+    writer.searched(mutator, network, sample)
+    start = "generated" if initial is None else "scratch"
+    trained = train_network(network, Evaluators(evaluator, [step, optimizer]), start=start)
+    writer.trained(trained)
+    writer.exported(trained.network)
+    return trained

@@ -41,7 +41,7 @@ class Trained:
         All that validation logged of it.
     """
 
-    network: nn.Module
+    network: Any
     start: str
     epochs: int = 0
     metric: str | None = None

@@ -65,10 +65,10 @@ class Writer:
     run: Run | None
     first: bool = True
 
-    def began(self) -> None:
+    def began(self, **facts: Any) -> None:
         """Empty the folder of what an earlier run left there, unless this one has been noted in it before."""
         if self.run is not None and self.first and not self.run.begun:
-            self.run.begin()
+            self.run.begin(**facts)
 
     def searched(self, mutator: DynamicWeightMutator, network: nn.Module, sample: Mapping[str, Any]) -> None:
         """Write what a search has found, before it is trained to the end."""
@@ -82,6 +82,7 @@ class Writer:
         """Write the network in memory and its result."""
         if self.run is not None and self.first:
             save_weights(found.network, self.run.weights)
+            self.run.write_architecture(found.network.architecture)
             self.run.note(state=TRAINED if found.epochs else UNTRAINED, **told(found))
 
     def exported(self, network: nn.Module) -> None:
@@ -107,6 +108,7 @@ class Writer:
 def told(found: Trained) -> dict[str, Any]:
     """Return what ``run.json`` says of a training."""
     return {
+        "architecture": dict(found.network.architecture),
         "start": found.start,
         "epochs": found.epochs,
         "best_epoch": found.best_epoch,
