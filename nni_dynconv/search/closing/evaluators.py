@@ -45,7 +45,7 @@ class Evaluators:
         trainer = evaluator.trainer
         kept = [*self.data, self.test, self.datamodule, trainer, *trainer.loggers, *shared]
         self._shared = [one for one in (*kept, getattr(evaluator.module, "_model", None)) if one is not None]
-        given = {**trainer.trace_kwargs, **options}
+        given = {key: one for key, one in {**trainer.trace_kwargs, **options}.items() if key != "callbacks"}
         self._make_trainer = type(trainer)
         self._given = {key: one if key in SHARED else self._copy(one, key) for key, one in given.items()}
         self._callbacks = [self._copy(one, f"callback {type(one).__name__}") for one in trainer.callbacks]

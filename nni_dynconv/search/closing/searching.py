@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import torch
 from nni.nas.evaluator.pytorch import Lightning
 from torch import Tensor
 
@@ -99,7 +100,8 @@ class Search(Lightning):
         with closing.reports.between() as reports:
             reports.phase = "search"
             self.search(model)
-            network = self._found()
+            with torch.random.fork_rng(devices=[]):  # a loader draws when it is gone through, and no training may see it
+                network = self._found()
             writer.searched(closing.mutator, network, network.architecture)
             closing.trained = self._finish(network, reports)
             writer.trained(closing.trained)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
-from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
+from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
 from torch import Tensor, nn
 
 from ...runs import Run
@@ -65,7 +65,15 @@ def evaluator_of(
     """
     where = {"accelerator": "cpu"} if device.type == "cpu" else {"accelerator": "gpu", "devices": [device.index or 0]}
     trainer = Trainer(max_epochs=epochs, num_sanity_val_steps=0, **QUIET, **where)
-    return Lightning(_Stepping(step, optimizer), trainer, train_dataloaders=train, val_dataloaders=held_out)
+    loaders = {"train_dataloaders": _loader(train), "val_dataloaders": _loader(held_out)}
+    return Lightning(_Stepping(step, optimizer), trainer, **loaders)
+
+
+def _loader(batches: Iterable[Any] | None) -> Any:
+    """Return a list of batches as a loader: of a list, Lightning takes each item for a loader."""
+    if not isinstance(batches, (list, tuple)):
+        return batches
+    return DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
 
 
 def train_by_step(
