@@ -328,7 +328,7 @@ def test_what_processes_found_is_trained_by_all_of_them_to_the_same_weights_as_b
         folder = tmp_path / name
         folder.mkdir()
         mutator = made(RandomSampler, 0)
-        task = evaluator(Ends(folder), batch, **options)
+        task = evaluator(Ends(folder), batch, module=Together(), **options)
         strategy = mutator.strategy(contenders=3, rerank=rerank, rerank_steps=2, final_epochs=2, folder=folder / "run")
         NasExperiment(mutator.space, task, strategy).run()
         ended[name] = strategy
@@ -342,6 +342,14 @@ def test_what_processes_found_is_trained_by_all_of_them_to_the_same_weights_as_b
         assert ended["both"].network.architecture == ended["alone"].network.architecture
         both, alone = (dict(ended[name].network.state_dict()) for name in ("both", "alone"))
         assert_same(both, alone, **CLOSE)
+
+
+class Together(ToyModule):
+    """Processes measure together, and so agree on the best epoch with one that sees all."""
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("val_loss", F.mse_loss(self(x), y), sync_dist=True)
 
 
 class Ends(Callback):
