@@ -19,6 +19,7 @@ __all__ = [
     "OutOfMemoryError",
     "ParamsError",
     "RankError",
+    "RunError",
     "SampleError",
     "ScopeError",
     "ShapeError",
@@ -85,6 +86,10 @@ class CandidateError(DynConvError, RuntimeError):
 
 class RankError(DynConvError, ValueError):
     """Architectures cannot be ranked, or rankings not be compared."""
+
+
+class RunError(DynConvError, ValueError):
+    """A folder is no run, or a run lacks what a command needs."""
 
 
 class OutOfMemoryError(DynConvError, RuntimeError, MemoryError):

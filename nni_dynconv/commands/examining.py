@@ -9,6 +9,7 @@ from typing import Any
 from .. import export
 from ..diagnosis import Diagnosis, diagnose
 from ..experiments import trial
+from ..runs import Run
 from ..search import loaders_of, step_of
 
 __all__ = ["examine"]
@@ -48,8 +49,7 @@ def examine(
     """
     mutator, evaluator, _ = trial.build(settings, metric=None)
     if run is not None:
-        folder = Path(run)
-        export.load_supernet(mutator, folder / "supernet" if (folder / "supernet").is_dir() else folder)
+        export.load_supernet(mutator, Run.supernet_in(run))
     if progress is None:
         progress = 0.0 if run is None else 1.0
     loader = loaders_of(evaluator, "train", "diagnose with")

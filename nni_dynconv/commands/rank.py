@@ -17,7 +17,7 @@ def rank(
     supernet: Annotated[
         Path,
         typer.Argument(
-            metavar="SUPERNET", help="Folder `supernet` of a search's files, or a `checkpoint`.", resolve_path=True
+            metavar="SUPERNET", help="Folder of a run, or of a supernet such as a `checkpoint`.", resolve_path=True
         ),
     ],
     architectures: Annotated[int, typer.Option(metavar="N", help="To draw and score.")] = 32,
@@ -30,8 +30,8 @@ def rank(
 
     Training more of them narrows the intervals:
 
-        nni-dynconv rank configs/one_shot.yml runs/quickstart/supernet
-        nni-dynconv rank configs/one_shot.yml runs/quickstart/supernet --trained 20
+        nni-dynconv rank configs/one_shot.yml runs/quickstart
+        nni-dynconv rank configs/one_shot.yml runs/quickstart --trained 20
     """
     with aside(json):
         settings, _ = enter(config)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .. import export
 from ..errors import ConfigError, RankError
 from ..experiments import trial
+from ..runs import Run
 from ..search import (
     Fidelity,
     Row,
@@ -49,8 +50,8 @@ def rank(
     settings
         The long form of ``tuner.classArgs``; its evaluator scores and trains.
     supernet
-        Folder that :func:`~nni_dynconv.export.save_supernet` wrote: ``supernet`` of a search's files, or the
-        ``checkpoint`` of multi-trial mode.
+        Folder of a run, or one that :func:`~nni_dynconv.export.save_supernet` wrote, such as the ``checkpoint`` of
+        multi-trial mode.
     architectures
         How many are drawn and scored.
     trained
@@ -74,6 +75,7 @@ def rank(
     settings = {**settings, "mode": "one_shot", "checkpoint": None, "hyper_tuner": None}
     mutator, evaluator, _ = trial.build(settings, sampler={"name": "random", "seed": settings["seed"]})
     trial.check_launcher(evaluator)
+    supernet = Run.supernet_in(supernet)
     export.load_supernet(mutator, supernet)
     samples = _draw(mutator, architectures)
     evaluator.module.set_model(mutator.space)

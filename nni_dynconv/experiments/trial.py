@@ -8,62 +8,38 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.trainer.states import TrainerFn
 
 from .. import export
 from ..errors import ConfigError
-from ..generation import ArchitectureEncoder, DynamicNetwork, unasked_in
-from ..samplers import distributed
+from ..generation import ArchitectureEncoder, unasked_in
+from ..runs import Run
+from ..search import Goal, Trained, Writer, words_of
 from ..settings import check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
+from .reporting import ReportMetric
 from .search_space import sample_of
 
-__all__ = ["ReportMetric", "build", "check_launcher", "evaluate_one", "evaluate_proposal", "main", "search", "warm_up"]
+__all__ = [
+    "ReportMetric",
+    "build",
+    "check_launcher",
+    "evaluate_one",
+    "evaluate_proposal",
+    "goal_in",
+    "main",
+    "search",
+    "warm_up",
+]
 
 PROPOSAL = "NNI_DYNCONV_PROPOSAL"
-
-
-class ReportMetric(pl.Callback):
-    """Tell NNI a logged validation metric after each epoch of a training, and once more in the end.
-
-    Of several processes, the first one reports.
-
-    Parameters
-    ----------
-    name
-        As the evaluator's ``self.log`` names it. ``None``: the evaluator reports by itself, as NNI's own do.
-    """
-
-    def __init__(self, name: str | None):
-        self.name = name
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self.name is None or trainer.sanity_checking:
-            return
-        if self.name not in trainer.callback_metrics:
-            known = sorted(name for name in trainer.callback_metrics if not name.startswith("prob/"))
-            raise ConfigError(f"`metric` is `{self.name}`, but the evaluator logs {known} in validation.")
-        if trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING:
-            nni.report_intermediate_result(self.last(trainer))
-
-    def last(self, trainer: pl.Trainer) -> float | None:
-        """Return what the last validation logged, which Lightning also brings back from processes that it started."""
-        value = trainer.callback_metrics.get(self.name) if self.name is not None else None
-        return None if value is None else float(value)
-
-    def report_final(self, trainer: pl.Trainer, proposal: int | None) -> None:
-        """Tell NNI the last value as the trial's result, with the number of the proposal that it answers."""
-        last = self.last(trainer)
-        if last is not None and trainer.is_global_zero:
-            nni.report_final_result({"default": last, "proposal": proposal} if proposal is not None else last)
 
 
 def build(settings: Mapping[str, Any], **changes: Any) -> tuple[DynamicWeightMutator, Any, ReportMetric]:
@@ -115,48 +91,38 @@ def check_launcher(evaluator: Any) -> None:
         )
 
 
-def train_supernet(mutator: DynamicWeightMutator, evaluator: Any, options: Mapping[str, Any]) -> Any:
-    """Run the one-shot search in this process; return the evaluator of the search.
+def goal_in(settings: Mapping[str, Any]) -> Goal | None:
+    """Return what a run's settings say that a network is measured by; ``None`` where they name no metric."""
+    metric, mode = settings.get("metric"), settings.get("optimize_mode", "maximize")
+    return None if metric is None else Goal(metric, "max" if mode == "maximize" else "min")
+
+
+def train_supernet(mutator: DynamicWeightMutator, evaluator: Any, options: Mapping[str, Any]) -> None:
+    """Train a supernet in this process, and leave it at that."""
+    with _asking():
+        mutator.strategy(**options).mutate_evaluator(evaluator).search(mutator.space)
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """For a block, say in words that batches carry a context, ``((x, context), y)``, that no setting asks for.
 
     Raises
     ------
     ContextError
-        Batches carry a context, ``((x, context), y)``, that no setting asks for.
+        They do.
     """
-    searching = mutator.strategy(**options).mutate_evaluator(evaluator)
     try:
-        searching.evaluate(mutator.space)
+        yield
     except Exception as error:
         unasked = unasked_in(error)
         if unasked is not None:
             raise unasked from error
         raise
-    return searching
-
-
-def take_export(mutator: DynamicWeightMutator, searching: Any, validated: bool) -> DynamicNetwork:
-    """Settle on an architecture and freeze it, with BatchNorm statistics of its own; they stay in the copy.
-
-    Parameters
-    ----------
-    validated
-        Whether it is validated too, with the same statistics: the last epoch validated what would have been exported
-        then.
-    """
-    distributed.agree(mutator.sampler)
-    sample = mutator.export()
-    with searching.module.own_statistics(sample):
-        network = mutator.freeze(sample)
-        if validated:
-            mutator.sampler.settle(sample, mutator.sampler.front)
-            module = searching.datamodule
-            data = {"dataloaders": searching.val_dataloaders} if module is None else {"datamodule": module}
-            searching.trainer.validate(searching.module, verbose=False, **data)
-    return network
 
 
 def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = None) -> dict[str, Any]:
-    """Run a whole one-shot search; write architecture, networks and report into a folder.
+    """Run a whole one-shot search, from the first step to a trained network; write the run into a folder.
 
     Returns
     -------
@@ -164,32 +130,47 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
 
     Notes
     -----
-    The result is what one more validation of the exported architecture gives, with the BatchNorm statistics that it is
-    saved with. An evaluator that reports by itself has reported before that, what it measured in its last epoch.
+    NNI is told one result, that of the network that is saved. What fails after that is noted in ``run.json``, and the
+    trial succeeds.
     """
     mutator, evaluator, callback = build(settings)
-    searching = train_supernet(mutator, evaluator, settings.get("strategy") or {})
-    network = take_export(mutator, searching, validated=callback.name is not None)
-    summary: dict[str, Any] = {"architecture": network.architecture, "seeds": [settings.get("seed", 0)]}
+    writer = _begin(settings, evaluator, folder)
+    callback.reports.about = {} if proposal is None else {"proposal": proposal}
+    strategy = mutator.strategy(
+        **(settings.get("strategy") or {}),
+        folder=writer.run,
+        baselines=settings.get("baselines"),
+        metric=settings.get("metric"),
+        optimize_mode=settings.get("optimize_mode", "maximize"),
+        reports=callback.reports,
+    )
+    with _asking():
+        strategy.mutate_evaluator(evaluator).evaluate(mutator.space)
+    sample = strategy.network.architecture
+    summary: dict[str, Any] = {"architecture": sample, "seeds": [settings.get("seed", 0)]}
     if mutator.sampler.front:
         summary["front"] = mutator.sampler.front
-    if evaluator.trainer.is_global_zero:
-        summary |= _write(settings, mutator, network, folder)
+    if writer.first:
+        writer.without_failing("report", lambda: summary.update(_report(settings, mutator, sample, folder)))
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    callback.report_final(evaluator.trainer, proposal)
     return summary
 
 
-def _write(
-    settings: Mapping[str, Any], mutator: DynamicWeightMutator, network: DynamicNetwork, folder: Path
+def _begin(settings: Mapping[str, Any], evaluator: Any, folder: Path) -> Writer:
+    """Start a run's folder: with its settings, and where its code lies, a command can go on with it."""
+    writer = Writer(Run(folder), evaluator.trainer.is_global_zero)
+    code = Path(os.environ.get("NNI_CODE_DIR", ".")).resolve()
+    writer.began(settings=settings, code_directory=str(code))
+    return writer
+
+
+def _report(
+    settings: Mapping[str, Any], mutator: DynamicWeightMutator, sample: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """Write the networks of a search; return what the user's own report adds to the summary."""
-    export.save_supernet(mutator, folder / "supernet")
-    export.save(network, folder)
+    """Return what the user's own report adds to the summary."""
     if not settings.get("report"):
         return {}
-    report = load_object(settings["report"])
-    return dict(report(mutator, network.architecture, folder, **settings.get("report_args", {})))
+    return dict(load_object(settings["report"])(mutator, sample, folder, **settings.get("report_args", {})))
 
 
 def evaluate_one(
@@ -199,10 +180,15 @@ def evaluate_one(
     mutator, evaluator, callback = build(settings)
     export.load_supernet(mutator, Path(os.environ.get("NNI_CODE_DIR", ".")) / settings["checkpoint"])
     network = mutator.freeze(sample)
-    evaluator.evaluate(network)
-    if evaluator.trainer.is_global_zero:
-        export.save(network, folder)
-    callback.report_final(evaluator.trainer, proposal)
+    writer, reports = _begin(settings, evaluator, folder), callback.reports
+    reports.about = {} if proposal is None else {"proposal": proposal}
+    with reports.between():
+        reports.phase = "final"
+        evaluator.evaluate(network)
+        value = callback.last(evaluator.trainer)
+        writer.trained(Trained(network.cpu().eval(), "generated", evaluator.trainer.max_epochs, callback.name, value))
+        reports.final(value, architecture=words_of(network.architecture))
+    writer.exported(network)
 
 
 def warm_up(settings: Mapping[str, Any], path: str | Path) -> None:

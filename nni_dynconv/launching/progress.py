@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +14,20 @@ __all__ = ["Outcome", "Progress", "show"]
 
 @dataclass
 class Outcome:
-    """What became of the trials."""
+    """What became of the trials.
+
+    Attributes
+    ----------
+    left
+        Folders of those that failed.
+    """
 
     best: dict[str, Any] | None = None
     metric: float | None = None
     succeeded: int = 0
     failed: int = 0
     stopped: int = 0
+    left: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -47,9 +54,9 @@ class Progress:
         key, news = f"{trial} {metric['type']}", metric["sequence"]
         if self.seen.get(key) != news:
             self.seen[key] = news
-            what = "result" if metric["type"] == "FINAL" else f"epoch {news + 1}"
-            value = metrics.number_in(metrics.unpacked(metric["data"]))
-            self.say(f"  trial {number} ({trial})  {what}: {show(value)}")
+            value = metrics.unpacked(metric["data"])
+            what = "result" if metric["type"] == "FINAL" else _epoch(value, news + 1)
+            self.say(f"  trial {number} ({trial})  {what}: {show(metrics.number_in(value))}")
 
     def _tell_status(self, job: dict[str, Any]) -> None:
         trial, status = job["trialJobId"], job["status"]
@@ -68,12 +75,21 @@ class Progress:
             value = _final_value(job)
             outcome.failed += job["status"] == "FAILED"
             outcome.stopped += job["status"] in ("EARLY_STOPPED", "USER_CANCELED", "SYS_CANCELED")
+            if job["status"] == "FAILED" and job.get("logPath"):
+                outcome.left.append(job["logPath"])
             if job["status"] != "SUCCEEDED" or value is None:
                 continue
             outcome.succeeded += 1
             if outcome.metric is None or sign * value > sign * outcome.metric:
                 outcome.best, outcome.metric = job, value
         return outcome
+
+
+def _epoch(value: Any, number: int) -> str:
+    """Name an intermediate result: by its phase, where the trial tells one."""
+    if isinstance(value, Mapping) and "phase" in value:
+        return f"{value['phase']} epoch {value.get('epoch', number)}"
+    return f"epoch {number}"
 
 
 def _final_value(job: dict[str, Any]) -> float | None:

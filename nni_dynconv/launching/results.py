@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LaunchError
+from ..runs import UNTRAINED, Run
 from . import remote
 from .experiment import LocalExperiment
 from .progress import Outcome, show
@@ -38,11 +39,12 @@ def deliver(
     stopped = f", {outcome.stopped} stopped" if outcome.stopped else ""
     say(f"Trials: {outcome.succeeded} succeeded, {outcome.failed} failed{stopped}.")
     if outcome.best is None:
-        raise LaunchError("No trial brought a result.")
+        raise LaunchError("\n".join(["No trial brought a result.", *_what_is_left(outcome)]))
     source = outcome.best["logPath"]
     say(f"Best trial: {outcome.best['trialJobId']}, result {show(outcome.metric)}")
     if output is None:
         say(f"Its files lie in {source}")
+        _say_run(Path(source), say)
         return
     folder = Path(output).resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -96,9 +98,26 @@ def _complete_summary(path: Path, facts: dict[str, Any]) -> None:
 
 
 def _say_results(folder: Path, say: Callable[[str], None]) -> None:
-    report = folder / "report.txt"
-    if report.is_file():
-        say("\n" + report.read_text(encoding="utf-8").rstrip())
+    for report in (Run(folder).table.with_suffix(".txt"), folder / "report.txt"):
+        if report.is_file():
+            say("\n" + report.read_text(encoding="utf-8").rstrip())
     say(f"\nFiles in {folder}: " + ", ".join(sorted(one.name for one in folder.iterdir())))
-    if (folder / "architecture.json").is_file():
+    _say_run(folder, say)
+
+
+def _say_run(folder: Path, say: Callable[[str], None]) -> None:
+    """Say how the network is used, and what is left to do: the last lines, which nobody overlooks."""
+    if remote.is_remote(str(folder)):
+        return
+    run = Run(folder)
+    if run.network.is_file():
         say(f'Use it:\n  import nni_dynconv\n  net = nni_dynconv.load("{folder}")\n  y = net(x, context)')
+    for line in run.told():
+        say(line)
+
+
+def _what_is_left(outcome: Outcome) -> list[str]:
+    """Say which failed trials had found something, and how one goes on with it."""
+    there = [one for one in outcome.left if not remote.is_remote(one)]
+    found = [run for run in map(Run, there) if run.facts.get("state") == UNTRAINED and run.weights.is_file()]
+    return [f"{run.folder} holds what a failed trial's search had found. {run.told()[0]}" for run in found]

@@ -5,11 +5,15 @@ Without a process group of ``torch.distributed``, nothing here does anything.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch.distributed as dist
 
 from .base import Sampler
 
-__all__ = ["agree", "any_of", "mean"]
+__all__ = ["agree", "any_of", "mean", "of_first"]
+
+Value = TypeVar("Value")
 
 
 def agree(sampler: Sampler) -> None:
@@ -66,6 +70,21 @@ def any_of(mine: bool) -> bool:
     (False, True)
     """
     return mean(float(mine)) > 0
+
+
+def of_first(value: Value) -> Value:
+    """Return what the first process has. Every process has to call this.
+
+    Examples
+    --------
+    >>> of_first("mine")
+    'mine'
+    """
+    if not _together():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def _together() -> bool:

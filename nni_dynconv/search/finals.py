@@ -34,6 +34,8 @@ class Finals:
         What it took: steps for each, seconds for all.
     surcharges
         What the costs of each add to its losses when they are compared; nothing by default.
+    networks
+        The trained copies, on the CPU; ``None`` where one raised.
     """
 
     samples: list[Sample]
@@ -42,6 +44,13 @@ class Finals:
     steps: int
     seconds: float
     surcharges: Sequence[float] = ()
+    networks: Sequence[nn.Module | None] = ()
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The winner as it was trained; ``None`` where no training ended with a finite loss."""
+        place = self._place
+        return self.networks[place] if self.networks and math.isfinite(self.after[place]) else None
 
     @property
     def winner(self) -> Sample:
@@ -115,10 +124,18 @@ def finals(
     began = time.monotonic()
     before = [distributed.mean(loss) for loss in generated_losses(mutator, samples, task, measured)]
 
+    networks: list[nn.Module | None] = []
+
     def trained(sample: Mapping[str, Any]) -> float:
         network = mutator.freeze(sample)
         train_briefly(network, task.loss, optimizers(network), training, steps, clip)
-        return held_out_loss(network, task)
+        loss = held_out_loss(network, task)
+        networks[-1] = network.cpu()
+        return loss
 
-    after = [distributed.mean(measured(one, partial(trained, one))) for one in samples]
-    return Finals([dict(one) for one in samples], before, after, steps, time.monotonic() - began, surcharges)
+    after = []
+    for one in samples:
+        networks.append(None)
+        after.append(distributed.mean(measured(one, partial(trained, one))))
+    seconds = time.monotonic() - began
+    return Finals([dict(one) for one in samples], before, after, steps, seconds, surcharges, networks)

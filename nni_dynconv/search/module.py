@@ -13,14 +13,16 @@ from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.na
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import nn
 
 from ..samplers import distributed
-from ..supernet import fixed_affine, recalibrated
+from ..supernet import calibrate, fixed_affine, recalibrated
 from .ending import End, end_search
+from .finals import Finals
 from .guarding import check_parameters
 from .hooks import OnBatches
 from .learning import Learning
-from .lightning import silent
+from .lightning import network_loss, silent
 from .loaders import first_batches
 
 __all__ = ["SearchModule", "SearchModuleOnBatches"]
@@ -36,6 +38,7 @@ class SearchModule(Learning):
     def __init__(self, *args: Any):
         super().__init__(*args)
         self._validated: dict[str, Any] = {}
+        self.reranked: dict[str, Any] | None = None
         self._during_training, self._during_validation = ExitStack(), ExitStack()
 
     def setup(self, stage: str) -> Any:
@@ -70,8 +73,21 @@ class SearchModule(Learning):
             with silent(self.training_module), self._precision():
                 end = self._end()
                 found = end_search(self.mutator, self.training_module, self.settings, end)
+            self._keep(found)
             self._say(*end.said, found)
         super().on_train_end()
+
+    def _keep(self, found: Finals | None) -> None:
+        """Keep what the re-ranking trained of the winner, as the first process has it."""
+        network = None if found is None else found.network
+        self.reranked = distributed.of_first(None if network is None else network.state_dict())
+
+    def get_extra_state(self) -> dict[str, Any] | None:
+        """Return what the re-ranking trained: Lightning brings it back from processes that it forked."""
+        return self.reranked
+
+    def set_extra_state(self, state: dict[str, Any] | None) -> None:
+        self.reranked = state
 
     def _say(self, *found: object | None) -> None:
         left_out = f"{self.guard.skipped} steps of the search were left out." if self.guard.skipped else None
@@ -116,6 +132,12 @@ class SearchModule(Learning):
                 self.training_module.training_step(batch, 0)
 
         return recalibrated(self.mutator.space, run, self._first_batches() if batches is None else batches)
+
+    def calibrate(self, network: nn.Module) -> None:
+        """Give a copy of one architecture BatchNorm statistics of its own, as it was measured with."""
+        loss = network_loss(self.training_module)
+        with silent(self.training_module), self._precision():
+            calibrate(network, lambda batch: loss(network, batch), self._first_batches())
 
     def _first_batches(self) -> list[Any]:
         if not self._wanted:

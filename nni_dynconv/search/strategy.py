@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -12,9 +13,14 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from pytorch_lightning import Callback
 
-from ..errors import ConfigError, SpaceError, did_you_mean
-from ..settings import StrategySettings, check_arguments, check_final
+from ..errors import ConfigError, ScopeError, SpaceError, did_you_mean
+from ..generation import DynamicNetwork
+from ..runs import Run
+from ..settings import BaselineSettings, StrategySettings, check, check_arguments, check_final
 from ..supernet import DynamicWeightMutator
+from .baselines import Comparison
+from .closing import Evaluators, Goal, Reports, Trained
+from .closing.searching import Closing, Search
 from .hooks import changes_batches
 from .loaders import Loaders, check_loaders, plain
 from .module import SearchModule, SearchModuleOnBatches
@@ -22,6 +28,9 @@ from .smoothing import check_smoothness
 from .trainer import check_evaluator, check_validation
 
 __all__ = ["DynamicStrategy"]
+
+PASSED = ("mutator", "options", "diagnosis", "reports")
+"""Arguments that are handed in from above, and are no options."""
 
 
 class DynamicStrategy(OneShotStrategy):
@@ -35,7 +44,9 @@ class DynamicStrategy(OneShotStrategy):
     with BatchNorm statistics of its own.
 
     In the end copies of the best few are trained briefly, from the generated weights on, and the best of them on
-    held-out batches is what :meth:`DynamicWeightMutator.export` gives. What that took is printed.
+    held-out batches is what :meth:`DynamicWeightMutator.export` gives. What that took is printed. An evaluator like the
+    one that was given then trains it to its end, and :attr:`network` is that network, with the weights of its best
+    epoch.
 
     Parameters
     ----------
@@ -76,6 +87,10 @@ class DynamicStrategy(OneShotStrategy):
     sandwich
         How many random architectures each step of the weights takes beside the largest and the smallest; 0: the drawn
         one alone.
+    final_epochs, final_start
+        For how many epochs what was found is trained in the end (``None``: the evaluator's own number; 0: not at all,
+        which is said), and from which weights: ``generated``, those that the re-ranking ended with, or ``scratch``,
+        those that the space had before the search.
     norm_affine
         ``False``: the affine maps of BatchNorms do not learn during the search.
     smoothness
@@ -93,6 +108,17 @@ class DynamicStrategy(OneShotStrategy):
         How many may be left out before the search stops all the same.
     diagnose_every
         Epochs between two diagnoses, by :class:`~nni_dynconv.diagnosis.DiagnosisCallback`; 0: none.
+    folder
+        Where the run is written: architecture, supernet and weights before anything is exported, then the network
+        (``docs/runs.md``); ``None``: nowhere.
+    baselines
+        Settings of :func:`~nni_dynconv.search.compare`, such as ``{"random": 3}``: what was found is compared in the
+        end, and the table printed; ``None``: with nothing.
+    metric, optimize_mode
+        Which epoch is the best: a name that validation logs, and ``maximize`` or ``minimize``. By default what the
+        evaluator's ``ModelCheckpoint`` or ``EarlyStopping`` monitors, else the lowest ``val_loss``.
+    reports
+        What NNI is told; by default what the evaluator reports by itself, with one final result.
     diagnosis
         Makes the callback that diagnoses every so many epochs; :meth:`DynamicWeightMutator.strategy` hands it in.
     costs
@@ -144,12 +170,19 @@ class DynamicStrategy(OneShotStrategy):
         rerank_steps: int = 100,
         calibration_batches: int = 4,
         sandwich: int = 0,
+        final_epochs: int | None = None,
+        final_start: Literal["generated", "scratch"] = "generated",
         norm_affine: bool = True,
         smoothness: float = 0.0,
         on_not_finite: Literal["stop", "skip"] = "stop",
         on_error: Literal["stop", "skip"] = "stop",
         skip_limit: int = 100,
         diagnose_every: int = 0,
+        folder: str | Path | Run | None = None,
+        baselines: Mapping[str, Any] | None = None,
+        metric: str | None = None,
+        optimize_mode: Literal["maximize", "minimize"] = "maximize",
+        reports: Reports | None = None,
         diagnosis: Callable[[int], Callback] | None = None,
         costs: Mapping[str, Any] | None = None,
         **options: Any,
@@ -176,6 +209,8 @@ class DynamicStrategy(OneShotStrategy):
             rerank_steps=rerank_steps,
             calibration_batches=calibration_batches,
             sandwich=sandwich,
+            final_epochs=final_epochs,
+            final_start=final_start,
             norm_affine=norm_affine,
             smoothness=smoothness,
             on_not_finite=on_not_finite,
@@ -194,6 +229,14 @@ class DynamicStrategy(OneShotStrategy):
         mutator.check_sampler()
         check_smoothness(mutator, smoothness)
         self.mutator, self.loaders, self.costs = mutator, Loaders(), dict(costs or {})
+        self.closing = Closing(
+            mutator,
+            self.settings,
+            folder if folder is None or isinstance(folder, Run) else Run(folder),
+            None if metric is None else Goal(metric, "max" if optimize_mode == "maximize" else "min"),
+            Reports() if reports is None else reports,
+            None if baselines is None else check(BaselineSettings, baselines, "`baselines` of `mutator.strategy()`"),
+        )
         self.callbacks = [diagnosis(diagnose_every)] if diagnosis is not None and diagnose_every else []
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
@@ -205,9 +248,41 @@ class DynamicStrategy(OneShotStrategy):
         return model
 
     def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
-        if isinstance(evaluator, Lightning):
-            check_evaluator(evaluator, self.settings, self.mutator.sampler.learns)
-        return super().mutate_evaluator(evaluator)
+        if not isinstance(evaluator, Lightning):
+            return super().mutate_evaluator(evaluator)
+        check_evaluator(evaluator, self.settings, self.mutator.sampler.learns)
+        clip, shared = self.settings.gradient_clip_val, (self.mutator, self.closing)
+        evaluators = Evaluators(evaluator, shared, **({} if clip is None else {"gradient_clip_val": clip}))
+        return Search(super().mutate_evaluator(evaluator), evaluators, self.closing)
+
+    @property
+    def trained(self) -> Trained:
+        """What the search found and trained: network, result, epochs.
+
+        Raises
+        ------
+        ScopeError
+            It has not been run.
+        """
+        if self.closing.trained is None:
+            raise ScopeError("Nothing is found yet. Run the experiment first: `NasExperiment(...).run()`.")
+        return self.closing.trained
+
+    @property
+    def network(self) -> DynamicNetwork:
+        """What the search found, trained: a plain module ``network(x, context)``, in evaluation mode, on the CPU.
+
+        Raises
+        ------
+        ScopeError
+            It has not been run.
+        """
+        return self.trained.network  # type: ignore[return-value]
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """What was compared with ``baselines``."""
+        return self.closing.comparison
 
     def configure_oneshot_module(self, training_module: LightningModule) -> SearchModule:
         kind = SearchModuleOnBatches if changes_batches(training_module) else SearchModule
@@ -239,6 +314,6 @@ class DynamicStrategy(OneShotStrategy):
 
 
 def _check_options(strategy: type, options: Mapping[str, Any]) -> None:
-    known = [name for name in inspect.signature(strategy).parameters if name not in ("mutator", "options", "diagnosis")]
+    known = [name for name in inspect.signature(strategy).parameters if name not in PASSED]
     for name in options:
         raise ConfigError(f"`mutator.strategy()` has no option `{name}`.{did_you_mean(name, known)}")

@@ -34,7 +34,7 @@ from .parts import (
 )
 from .recipe import Recipe, check_recipe, check_settings, recipes_of
 from .references import check_reference, load_object
-from .run import TUNER_NAME, RunSettings
+from .run import TUNER_NAME, BaselineSettings, RunSettings
 from .schema import experiment_schema
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "TABLES",
     "TUNER_NAME",
     "ArchitectureSettings",
+    "BaselineSettings",
     "ChunkedSettings",
     "CoordinateSettings",
     "DartsSettings",

@@ -14,7 +14,7 @@ from .named import SAMPLERS, TABLES, parse_named
 from .parts import ArchitectureSettings, StrategySettings
 from .recipe import check_settings
 from .references import check_reference, check_source, short
-from .run import MULTI_TRIAL_SAMPLERS, TUNER_NAME, WARM_UP_OPTIONS, HyperTunerSettings, RunSettings
+from .run import MULTI_TRIAL_SAMPLERS, TUNER_NAME, WARM_UP_OPTIONS, BaselineSettings, HyperTunerSettings, RunSettings
 
 __all__ = ["check_class_args", "check_end", "check_files"]
 
@@ -76,7 +76,7 @@ def _check_multi_trial(settings: RunSettings, where: str) -> None:
         )
     if settings.checkpoint is None:
         raise ConfigError(f"Missing `checkpoint` in {where}: `mode: multi_trial` starts each trial from a shared one.")
-    for key in ("hyper_tuner", "report"):
+    for key in ("hyper_tuner", "report", "baselines"):
         if getattr(settings, key) is not None:
             raise ConfigError(f"`{key}` in {where} is for `mode: one_shot`, but `mode` is `multi_trial`. Leave it out.")
     for key in settings.strategy:
@@ -115,6 +115,8 @@ def _check_sections(settings: RunSettings, where: str) -> None:
     check_final(check(StrategySettings, settings.strategy, inside(where, "strategy")), inside(where, "strategy"))
     if settings.architecture is not None:
         check(ArchitectureSettings, settings.architecture, inside(where, "architecture"))
+    if settings.baselines is not None:
+        check(BaselineSettings, settings.baselines, inside(where, "baselines"))
     _check_smoothness(settings, where)
     for key in ("space", "evaluator", "report"):
         if getattr(settings, key) is not None:

@@ -225,6 +225,7 @@ Pick = Literal["loss", "knee"]
 Proxy = Literal["synflow", "jacob_cov"]
 COSTS = ("multiply_adds", "parameters", "generated", "seconds")
 """What an architecture costs, by the names in which a YAML has them."""
+FinalStart = Literal["generated", "scratch"]
 
 
 @dataclass(frozen=True)
@@ -298,6 +299,19 @@ class StrategySettings(Settings):
             "(trust.md#the-sandwich-rule); 0: one drawn architecture alone"
         ),
     ] = 0
+    final_epochs: Annotated[
+        CountOrNone | None,
+        about(
+            "for how many epochs the evaluator then [trains what was found](runs.md#the-end-of-a-search); `null`: its "
+            "own number; 0: the network is not trained"
+        ),
+    ] = None
+    final_start: Annotated[
+        FinalStart,
+        about(
+            "`generated`: that training starts from the weights that re-ranking ended with; `scratch`: from new ones"
+        ),
+    ] = "generated"
     norm_affine: Annotated[bool, about("`false`: the affine maps of BatchNorms do not learn during the search")] = True
     smoothness: Annotated[
         Rate,

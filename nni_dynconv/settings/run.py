@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, get_args
 
-from .fields import NAME, REFERENCE, Settings, about
+from .fields import NAME, REFERENCE, Count, CountOrNone, Settings, about
 from .named import CONTEXTS, CONTROLLERS, SAMPLERS, TABLES, Named, Part
 from .recipe import Base, Delta, Rank
 
@@ -16,6 +16,7 @@ __all__ = [
     "MULTI_TRIAL_SAMPLERS",
     "TUNER_NAME",
     "WARM_UP_OPTIONS",
+    "BaselineSettings",
     "HyperTunerSettings",
     "RunSettings",
 ]
@@ -87,7 +88,7 @@ class RunSettings(Settings):
         str | None,
         about(
             "validation metric, as the evaluator logs it, that NNI is told: after each epoch, and in the end of the "
-            "exported architecture; `null`: the evaluator reports by itself"
+            "network that is saved; `null`: what the evaluator reports by itself"
         ),
     ] = None
     report: Annotated[
@@ -98,6 +99,13 @@ class RunSettings(Settings):
         ),
     ] = None
     report_args: Annotated[Section, about("further arguments of the report")] = field(default_factory=dict)
+    baselines: Annotated[
+        Section | None,
+        about(
+            "`{random: 3}`, or `{}`: what was found is [compared](runs.md#is-it-worth-it) in the end, options below; "
+            "`null`: with nothing; one-shot only"
+        ),
+    ] = None
     checkpoint: Annotated[
         str | None,
         about("folder of the shared supernet, relative to `trialCodeDirectory`; multi-trial only, and required there"),
@@ -115,6 +123,21 @@ class RunSettings(Settings):
         for key in TABLES:
             settings[key] = settings[key].to_dict() if settings[key] is not None else None
         return settings
+
+
+@dataclass(frozen=True)
+class BaselineSettings(Settings):
+    """``baselines``: what a found network is compared with, each trained from scratch for the same steps."""
+
+    random: Annotated[CountOrNone, about("how many random architectures of the space")] = 3
+    epochs: Annotated[
+        Count | None, about("of each training; `null`: as many as the found network was trained for in the end")
+    ] = None
+    static: Annotated[bool, about("whether the same structure with learned weights is compared")] = True
+    shuffled: Annotated[
+        bool, about("whether what was found is also trained with each sample shown another's context")
+    ] = True
+    seed: Annotated[int, about("decides the random architectures, and the order of batches")] = 0
 
 
 @dataclass(frozen=True)

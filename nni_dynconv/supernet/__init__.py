@@ -3,7 +3,7 @@
 Nothing here trains.
 """
 
-from .calibration import fixed_affine, input_of, modes_kept, recalibrated, tracking_norms
+from .calibration import calibrate, fixed_affine, input_of, modes_kept, recalibrated, tracking_norms
 from .cells import ScopedCell
 from .mixture import HOOKS
 from .mutating import is_supernet
@@ -15,6 +15,7 @@ __all__ = [
     "Around",
     "DynamicWeightMutator",
     "ScopedCell",
+    "calibrate",
     "fixed_affine",
     "input_of",
     "is_supernet",

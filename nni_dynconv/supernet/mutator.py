@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -42,7 +43,7 @@ from .naming import Around, alive_ops
 from .support import check_supported
 
 if TYPE_CHECKING:
-    from ..search import DynamicStrategy
+    from ..search import DynamicStrategy, Trained
 
 __all__ = ["DynamicWeightMutator"]
 
@@ -506,6 +507,66 @@ class DynamicWeightMutator(nn.Module, Mutator):
         from ..search import DynamicStrategy
 
         return DynamicStrategy(self, **{"diagnosis": DiagnosisCallback, **options})
+
+    def train_final(
+        self,
+        step: Callable[[nn.Module, Any], Tensor],
+        train: Iterable[Any],
+        held_out: Iterable[Any] | None = None,
+        *,
+        optimizer: Callable[[nn.Module], Any],
+        epochs: int,
+        sample: Mapping[str, Any] | None = None,
+        initial: Mapping[str, Tensor] | None = None,
+        folder: str | Path | None = None,
+    ) -> Trained:
+        """Train what a plain loop has found to its end, by the loop's own step; the best epoch is kept.
+
+        Parameters
+        ----------
+        step
+            Called as ``step(network, batch)``: gives the loss of a plain module ``network(x, context)``.
+        train, held_out
+            Batches, gone through once an epoch. The epoch with the lowest loss on the held-out ones is kept; without
+            them it is the last.
+        optimizer
+            Called as ``optimizer(network)``. What it gives is what Lightning's ``configure_optimizers`` may: an
+            optimizer, or a dict with a schedule.
+        epochs
+            How many.
+        sample
+            The exported one by default.
+        initial
+            ``space.state_dict()`` from before the search, copied, to train from scratch; by default the training goes
+            on from the weights that the supernet has or makes.
+        folder
+            Where the run is written; ``None``: nowhere.
+
+        Returns
+        -------
+        Its ``network`` is on the CPU and in evaluation mode, ready for :func:`nni_dynconv.export.save`.
+
+        Raises
+        ------
+        SampleError
+            The sample is none of the space.
+        NotFiniteError
+            The training diverged.
+
+        Examples
+        --------
+        >>> trained = mutator.train_final(  # doctest: +SKIP
+        ...     lambda network, batch: F.cross_entropy(network(batch[0], batch[1]), batch[2]),
+        ...     loader,
+        ...     held_out,
+        ...     optimizer=lambda network: torch.optim.Adam(network.parameters(), lr=2e-3),
+        ...     epochs=20,
+        ... )
+        """
+        from ..search import train_by_step
+
+        sample = self.export() if sample is None else dict(sample)
+        return train_by_step(self, step, train, held_out, optimizer, epochs, sample, initial, folder)
 
     def extra_repr(self) -> str:
         return f"label={self.label!r}, choices={list(self.choices)}"

@@ -15,7 +15,13 @@ from nni_runs import Lab
 from toy_task import ToyModule, ToySpace, evaluator
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import nni
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer
+from nni.runtime.trial_command_channel import (
+    TrialCommandChannel,
+    get_default_trial_command_channel,
+    set_default_trial_command_channel,
+)
 
 from nni_dynconv import load
 from nni_dynconv.errors import ConfigError, ContextError
@@ -52,24 +58,33 @@ def task(epochs=2, batches=4, **options):
     return Lightning(Module(), trainer, **loaders)
 
 
+class Recording(TrialCommandChannel):
+    """What NNI is told, by whichever process."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def send_metric(self, type, parameter_id, trial_job_id, sequence, value):
+        kind = {"PERIODICAL": "intermediate", "FINAL": "final"}[type]
+        with self.path.open("a") as file:
+            line = {"kind": kind, "value": value, "process": os.getpid(), "sequence": sequence}
+            file.write(json.dumps(line) + "\n")
+
+
 @pytest.fixture
 def reported(tmp_path, monkeypatch):
     """Lines that processes write: what is reported, and by which process."""
-    path = tmp_path / "reported"
+    path, before = tmp_path / "reported", get_default_trial_command_channel()
     path.touch()
-    for kind in ("intermediate", "final"):
-
-        def report(value, kind=kind):
-            with path.open("a") as file:
-                file.write(json.dumps({"kind": kind, "value": value, "process": os.getpid()}) + "\n")
-
-        monkeypatch.setattr(trial.nni, f"report_{kind}_result", report)
+    set_default_trial_command_channel(Recording(path))
+    monkeypatch.setattr(nni.trial, "_params", {"parameters": {}, "parameter_id": 0})
 
     def read(kind):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         return [line for line in lines if line["kind"] == kind]
 
-    return read
+    yield read
+    set_default_trial_command_channel(before)
 
 
 def settings(**changes):
@@ -84,9 +99,16 @@ def loss_of(network):
 
 @pytest.mark.parametrize("sampler", ["random", "fair", "gdas"])
 @pytest.mark.parametrize(
-    "strategy", [{"contenders": 8, "rerank_steps": 10}, {"contenders": 0}], ids=["finals", "plain"]
+    ("strategy", "epochs"),
+    [
+        ({"contenders": 8, "rerank_steps": 10, "final_epochs": 0}, 0),
+        ({"contenders": 8, "rerank_steps": 10, "final_epochs": 3}, 3),
+        ({"contenders": 0, "final_epochs": 0}, 0),
+        ({"contenders": 0}, 2),
+    ],
+    ids=["finals", "finals, trained", "plain", "plain, trained"],
 )
-def test_the_result_is_that_of_the_architecture_that_is_exported(sampler, strategy, reported, tmp_path):
+def test_the_result_is_that_of_the_architecture_that_is_exported(sampler, strategy, epochs, reported, tmp_path):
     """It used to be that of what would have been exported after the last epoch: of another architecture, mostly."""
     for seed in range(2):
         folder = tmp_path / str(seed)
@@ -94,7 +116,12 @@ def test_the_result_is_that_of_the_architecture_that_is_exported(sampler, strate
         result = reported("final")[-1]["value"]
         assert result["proposal"] == seed
         assert result["default"] == pytest.approx(loss_of(load(folder)), rel=1e-4)
-    assert len(reported("intermediate")) == 2 * 2
+        words = ", ".join(f"{label} = {one}" for label, one in load(folder).architecture.items())
+        assert result["architecture"] == words
+    assert len(reported("final")) == 2
+    told = [(line["sequence"], line["value"]["phase"], line["value"]["epoch"]) for line in reported("intermediate")]
+    once = [("search", 1), ("search", 2), *(("final", 1 + epoch) for epoch in range(epochs))]
+    assert told == [(number, *one) for number, one in enumerate(once)] * 2
 
 
 class NormedSpace(ToySpace):
@@ -115,7 +142,8 @@ def test_what_is_saved_has_batchnorm_statistics_of_its_own_and_the_result_is_mea
     metric, strategy, reported, tmp_path
 ):
     """They used to be the supernet's, a mixture over all architectures."""
-    options = {"sampler": "random", "strategy": {"contenders": 8, "rerank": 0, "calibration_batches": 3}}
+    options = {"contenders": 8, "rerank": 0, "calibration_batches": 3, "final_epochs": 0}
+    options = {"sampler": "random", "strategy": options}
     trial.search(settings(metric=metric, space=f"{__name__}:NormedSpace", evaluator_args=strategy, **options), tmp_path)
     network = load(tmp_path).eval()
     (norm,) = tracking_norms(network)
@@ -125,13 +153,14 @@ def test_what_is_saved_has_batchnorm_statistics_of_its_own_and_the_result_is_mea
     loss = loss_of(network)
     torch.testing.assert_close(norm.running_mean, torch.stack(seen[:3]).mean(0))
     if metric and not strategy:  # of two processes, the first one tells the loss on its half
-        assert reported("final")[-1]["value"] == pytest.approx(loss, rel=1e-4)
+        assert reported("final")[-1]["value"]["default"] == pytest.approx(loss, rel=1e-4)
     supernet = safetensors.torch.load_file(tmp_path / "supernet" / "supernet.safetensors")
     assert supernet["norm.num_batches_tracked"] == 2 * 4 / strategy.get("devices", 1)
 
 
 def test_without_calibration_batches_the_statistics_are_the_supernets(reported, tmp_path):
-    options = {"sampler": "random", "strategy": {"contenders": 4, "rerank": 0, "calibration_batches": 0}}
+    options = {"contenders": 4, "rerank": 0, "calibration_batches": 0, "final_epochs": 0}
+    options = {"sampler": "random", "strategy": options}
     trial.search(settings(space=f"{__name__}:NormedSpace", **options), tmp_path)
     (norm,) = tracking_norms(load(tmp_path))
     supernet = safetensors.torch.load_file(tmp_path / "supernet" / "supernet.safetensors")
@@ -171,14 +200,16 @@ class StaticFirst(ToySpace):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_of_several_processes_the_first_one_reports_and_writes(reported, tmp_path):
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_of_several_processes_the_first_one_reports_and_writes(epochs, reported, tmp_path):
     """The trial's own process used to know of no result, and each of the others reported its own."""
-    options = {"evaluator_args": {"strategy": "ddp_fork", "devices": 2}, "strategy": {"contenders": 2, "rerank": 0}}
+    options = {"contenders": 2, "rerank": 0, "final_epochs": epochs}
+    options = {"evaluator_args": {"strategy": "ddp_fork", "devices": 2}, "strategy": options}
     trial.search(settings(sampler="gdas", **options), tmp_path, proposal=3)
     (final,) = reported("final")
     assert final["process"] == os.getpid() and final["value"]["proposal"] == 3
-    assert len({line["process"] for line in reported("intermediate")}) == 1
-    assert len(reported("intermediate")) == 2
+    assert len({line["process"] for line in reported("intermediate")}) == (2 if epochs else 1)  # two times forked
+    assert [line["sequence"] for line in reported("intermediate")] == list(range(2 + epochs))
     assert load(tmp_path).architecture == json.loads((tmp_path / "summary.json").read_text())["architecture"]
 
 
@@ -247,7 +278,7 @@ def test_a_data_module_is_validated_as_well(reported, tmp_path, monkeypatch):
 
     monkeypatch.setattr(f"{__name__}.task", with_module)
     trial.search(settings(sampler="random", strategy={"contenders": 4, "rerank": 0}), tmp_path)
-    assert reported("final")[-1]["value"] == pytest.approx(loss_of(load(tmp_path)), rel=1e-4)
+    assert reported("final")[-1]["value"]["default"] == pytest.approx(loss_of(load(tmp_path)), rel=1e-4)
 
 
 def test_a_warm_up_trains_by_the_users_strategy(monkeypatch, tmp_path):

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -275,11 +276,11 @@ def evaluator(record, batch, module=None, **options):
     return Lightning(module or ToyModule(), trainer, **loaders)
 
 
-def experiment(sampler, folder, batch, seed=0, rerank=0, **options):
+def experiment(sampler, folder, batch, seed=0, rerank=0, final_epochs=0, **options):
     folder.mkdir(exist_ok=True)
     mutator = made(sampler, seed)
     task = evaluator(Record(mutator, folder), batch, **options)
-    strategy = mutator.strategy(contenders=3, rerank=rerank, rerank_steps=2)
+    strategy = mutator.strategy(contenders=3, rerank=rerank, rerank_steps=2, final_epochs=final_epochs)
     search = NasExperiment(mutator.space, task, strategy)
     search.run()
     (best,) = search.export_top_models(formatter="dict")
@@ -313,6 +314,52 @@ def test_processes_that_train_the_best_few_in_the_end_settle_on_the_same_one(tmp
     first, second = (read(tmp_path / "both" / f"{rank}.pt") for rank in range(PROCESSES))
     assert_same(first, second)
     assert best == mutator.sampler.settled == first[1]["sampler._extra_state"]["settled"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("rerank", [0, 2])
+def test_what_processes_found_is_trained_by_all_of_them_to_the_same_weights_as_by_one(rerank, tmp_path):
+    """The final training's gradients are averaged, so two processes with half a batch each are one with the whole."""
+    ended = {}
+    for name, batch, options in (
+        ("both", 4, {"strategy": "ddp_fork", "devices": PROCESSES}),
+        ("alone", 8, {}),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        mutator = made(RandomSampler, 0)
+        task = evaluator(Ends(folder), batch, module=Together(), **options)
+        strategy = mutator.strategy(contenders=3, rerank=rerank, rerank_steps=2, final_epochs=2, folder=folder / "run")
+        NasExperiment(mutator.space, task, strategy).run()
+        ended[name] = strategy
+        saved = safetensors.torch.load_file(folder / "run" / "weights.safetensors")
+        assert_same({name: saved[name] for name in strategy.network.state_dict()}, dict(strategy.network.state_dict()))
+        assert len(saved) == len(strategy.network.state_dict())
+        assert strategy.trained.epochs == 2 and strategy.trained.best_epoch is not None
+    first, second = (read(tmp_path / "both" / f"{rank}.pt") for rank in range(PROCESSES))
+    assert_same(first, second)
+    if not rerank:  # each process re-ranks on its own samples
+        assert ended["both"].network.architecture == ended["alone"].network.architecture
+        both, alone = (dict(ended[name].network.state_dict()) for name in ("both", "alone"))
+        assert_same(both, alone, **CLOSE)
+
+
+class Together(ToyModule):
+    """Processes measure together, and so agree on the best epoch with one that sees all."""
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("val_loss", F.mse_loss(self(x), y), sync_dist=True)
+
+
+class Ends(Callback):
+    """Write down what each process has when the final training ends."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_fit_end(self, trainer, module):
+        torch.save(module.state_dict(), self.folder / f"{trainer.global_rank}.pt")
 
 
 class Gathering(ToyModule):

@@ -176,7 +176,7 @@ def test_validation_is_by_statistics_of_the_architectures_own_and_the_supernets_
     monkeypatch.setattr(task.module, "validation_step", validation_step)
     task.trainer.callbacks.append(Statistics())
     strategy = mutator.strategy(contenders=0, calibration_batches=2)
-    strategy.mutate_evaluator(task).evaluate(mutator.space)
+    strategy.mutate_evaluator(task).search(mutator.space)
     in_epoch = [one for one in seen if one[1] == 2]
     assert len(in_epoch) == 4 and not any(training for *_, training in seen)
     assert norm.num_batches_tracked == 4 and norm.training

@@ -8,7 +8,7 @@ those that can reach most are kept, and what the others could have reached decid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,9 +81,7 @@ def leading(growth: Growth, ahead: Callable[[], Ahead], count: int, width: int, 
 class _Search:
     """One sweep over the labels."""
 
-    def __init__(
-        self, growth: Growth, ahead: Ahead, count: int, width: int, independent: bool, floor: float = -np.inf
-    ):
+    def __init__(self, growth: Growth, ahead: Ahead, count: int, width: int, independent: bool, floor: float = -np.inf):
         self.growth, self.ahead, self.count, self.width = growth, ahead, count, width
         self.floor, self.missed = floor, -np.inf
         # where they depend on it, nothing is known of what is ahead, but that it is no more than certain
@@ -93,7 +91,9 @@ class _Search:
 
     def _all_tables(self) -> list[np.ndarray]:
         nothing = np.zeros((1, 0), dtype=int)
-        return [self.ahead(np.zeros((1, place), dtype=int), None) for place in range(len(self.growth.sizes))] or [nothing]
+        return [self.ahead(np.zeros((1, place), dtype=int), None) for place in range(len(self.growth.sizes))] or [
+            nothing
+        ]
 
     def run(self) -> Leading:
         """Return what it reaches."""

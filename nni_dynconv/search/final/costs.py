@@ -8,8 +8,8 @@ from typing import Any
 
 from ...cost import multiply_adds, seconds
 from ...errors import ConfigError
+from ...samplers import distributed
 from ...supernet import DynamicWeightMutator
-from .. import distributed
 from ..ranking.contest import Measured, Sample, as_it_is
 from .forwards import Called
 

@@ -15,8 +15,8 @@ from torch.utils import _pytree as pytree
 from ... import ops
 from ...generation import DynamicNetwork
 from ...ops import DynamicOp
+from ...samplers import distributed
 from ...supernet import DynamicWeightMutator
-from .. import distributed
 from ..lightning import replaced
 from ..ranking.contest import Measured, Sample, as_it_is
 from .forwards import Called

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from ...errors import RankError
+from ...samplers import distributed
 from ...settings import StrategySettings
 from ...supernet import DynamicWeightMutator
-from .. import distributed
 from ..ranking.contest import Measured, Sample, Task, as_it_is, generated_losses
 from .contenders import Compared, Contender
 from .costs import Costs, costs_of

@@ -1,0 +1,22 @@
+"""``nni-dynconv export``."""
+
+from __future__ import annotations
+
+from ..shared import say
+from .arguments import RunConfig, RunFolder, settings_of
+
+__all__ = ["export"]
+
+
+def export(run: RunFolder, config: RunConfig = None) -> None:
+    """Export the network of a run, from the weights that it keeps.
+
+    After a failure, once its cause is mended:
+
+        nni-dynconv export runs/mine
+    """
+    settings = settings_of(config)
+    from ...experiments import again
+
+    again.export_again(run, settings)
+    say(f'Exported. Use it:\n  import nni_dynconv\n  net = nni_dynconv.load("{run}")')

@@ -1,0 +1,135 @@
+"""Going on with a run that is over: more training, or another try of its export."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+
+from .. import export
+from ..errors import RunError
+from ..generation import DynamicNetwork
+from ..runs import TRAINED, Run
+from ..search import Evaluators, Goal, Trained, Writer, load_weights, train_network
+from ..supernet import DynamicWeightMutator
+from .trial import build, check_launcher, goal_in
+
+__all__ = ["Opened", "export_again", "reopen", "train_on"]
+
+
+class Opened(NamedTuple):
+    """A run with what its settings say, made anew.
+
+    Parameters
+    ----------
+    run, settings
+        The folder, and the long form of ``tuner.classArgs``.
+    mutator, evaluator
+        Of the settings; the mutator has the weights of the supernet where the run has one.
+    network
+        The architecture that was found, with the weights that the run kept.
+    """
+
+    run: Run
+    settings: Mapping[str, Any]
+    mutator: DynamicWeightMutator
+    evaluator: Any
+    network: DynamicNetwork
+
+
+def reopen(folder: str | Path, settings: Mapping[str, Any] | None = None) -> Opened:
+    """Make mutator, evaluator and network of a run; this process then stands where its code lies.
+
+    Parameters
+    ----------
+    settings
+        The long form of ``tuner.classArgs``; the run's own by default.
+
+    Raises
+    ------
+    RunError
+        There is no run, none that found anything, or one that knows no settings: it was written by Python code.
+    """
+    run = Run.read(Path(folder).resolve())
+    if "architecture" not in run.facts:
+        raise RunError(f"The run in `{folder}` has found nothing: its search did not end. Start it again.")
+    given = run.facts.get("settings") if settings is None else settings
+    if given is None:
+        raise RunError(
+            f"The run in `{folder}` was written by Python code, so that no YAML says how its space and evaluator are "
+            f"made. Give one, `--config CONFIG`, or go on in Python: `mutator.freeze(sample)`, `train_final`."
+        )
+    _enter(run.facts.get("code_directory"))
+    mutator, evaluator, _ = build(given, metric=None)
+    check_launcher(evaluator)
+    if run.supernet.is_dir():
+        export.load_supernet(mutator, run.supernet)
+    network = mutator.freeze(run.facts["architecture"]).eval()
+    load_weights(network, run.weights)
+    return Opened(run, given, mutator, evaluator, network)
+
+
+def _enter(code_directory: str | None) -> None:
+    """Stand where a trial stood; where that is no folder of this machine, stay."""
+    if code_directory is not None and Path(code_directory).is_dir():
+        os.chdir(code_directory)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def train_on(folder: str | Path, epochs: int | None = None, settings: Mapping[str, Any] | None = None) -> Trained:
+    """Train what a run left, from the weights that it has, and write and export it; a result that is no better is not.
+
+    Parameters
+    ----------
+    epochs
+        ``final_epochs`` of the run's settings by default, or, where that is 0, the evaluator's own number.
+    settings
+        As of :func:`reopen`.
+
+    Returns
+    -------
+    How the training ended, written or not: compare its ``result`` with the run's.
+    """
+    opened = reopen(folder, settings)
+    options, goal = opened.settings.get("strategy") or {}, goal_in(opened.settings)
+    epochs = epochs or options.get("final_epochs") or None
+    clip = options.get("gradient_clip_val")
+    evaluators = Evaluators(opened.evaluator, [opened.mutator], **({} if clip is None else {"gradient_clip_val": clip}))
+    run, writer = opened.run, Writer(opened.run, opened.evaluator.trainer.is_global_zero)
+    trained = train_network(opened.network, evaluators, epochs, goal, run.facts.get("start", "generated"))
+    if not _is_better(trained, run, goal):
+        return trained
+    earlier = int(run.facts.get("epochs", 0)) if run.facts.get("state") == TRAINED else 0
+    writer.trained(trained)
+    run.note(epochs=earlier + trained.epochs)
+    writer.exported(trained.network)
+    return trained
+
+
+def _is_better(trained: Trained, run: Run, goal: Goal | None) -> bool:
+    """Whether a training was worth being written: what was not trained before always is."""
+    before = run.facts.get("result")
+    comparable = trained.result is not None and before is not None and trained.metric == run.facts.get("metric")
+    if run.facts.get("state") != TRAINED or not comparable:
+        return True
+    mode = "min" if goal is None else goal.mode
+    return Goal(str(trained.metric), mode).better(float(trained.result or 0), float(before))
+
+
+def export_again(folder: str | Path, settings: Mapping[str, Any] | None = None) -> Run:
+    """Try a run's export again.
+
+    Raises
+    ------
+    ExportError
+        It fails again; the run stays as it is.
+    """
+    opened = reopen(folder, settings)
+    export.save(opened.network, opened.run.folder)
+    opened.run.mark("export", None)
+    return opened.run

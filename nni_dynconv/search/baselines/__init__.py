@@ -1,0 +1,10 @@
+"""What a search was worth: what it found beside its static twin, random architectures and shuffled contexts.
+
+Nothing here decides: what was found is found, and trained, before.
+"""
+
+from .comparing import compare, compare_with
+from .rivals import ShuffledContexts, StaticTwin, static_twin
+from .table import Comparison, Entry
+
+__all__ = ["Comparison", "Entry", "ShuffledContexts", "StaticTwin", "compare", "compare_with", "static_twin"]

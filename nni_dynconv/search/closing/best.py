@@ -1,0 +1,115 @@
+"""Which epoch of a training is the best: the metric that says so, and the weights that it had."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
+
+__all__ = ["BestEpoch", "Goal", "goal_of"]
+
+EPOCHS = "epochs"
+
+
+class Goal(NamedTuple):
+    """What a network is measured by.
+
+    Parameters
+    ----------
+    metric
+        As the evaluator's validation logs it.
+    mode
+        ``min`` or ``max``, Lightning's words.
+    """
+
+    metric: str
+    mode: str
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether a value is better than another."""
+        return one < other if self.mode == "min" else one > other
+
+
+def goal_of(callbacks: Sequence[Callback], told: Goal | None = None) -> Goal:
+    """Return what the best epoch is told by: what was said, else what the evaluator's own callbacks watch.
+
+    Parameters
+    ----------
+    callbacks
+        Of the evaluator: a ``ModelCheckpoint`` with a ``monitor`` counts before an ``EarlyStopping``; without both it
+        is the lowest ``val_loss``.
+
+    Examples
+    --------
+    >>> goal_of([EarlyStopping("val_acc", mode="max")])
+    Goal(metric='val_acc', mode='max')
+    >>> goal_of([])
+    Goal(metric='val_loss', mode='min')
+    """
+    if told is not None:
+        return told
+    for kind in (ModelCheckpoint, EarlyStopping):
+        for one in callbacks:
+            if isinstance(one, kind) and one.monitor is not None:
+                return Goal(one.monitor, one.mode)
+    return Goal("val_loss", "min")
+
+
+def averages(trainer: Trainer) -> bool:
+    """Whether a training ends with weights that no epoch had."""
+    return any(isinstance(one, StochasticWeightAveraging) for one in trainer.callbacks)
+
+
+class BestEpoch(ModelCheckpoint):
+    """Keeps the weights of a training's best epoch, in a folder that goes with it; of the last, where none is best.
+
+    Parameters
+    ----------
+    goal
+        What tells the best. Where no validation logs it, and after an averaging of weights, whose result no epoch
+        has, the last epoch counts.
+    """
+
+    def __init__(self, goal: Goal):
+        self._place = tempfile.TemporaryDirectory(prefix="best-epoch-")
+        super().__init__(self._place.name, "epoch", monitor=goal.metric, mode=goal.mode, save_weights_only=True)
+        self.goal, self._count = goal, 0
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer)
+        self._count += 1
+        if trainer.is_global_zero and self.dirpath is not None:  # a file, for the epochs may end in a forked process
+            Path(self.dirpath, EPOCHS).write_text(str(self._count))
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer)
+        super().on_validation_end(trainer, pl_module)
+
+    def _look(self, trainer: Trainer) -> None:
+        known = self.goal.metric in trainer.callback_metrics and not averages(trainer)
+        self.monitor = self.goal.metric if known else None
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs have ended."""
+        path = Path(self.dirpath or self._place.name, EPOCHS)
+        return int(path.read_text()) if path.is_file() else 0
+
+    def restore(self, trainer: Trainer, module: LightningModule) -> int | None:
+        """Give a module the weights of the best epoch, and return its number from 0 on; ``None``: it has the last's."""
+        path = Path(self.best_model_path)
+        if averages(trainer) or not path.is_file():
+            return None
+        kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)  # written here, seconds ago
+        module.load_state_dict(kept["state_dict"])
+        return int(kept["epoch"])
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._place.cleanup()

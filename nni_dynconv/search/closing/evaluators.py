@@ -1,0 +1,106 @@
+"""Evaluators made anew: a trainer runs once, its callbacks count, and a search has been at the module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni.nas.evaluator.pytorch import Lightning
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+from ...errors import ConfigError
+
+__all__ = ["Evaluators"]
+
+SHARED = ("logger", "profiler")
+"""Arguments of a trainer that every training of a run writes into, so that no copy of theirs is made."""
+
+
+class Evaluators:
+    """Makes evaluators like one that has not run yet: its module, optimizer, schedule, callbacks, trainer and data.
+
+    Parameters
+    ----------
+    evaluator
+        NNI's; it stays as it is. Loaders, loggers and the network that it may hold are shared, all else is copied.
+    shared
+        What its callbacks may refer to, and is not to be copied either.
+    options
+        Arguments of the trainer to replace.
+
+    Raises
+    ------
+    ConfigError
+        Its module or a callback cannot be copied.
+    """
+
+    def __init__(self, evaluator: Lightning, shared: Iterable[Any] = (), **options: Any):
+        self.data = evaluator.train_dataloaders, evaluator.val_dataloaders
+        self.test = getattr(evaluator, "test_dataloaders", None)
+        self.datamodule = copy.copy(evaluator.datamodule)  # a search puts loaders of its own into the one that is given
+        self.fit_kwargs = {key: one for key, one in evaluator.fit_kwargs.items() if key != "ckpt_path"}
+        trainer = evaluator.trainer
+        kept = [*self.data, self.test, self.datamodule, trainer, *trainer.loggers, *shared]
+        self._shared = [one for one in (*kept, getattr(evaluator.module, "_model", None)) if one is not None]
+        given = {key: one for key, one in {**trainer.trace_kwargs, **options}.items() if key != "callbacks"}
+        self._make_trainer = type(trainer)
+        self._given = {key: one if key in SHARED else self._copy(one, key) for key, one in given.items()}
+        self._callbacks = [self._copy(one, f"callback {type(one).__name__}") for one in trainer.callbacks]
+        self._module = self._copy(evaluator.module, f"module {type(evaluator.module).__name__}")
+
+    def _copy(self, one: Any, what: str) -> Any:
+        try:
+            return copy.deepcopy(one, {id(shared): shared for shared in self._shared})
+        except Exception as error:  # whatever a class of the user's raises
+            raise ConfigError(
+                f"The evaluator's {what} cannot be copied ({type(error).__name__}: {error}), but what was found is "
+                f"trained by an evaluator like it. Give it a `__deepcopy__`, or leave the training out: "
+                f"`final_epochs=0`."
+            ) from error
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """Those of the trainer, which have not run: to be read."""
+        return self._callbacks
+
+    def make(
+        self, epochs: int | None = None, callbacks: Sequence[Callback] = (), alike: bool = False, **options: Any
+    ) -> Lightning:
+        """Return a new evaluator.
+
+        Parameters
+        ----------
+        epochs
+            How many it trains; its own number by default.
+        callbacks
+            More of them, before its own.
+        alike
+            Whether every one of them takes the same steps and leaves no files: without early stopping, checkpoints
+            and loggers.
+        options
+            Arguments of the trainer to replace.
+        """
+        own = [self._copy(one, "callback") for one in self._callbacks]
+        given = {**{key: one if key in SHARED else self._copy(one, key) for key, one in self._given.items()}, **options}
+        if alike:
+            own = [one for one in own if not isinstance(one, (EarlyStopping, ModelCheckpoint))]
+            given |= {"logger": False, "enable_checkpointing": False}
+        if epochs is not None and not given.get("fast_dev_run"):
+            given |= {"max_epochs": epochs, "max_steps": -1}
+        given["callbacks"] = [*callbacks, *own]
+        if any(isinstance(one, ModelCheckpoint) for one in given["callbacks"]):
+            given["enable_checkpointing"] = True
+        train, validation = self.data
+        made = Lightning(
+            self._copy(self._module, "module"),
+            self._make_trainer(**given),
+            train_dataloaders=train,
+            val_dataloaders=validation,
+            datamodule=copy.copy(self.datamodule),
+            fit_kwargs=dict(self.fit_kwargs),
+        )
+        made.test_dataloaders = self.test
+        return made

@@ -1,0 +1,160 @@
+"""A search as NNI runs it, from its first step to a network that is trained, measured, written and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import torch
+from nni.nas.evaluator.pytorch import Lightning
+from torch import Tensor
+
+from ...generation import DynamicNetwork
+from ...runs import Run
+from ...samplers import distributed
+from ...settings import BaselineSettings, StrategySettings
+from ...supernet import DynamicWeightMutator
+from ..baselines import Comparison, compare_with
+from .best import Goal, goal_of
+from .evaluators import Evaluators
+from .reports import Reports, words_of
+from .scratch import from_scratch, initial_of
+from .training import Trained, measure, train_network
+from .writing import Writer
+
+__all__ = ["Closing", "Search"]
+
+
+@dataclass
+class Closing:
+    """What a strategy is told of a run's end.
+
+    Parameters
+    ----------
+    mutator, settings
+        Of the strategy.
+    run
+        Where it is written; ``None``: nowhere.
+    goal
+        What tells the best epoch; ``None``: the evaluator's callbacks.
+    reports
+        What NNI is told.
+    baselines
+        What is compared with in the end; ``None``: nothing.
+
+    Attributes
+    ----------
+    initial
+        The space's tensors from before the search, where something is trained from scratch.
+    trained, comparison
+        What came out.
+    """
+
+    mutator: DynamicWeightMutator
+    settings: StrategySettings
+    run: Run | None = None
+    goal: Goal | None = None
+    reports: Reports = field(default_factory=Reports)
+    baselines: BaselineSettings | None = None
+    initial: dict[str, Tensor] | None = None
+    trained: Trained | None = None
+    comparison: Comparison | None = None
+
+
+class Search(Lightning):
+    """The evaluator that NNI runs in a search.
+
+    Parameters
+    ----------
+    searching
+        What NNI made of the user's evaluator: the supernet is trained by it.
+    evaluators
+        Makes such as the user gave.
+    closing
+        What is to be done in the end; what came out is put into it.
+    """
+
+    def __init__(self, searching: Lightning, evaluators: Evaluators, closing: Closing):
+        data = {"datamodule": searching.datamodule}
+        if searching.datamodule is None:
+            loaders = searching.train_dataloaders, searching.val_dataloaders
+            data = dict(zip(("train_dataloaders", "val_dataloaders"), loaders, strict=True))
+        super().__init__(searching.module, searching.trainer, fit_kwargs=searching.fit_kwargs, **data)
+        self.evaluators, self.closing = evaluators, closing
+
+    def is_mutable(self) -> bool:
+        return False  # what NNI made of the user's evaluator was asked; for an answer all arguments would be traced
+
+    def search(self, model: Any) -> None:
+        """Train the supernet, and compare the best few."""
+        super().evaluate(model)
+
+    def evaluate(self, model: Any) -> None:
+        """Search, train what was found to its end, and report, write and compare it."""
+        closing = self.closing
+        writer = Writer(closing.run, self.trainer.is_global_zero)
+        closing.initial = self._initial()
+        writer.began()
+        with closing.reports.between() as reports:
+            reports.phase = "search"
+            self.search(model)
+            with torch.random.fork_rng(devices=[]):  # a loader draws when it is gone through; no training may see it
+                network = self._found()
+            writer.searched(closing.mutator, network, network.architecture)
+            closing.trained = self._finish(network, reports)
+            writer.trained(closing.trained)
+            reports.final(closing.trained.result, architecture=words_of(network.architecture))
+            reports.phase = "comparison"
+            writer.exported(closing.trained.network)
+            if closing.baselines is not None:
+                writer.without_failing("baselines", self.compare)
+
+    def _initial(self) -> dict[str, Tensor] | None:
+        if self.closing.settings.final_start != "scratch" and self.closing.baselines is None:
+            return None
+        return initial_of(self.closing.mutator)
+
+    def _found(self) -> DynamicNetwork:
+        """Return the winner with the weights that its training starts from, and BatchNorm statistics of its own."""
+        mutator, module = self.closing.mutator, self.module
+        distributed.agree(mutator.sampler)
+        sample = mutator.export()
+        if self.closing.settings.final_start == "scratch" and self.closing.initial is not None:
+            return from_scratch(mutator, sample, self.closing.initial)
+        if module.reranked is None:
+            with module.own_statistics(sample):
+                return mutator.freeze(sample).eval()
+        network = mutator.freeze(sample).eval()
+        network.load_state_dict(module.reranked)
+        module.calibrate(network)
+        return network
+
+    def _finish(self, network: DynamicNetwork, reports: Reports) -> Trained:
+        settings, goal = self.closing.settings, self.closing.goal
+        if settings.final_epochs != 0:
+            epochs, start = settings.final_epochs, settings.final_start
+            trained = train_network(network, self.evaluators, epochs, goal, start, reports=reports)
+        else:
+            reports.phase = "result"
+            made, goal = self.evaluators.make(), goal_of(self.evaluators.callbacks, goal)
+            metrics = measure(network, made)
+            value = metrics.get(goal.metric)
+            metric = None if value is None else goal.metric
+            trained = Trained(network.cpu().eval(), settings.final_start, 0, metric, value, metrics=metrics)
+        if self.trainer.is_global_zero:
+            print(trained, flush=True)
+        return trained
+
+    def compare(self) -> None:
+        """Compare what was found with its baselines, and write and tell the table."""
+        closing = self.closing
+        if closing.trained is None or closing.initial is None or closing.baselines is None:
+            return
+        closing.comparison = compare_with(
+            closing.mutator, self.evaluators, closing.trained, closing.initial, closing.baselines, closing.goal
+        )
+        if self.trainer.is_global_zero:
+            print(closing.comparison, flush=True)
+            if closing.run is not None:
+                closing.comparison.write(closing.run)

@@ -1,0 +1,119 @@
+"""What a run writes as it goes: what was searched before anything is exported, so that nothing of it is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import nn
+
+from ... import export
+from ...errors import RunError
+from ...runs import TRAINED, UNTRAINED, Run
+from ...supernet import DynamicWeightMutator
+from .training import Trained
+
+__all__ = ["Writer", "attempt", "load_weights", "save_weights"]
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write all tensors of a network by its own names; what was there stays until they are whole."""
+    tensors = {name: one.detach().cpu().contiguous().clone() for name, one in network.state_dict().items()}
+    partial = path.with_name(f"partial-{path.name}")
+    safetensors.torch.save_file(tensors, partial)
+    partial.replace(path)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Read what :func:`save_weights` wrote.
+
+    Raises
+    ------
+    RunError
+        There is nothing, or the tensors are those of another network.
+    """
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise RunError(f"`{path}` does not hold the weights of this network: {error}") from error
+
+
+def attempt(work: Callable[[], object]) -> str | None:
+    """Do what a run can do without; return why it failed, or ``None``."""
+    try:
+        work()
+    except Exception as error:  # also of the user's own classes
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+@dataclass
+class Writer:
+    """Writes a run's folder.
+
+    Parameters
+    ----------
+    run
+        ``None``: nothing is written.
+    first
+        Whether this process is the one that writes.
+    """
+
+    run: Run | None
+    first: bool = True
+
+    def began(self, **facts: Any) -> None:
+        """Empty the folder of what an earlier run left there, unless this one has been noted in it before."""
+        if self.run is not None and self.first and not self.run.begun:
+            self.run.begin(**facts)
+
+    def searched(self, mutator: DynamicWeightMutator, network: nn.Module, sample: Mapping[str, Any]) -> None:
+        """Write what a search has found, before it is trained to the end."""
+        if self.run is not None and self.first:
+            self.run.write_architecture(sample)
+            self.run.note(state=UNTRAINED, architecture=dict(sample))
+            self.without_failing("supernet", lambda: export.save_supernet(mutator, self._run.supernet))
+            save_weights(network, self.run.weights)
+
+    def trained(self, found: Trained) -> None:
+        """Write the network in memory and its result."""
+        if self.run is not None and self.first:
+            save_weights(found.network, self.run.weights)
+            self.run.write_architecture(found.network.architecture)
+            self.run.note(state=TRAINED if found.epochs else UNTRAINED, **told(found))
+
+    def exported(self, network: nn.Module) -> None:
+        """Write the network as :func:`nni_dynconv.load` reads it; a failure is noted."""
+        if self.run is not None and self.first:
+            self.without_failing("export", lambda: export.save(network, self._run.folder))  # type: ignore[arg-type]
+
+    def without_failing(self, what: str, work: Callable[[], object]) -> None:
+        """Do what a run can do without, in every process; why it failed is noted, and told."""
+        why = attempt(work)
+        if self.run is not None and self.first and (why is not None or what in self.run.problems):
+            self.run.mark(what, why)
+        if why is not None and self.first:
+            print(f"FAILED: {what}: {why}", flush=True)
+
+    @property
+    def _run(self) -> Run:
+        if self.run is None:
+            raise RunError("This run has no folder.")
+        return self.run
+
+
+def told(found: Trained) -> dict[str, Any]:
+    """Return what ``run.json`` says of a training."""
+    return {
+        "architecture": dict(found.network.architecture),
+        "start": found.start,
+        "epochs": found.epochs,
+        "best_epoch": found.best_epoch,
+        "metric": found.metric,
+        "result": found.result,
+        "metrics": dict(found.metrics),
+        "seconds": round(found.seconds, 1),
+    }
