@@ -81,7 +81,9 @@ def whose(d: Diagnosis) -> list[Finding]:
         "`sort`, a permutation, tokens laid time first), or, where it lays several of each side by side, say how: "
         '`with nni_dynconv.repeated("tiled"):` or `repeats="consecutive"`.'
     )
-    return [Finding("weights-astray", "fault", d.whose.where, found, "each with the weights of its own context", remedy)]
+    return [
+        Finding("weights-astray", "fault", d.whose.where, found, "each with the weights of its own context", remedy)
+    ]
 
 
 def _farthest(site: SiteReading, start: bool) -> float:

@@ -4,7 +4,8 @@ Which architecture is drawn is a sampler's affair, and experiments of ``nnictl``
 """
 
 from .after_search import SupernetEvaluator
-from .lightning import loaders_of, loss_of, network_loss, replaced, silent, step_of
+from .blame import candidate_of, module_of, site_of
+from .lightning import in_place, loaders_of, loss_of, network_loss, replaced, silent, step_of
 from .loaders import first_batches
 from .ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
 from .smoothing import smoothness
@@ -17,15 +18,19 @@ __all__ = [
     "SupernetEvaluator",
     "SupernetRanking",
     "Task",
+    "candidate_of",
     "distinct",
     "fidelity",
     "first_batches",
     "generated_losses",
+    "in_place",
     "loaders_of",
     "loss_of",
+    "module_of",
     "network_loss",
     "replaced",
     "silent",
+    "site_of",
     "smoothness",
     "step_of",
 ]
