@@ -71,10 +71,14 @@ def try_out(
     with tempfile.TemporaryDirectory(prefix="nni_dynconv_try_") as place:
         folder = Path(place)
         command = [sys.executable, "-m", "nni_dynconv.experiments.trying", str(config), place]
-        with (folder / "output").open("wb") as output, Line(say) as line:
-            with _running(command, output, loopback_environment() if environment is None else environment) as process:
-                line.show(State("starting"), "trying")
-                last = _wait(process, folder, line, deadline)
+        environment = loopback_environment() if environment is None else environment
+        with (
+            (folder / "output").open("wb") as output,
+            Line(say) as line,
+            _running(command, output, environment) as process,
+        ):
+            line.show(State("starting"), "trying")
+            last = _wait(process, folder, line, deadline)
         verdict = _verdict(folder, process.returncode, last)
     if "error" in verdict:
         raise LaunchError(f"The experiment was tried, and fails.\n{verdict['error']}")

@@ -128,8 +128,8 @@ def choices_of(space: Mutable) -> Choices:
     Raises
     ------
     SpaceError
-        A mutable is not categorical, chooses inputs in more than 4096 ways, or leaves open how many; or one label stands
-        at two places with other candidates at each.
+        A mutable is not categorical, chooses inputs in more than 4096 ways, or leaves open how many; or one label
+        stands at two places with other candidates at each.
 
     Examples
     --------

@@ -26,7 +26,7 @@ def main(config: str, folder: str) -> None:
     sys.path.insert(0, str(directory))
     with carried(place):
         try:
-            verdict = {"measured": attempt(settings, place).lines()}
+            verdict: dict[str, object] = {"measured": attempt(settings, place).lines()}
         except Exception as error:
             verdict = {"error": told(error)}
             if os.environ.get("NNI_DYNCONV_DEBUG"):

@@ -33,6 +33,7 @@ from .words import doing, form_of
 __all__ = ["attempt"]
 
 EXPECTED = "evaluators here take `((x, context), y)`, or `(x, y)` without a context"
+UNSAVED = "\n  The network that a search would give could not be saved, or not be read back."
 
 
 def attempt(settings: RunSettings, folder: Path) -> Measured:
@@ -61,7 +62,7 @@ def attempt(settings: RunSettings, folder: Path) -> Measured:
     _check_metric(callback, evaluator)
     network = _sampled(mutator, evaluator, settings, said)
     call = _Call(evaluator.module, network, batch)
-    with phase("saving"), doing("Saving the network that a search would give"):
+    with phase("saving"), doing("Saving an architecture", UNSAVED):
         _save(network, call, folder)
     parts = parts_of(clock, plan, settings.strategy, mutator.sampler.learns)
     measured = _measured(mutator, network, call, clock)

@@ -108,7 +108,7 @@ def _lengths(loaders: Any) -> list[int] | None:
 
 
 def _longest(loaders: Any) -> int | None:
-    return max(_lengths(loaders) or [], default=None)  # type: ignore[type-var]
+    return max(_lengths(loaders) or [], default=None)
 
 
 def _all(loaders: Any) -> int | None:
