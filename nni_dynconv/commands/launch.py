@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from .shared import Config, Output, Port, Timeout, say
 
 __all__ = ["launch"]
 
 
-def launch(config: Config, port: Port = None, output: Output = None, timeout: Timeout = None) -> None:
+def launch(
+    config: Config,
+    port: Port = None,
+    output: Output = None,
+    timeout: Timeout = None,
+    tried: Annotated[bool, typer.Option("--try/--no-try", help="First take a batch through a trial.")] = True,
+) -> None:
     """Run an experiment to its end and stop what it started.
 
     The best trial's files land in the folder that you name:
@@ -16,4 +26,4 @@ def launch(config: Config, port: Port = None, output: Output = None, timeout: Ti
     """
     from ..launching import launch as launching
 
-    launching.launch(config, port, output, timeout, say)
+    launching.launch(config, port, output, timeout, say, tried)

@@ -7,5 +7,16 @@ from .callback import DiagnosisCallback, DiagnosisWarning
 from .diagnosing import diagnose
 from .diagnosis import Diagnosis
 from .findings import Finding
+from .measuring import architectures, within
+from .spots import candidates_of
 
-__all__ = ["Diagnosis", "DiagnosisCallback", "DiagnosisWarning", "Finding", "diagnose"]
+__all__ = [
+    "Diagnosis",
+    "DiagnosisCallback",
+    "DiagnosisWarning",
+    "Finding",
+    "architectures",
+    "candidates_of",
+    "diagnose",
+    "within",
+]

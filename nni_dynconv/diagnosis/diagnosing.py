@@ -18,6 +18,7 @@ from .measuring import architectures, is_paired, run_all
 from .recording import kept
 from .spots import norms_of
 from .thresholds import CODES
+from .whose import whose_reading
 
 if TYPE_CHECKING:
     from ..supernet import DynamicWeightMutator
@@ -39,7 +40,8 @@ def diagnose(
 ) -> Diagnosis:
     """Tell whether generated weights have the right scale, the controller is alive, and the search is not stuck.
 
-    The network runs in the mode that it is in. Nothing is trained, and nothing is left behind: sample, sampler,
+    The network runs in the mode that it is in; whether each sample gets its own weights is looked at in evaluation
+    mode. Nothing is trained, and nothing is left behind: sample, sampler,
     buffers, gradients and torch's global generators are as before.
 
     Parameters
@@ -88,7 +90,10 @@ def diagnose(
         if not taken:
             raise ConfigError("There is no batch to diagnose with: `batches` is empty.")
         on_device = pytree.tree_map(lambda one: one.to(device) if isinstance(one, Tensor) else one, taken)
-        runs = run_all(mutator, on_device, architectures(mutator, samples, seed), step)
+        drawn = architectures(mutator, samples, seed)
+        runs = run_all(mutator, on_device, drawn, step)
+        each = max((len(choice) for choice in mutator.choices.values()), default=1)  # so many have each candidate
+        whose = whose_reading(mutator, on_device, drawn[:each], step, seed)
     sites = summary.site_readings(mutator, runs)
     measured = Diagnosis(
         progress=progress,
@@ -99,6 +104,7 @@ def diagnose(
         candidates=summary.candidate_readings(mutator, runs),
         choices=summary.choice_readings(mutator),
         norms=summary.norm_readings(states, runs),
+        whose=whose,
     )
     findings = tuple(one for one in _judge(measured) if one.code not in ignore)
     return measured._replace(findings=findings)
@@ -119,6 +125,7 @@ def _judge(diagnosis: Diagnosis) -> list[Finding]:
     findings = [*judging_weights.not_finite(diagnosis), *judging_weights.zero_controller(diagnosis)]
     if not findings:  # which would show in all of these, too
         findings += [*judging_weights.scales(diagnosis), *judging_weights.context(diagnosis)]
+        findings += judging_weights.whose(diagnosis)
         findings += judging_search.candidates(diagnosis)
     findings += [*judging_search.norms(diagnosis), *judging_search.sampler(diagnosis)]
     order: Sequence[Severity] = ("fault", "warning", "note")

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from . import printing
 from .findings import Finding
-from .readings import CandidateReading, ChoiceReading, ContextReading, NormReading, SiteReading
+from .readings import CandidateReading, ChoiceReading, ContextReading, NormReading, SiteReading, WhoseReading
 
 __all__ = ["Diagnosis"]
 
@@ -26,6 +26,8 @@ class Diagnosis(NamedTuple):
         Mean over them.
     sites, context, candidates, choices, norms
         Readings, one for each place; ``context`` is ``None`` where the controller looks at none.
+    whose
+        Whose weights a sample gets; ``None`` where samples have no contexts of their own.
     findings
         What is wrong, or may be: faults first, then warnings, then notes.
     """
@@ -39,6 +41,7 @@ class Diagnosis(NamedTuple):
     choices: tuple[ChoiceReading, ...]
     norms: tuple[NormReading, ...]
     findings: tuple[Finding, ...] = ()
+    whose: WhoseReading | None = None
 
     @property
     def faults(self) -> tuple[Finding, ...]:
@@ -54,6 +57,7 @@ class Diagnosis(NamedTuple):
         """Everything as plain data for JSON."""
         plain: dict[str, Any] = {"progress": self.progress, "runs": self.runs, "loss": self.loss}
         plain |= {"context": self.context and self.context._asdict()}
+        plain |= {"whose": self.whose and self.whose._asdict()}
         for name in ("sites", "candidates", "choices", "norms", "findings"):
             plain[name] = [one._asdict() for one in getattr(self, name)]
         return plain

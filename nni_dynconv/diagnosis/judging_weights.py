@@ -18,7 +18,7 @@ from .thresholds import (
     at_the_start,
 )
 
-__all__ = ["context", "not_finite", "scales", "zero_controller"]
+__all__ = ["context", "not_finite", "scales", "whose", "zero_controller"]
 
 
 def not_finite(d: Diagnosis) -> list[Finding]:
@@ -69,6 +69,21 @@ def scales(d: Diagnosis) -> list[Finding]:
             expected = f"{1 / limit:.3g} to {limit:.3g}"
             found.append(Finding(code, "fault", where, what.format(span(values.values())), expected, remedy))
     return found
+
+
+def whose(d: Diagnosis) -> list[Finding]:
+    """Samples that get each other's weights, in evaluation mode."""
+    if d.whose is None or not d.whose.astray:
+        return []
+    found = f"in {d.whose.astray} of {d.whose.judged} architectures the context of a sample acts on other samples"
+    remedy = (
+        "An op tells samples by their place in the batch: let the network keep their order on the way to it (`flip`, "
+        "`sort`, a permutation, tokens laid time first), or, where it lays several of each side by side, say how: "
+        '`with nni_dynconv.repeated("tiled"):` or `repeats="consecutive"`.'
+    )
+    return [
+        Finding("weights-astray", "fault", d.whose.where, found, "each with the weights of its own context", remedy)
+    ]
 
 
 def _farthest(site: SiteReading, start: bool) -> float:

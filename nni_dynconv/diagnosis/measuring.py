@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from .spots import candidates_of
 if TYPE_CHECKING:
     from ..supernet import DynamicWeightMutator
 
-__all__ = ["Run", "architectures", "is_paired", "run_all", "shuffled"]
+__all__ = ["Run", "Step", "architectures", "is_paired", "run_all", "shuffled", "within"]
 
 Step = Callable[[Any], Tensor]
 """Gives the loss of a batch under the architecture that is open."""
@@ -96,11 +97,19 @@ def _run(mutator: DynamicWeightMutator, sample: Any, batch: Any, step: Step, see
 
 
 def _loss(mutator: DynamicWeightMutator, sample: Any, batch: Any, step: Step) -> Tensor:
+    with within(mutator, sample):
+        return step(batch)
+
+
+@contextmanager
+def within(mutator: DynamicWeightMutator, sample: Mapping[str, Any] | None) -> Iterator[None]:
+    """For a block, let an architecture run, or, for ``None``, the mixture of all."""
     if sample is not None:
         with mutator.using(sample):
-            return step(batch)
+            yield
+        return
     mutator.sample = {label: choice.candidates[0] for label, choice in mutator.choices.items()}  # a mixture has none
-    return step(batch)
+    yield
 
 
 # Contexts

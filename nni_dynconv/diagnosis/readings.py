@@ -10,6 +10,7 @@ __all__ = [
     "ContextReading",
     "NormReading",
     "SiteReading",
+    "WhoseReading",
 ]
 
 
@@ -178,3 +179,23 @@ class NormReading(NamedTuple):
     updates: int | None
     mean_shift: float | None
     variance_ratio: float | None
+
+
+class WhoseReading(NamedTuple):
+    """Whose weights a sample gets, in evaluation mode, where samples have contexts of their own.
+
+    Parameters
+    ----------
+    judged, unknown
+        Architectures in which it could be told, and those in which samples reach each other by themselves.
+    astray
+        Of the judged ones, how many have contexts that reach other samples than their own.
+    where
+        The first site whose input has samples in another order than the forward; ``network`` where none has, and
+        nothing where none went astray.
+    """
+
+    judged: int
+    unknown: int
+    astray: int
+    where: str

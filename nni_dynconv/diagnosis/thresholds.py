@@ -32,6 +32,7 @@ CODES = (
     "controller-zero",
     "scale",
     "gain",
+    "weights-astray",
     "context-alike",
     "context-ignored",
     "context-detached",

@@ -16,13 +16,14 @@ from typing import Any
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 import torch
+from nni.nas.evaluator.pytorch import Lightning
 
 from .. import export
 from ..errors import ConfigError
 from ..generation import ArchitectureEncoder, unasked_in
 from ..runs import Run
 from ..search import Goal, Trained, Writer, words_of
-from ..settings import check_class_args, load_object, load_yaml
+from ..settings import call_object, check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
 from .reporting import ReportMetric
 from .search_space import sample_of
@@ -59,7 +60,7 @@ def build(settings: Mapping[str, Any], **changes: Any) -> tuple[DynamicWeightMut
     checked = check_class_args({**settings, **changes}, where="the trial's settings")
     torch.manual_seed(checked.seed)
     mutator = DynamicWeightMutator(
-        load_object(checked.space)(**checked.space_args),
+        call_object(checked.space, "space", checked.space_args),
         controller=checked.controller.build(),
         sampler=checked.sampler.build(**({} if "seed" in checked.sampler.args else {"seed": checked.seed})),
         context=checked.context.build() if checked.context is not None else None,
@@ -69,7 +70,12 @@ def build(settings: Mapping[str, Any], **changes: Any) -> tuple[DynamicWeightMut
         rank=checked.rank,
         per_site=checked.per_site,
     )
-    evaluator = load_object(checked.evaluator)(**checked.evaluator_args)
+    evaluator = call_object(checked.evaluator, "evaluator", checked.evaluator_args)
+    if not isinstance(evaluator, Lightning):
+        raise ConfigError(
+            f"`{checked.evaluator}` gave a {type(evaluator).__name__}, but must give an evaluator of NNI's: "
+            f"`nni.nas.evaluator.pytorch.Lightning(module, Trainer(...), train_dataloaders=..., val_dataloaders=...)`."
+        )
     callback = ReportMetric(checked.metric)
     evaluator.trainer.callbacks.append(callback)
     return mutator, evaluator, callback

@@ -25,10 +25,10 @@ from .nni_logs import stderr_in, tail
 from .nnictl import LOOPBACK, choose_port
 from .progress import Outcome, Progress
 from .results import check_output, deliver
+from .trying import OUT_OF_TIME, try_out, why_not
 
 __all__ = ["launch", "resume"]
 
-OUT_OF_TIME = "The time given by `--timeout` is over; everything that was started is stopped."
 CONNECT_SECONDS = 25.0
 """NNI gives the tuner ten seconds to connect; a little more, for NNI to say so itself."""
 
@@ -39,6 +39,7 @@ def launch(
     output: str | Path | None = None,
     timeout: float | None = None,
     say: Callable[[str], None] = print,
+    tried: bool = True,
 ) -> Outcome:
     """Run the experiment of a YAML to its end and leave no process behind.
 
@@ -54,13 +55,16 @@ def launch(
         Seconds after which to give up.
     say
         Receives the lines that tell the progress.
+    tried
+        Whether the experiment is tried first, on a batch, where that can be done here.
 
     Raises
     ------
     ConfigError
         A setting is wrong; nothing was started.
     LaunchError
-        The port is taken, machines of a ``remote`` training service cannot reach NNI's manager, NNI or the tuner did
+        The experiment was tried, and failed;
+        the port is taken, machines of a ``remote`` training service cannot reach NNI's manager, NNI or the tuner did
         not start, the first trial failed before any metric, no trial succeeded, or the time is over. Everything is
         stopped then.
     """
@@ -73,6 +77,8 @@ def launch(
     if registration.register():
         say("Registered the tuner `DynamicWeightMutator` with NNI.")
     with _stopping(experiment, say):
+        if tried:
+            _try(config, experiment, _deadline(began, timeout), say)
         _make_checkpoint(config, settings, experiment, _deadline(began, timeout), say)
         experiment.create(Path(config))
         outcome = _watch(experiment, settings, _deadline(began, timeout), say)
@@ -152,6 +158,14 @@ def _stopping(experiment: LocalExperiment, say: Callable[[str], None]) -> Iterat
 
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
+
+
+def _try(config: str | Path, experiment: LocalExperiment, deadline: float, say: Callable[[str], None]) -> None:
+    reason = why_not(config)
+    if reason is not None:
+        say(f"The experiment is not tried: {reason}")
+        return
+    try_out(config, say, deadline, experiment.environment)
 
 
 def _make_checkpoint(

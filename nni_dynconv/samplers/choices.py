@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from nni.mutable import Categorical, CategoricalMultiple, Constraint, Mutable, MutableAnnotation
+from nni.mutable import Categorical, CategoricalMultiple, Constraint, Mutable, MutableAnnotation, MutableSymbol
 from torch import Tensor
 
 from ..errors import SampleError, SpaceError, did_you_mean
@@ -143,7 +143,8 @@ def choices_of(space: Mutable) -> Choices:
     Raises
     ------
     SpaceError
-        A mutable is not categorical, chooses inputs in more than 4096 ways, or leaves open how many.
+        A mutable is not categorical, chooses inputs in more than 4096 ways, or leaves open how many; or one label
+        stands at two places with other candidates at each.
 
     Examples
     --------
@@ -151,10 +152,27 @@ def choices_of(space: Mutable) -> Choices:
     >>> choices_of(nni.choice("width", [8, 16]))
     {'width': Choice(label='width', candidates=(8, 16), inputs=None)}
     """
-    leaves = space.simplify()
+    leaves = _leaves_of(space)
     constraints = [one for one in leaves.values() if isinstance(one, Constraint)]
     chosen = {label: one for label, one in leaves.items() if not isinstance(one, MutableAnnotation)}
     return Choices({label: _choice(label, one) for label, one in chosen.items()}, constraints)
+
+
+def _leaves_of(space: Mutable) -> dict[str, Any]:
+    """Return NNI's mutables by label; NNI says of two different ones of one label that they differ, and not in what."""
+    try:
+        return space.simplify()
+    except ValueError as error:
+        known: dict[str, Any] = {}
+        for one in space.leaf_mutables(lambda one: isinstance(one, MutableSymbol)):
+            other = known.setdefault(one.label, one)
+            if isinstance(one, Categorical) and not one.equals(other):
+                raise SpaceError(
+                    f"Label `{one.label}` stands at two places with other candidates at each: {list(other.values)} and "
+                    f"{list(one.values)}. Give each place a label of its own, or the same candidates at both, in the "
+                    f"same order."
+                ) from error
+        raise
 
 
 def _choice(label: str, mutable: Any) -> Choice:

@@ -5,6 +5,7 @@ What was found is trained to its end and compared here too. Which architecture i
 
 from .after_search import SupernetEvaluator
 from .baselines import Comparison, compare, static_twin
+from .blame import candidate_of, module_of, site_of
 from .closing import (
     Evaluators,
     Goal,
@@ -23,7 +24,7 @@ from .closing import (
     words_of,
 )
 from .final import evolve
-from .lightning import loaders_of, loss_of, network_loss, replaced, silent, step_of
+from .lightning import in_place, loaders_of, loss_of, network_loss, replaced, silent, step_of
 from .loaders import first_batches
 from .ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
 from .smoothing import smoothness
@@ -42,6 +43,7 @@ __all__ = [
     "Task",
     "Trained",
     "Writer",
+    "candidate_of",
     "compare",
     "distinct",
     "evaluator_of",
@@ -51,14 +53,17 @@ __all__ = [
     "from_scratch",
     "generated_losses",
     "goal_of",
+    "in_place",
     "initial_of",
     "load_weights",
     "loaders_of",
     "loss_of",
     "measure",
+    "module_of",
     "network_loss",
     "replaced",
     "silent",
+    "site_of",
     "smoothness",
     "static_twin",
     "step_of",

@@ -33,7 +33,7 @@ from .parts import (
     check_arguments,
 )
 from .recipe import Recipe, check_recipe, check_settings, recipes_of
-from .references import check_reference, load_object
+from .references import call_object, check_reference, load_object
 from .run import TUNER_NAME, BaselineSettings, RunSettings
 from .schema import experiment_schema
 
@@ -65,6 +65,7 @@ __all__ = [
     "Shares",
     "StrategySettings",
     "VectorContextSettings",
+    "call_object",
     "check",
     "check_arguments",
     "check_class_args",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
 
-__all__ = ["check_reference", "check_source", "load_object", "short"]
+__all__ = ["call_object", "check_reference", "check_source", "load_object", "short"]
 
 
 def load_object(reference: str) -> Any:
@@ -32,6 +33,51 @@ def load_object(reference: str) -> Any:
         known = [one for one in vars(module) if not one.startswith("_")]
         raise ConfigError(f"Module `{module_name}` has no `{name}`, which `{reference}` names.{_near(name, known)}")
     return getattr(module, name)
+
+
+def call_object(reference: str, key: str, arguments: Mapping[str, Any]) -> Any:
+    """Import ``module:Class`` and call it with arguments of a YAML.
+
+    Parameters
+    ----------
+    key
+        The setting that names it; its arguments are those of ``key_args``.
+
+    Raises
+    ------
+    ConfigError
+        It takes other arguments.
+
+    Examples
+    --------
+    >>> call_object("fractions:Fraction", "space", {"numerator": 1, "denominator": 2})
+    Fraction(1, 2)
+    """
+    found = load_object(reference)
+    try:
+        signature = _signature(found)
+    except (TypeError, ValueError):  # some builtin ones have none
+        return found(**arguments)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        known = [one for one in signature.parameters if one not in arguments]
+        unknown = next((one for one in arguments if one not in signature.parameters), None)
+        hint = _near(unknown, known) if unknown is not None else ""
+        raise ConfigError(
+            f"`{key}_args` are {dict(arguments)}, but `{reference}` takes `{signature}`: {error}.{hint}"
+        ) from None
+    return found(**arguments)
+
+
+def _signature(found: Any) -> inspect.Signature:
+    """Return what a function or a class takes; NNI puts an ``__init__`` that takes anything around that of a space."""
+    if not inspect.isclass(found) or found.__init__ is object.__init__:
+        return inspect.signature(found)
+    wrapped = (vars(one).get("_init_wrapped") for one in found.__mro__)
+    own = (one for one in wrapped if one is not None and not one.__qualname__.endswith(".new_init"))
+    whole = inspect.signature(next(own, found.__init__))
+    return whole.replace(parameters=list(whole.parameters.values())[1:])
 
 
 def _no_module(module_name: str, reference: str) -> str:
