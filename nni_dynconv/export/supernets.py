@@ -12,7 +12,7 @@ import safetensors
 import safetensors.torch
 
 from ..errors import ExportError
-from ..generation import NAME, ChunkedController, dim_of
+from ..generation import NAME, ChunkedController, dim_of, upgraded
 from .earlier import tensors_of_today
 from .files import FORMAT, READABLE, describe_controller, write_json, write_tensors
 from .renames import renamed
@@ -76,6 +76,7 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
         else:
             theirs = {key: written[key] for key in ours}
         tensors = tensors_of_today(tensors, mutator.source, f"{NAME}.", written["format"])
+        tensors = upgraded(mutator.space, tensors)
         if theirs["controller"] is not None:
             theirs["controller"] = {**theirs["controller"], "class": renamed(theirs["controller"]["class"])}
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:

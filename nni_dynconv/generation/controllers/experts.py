@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from ...errors import ConfigError
 from ...settings import Encoding, ExpertsSettings, Routing, ScaleRule, Shares, check_arguments
 from ...sites import Site, WeightSpec
 from ..initialisation import Scales, scale_of
+from ..parts import Upgrading
 from .base import Controller
 from .pieces import CodeInput, rows_of
 
@@ -34,7 +35,7 @@ def _block(spec: WeightSpec) -> tuple[int, int]:
     return rows, spec.numel // rows
 
 
-class ExpertsController(Controller):
+class ExpertsController(Upgrading, Controller):
     r"""A site's weight is a mixture of ``experts`` learned ones: :math:`W = \sum_e r_e W_e`.
 
     The routing :math:`r` is a linear map of the context for each site, as it is or through a sigmoid or a softmax.
@@ -118,7 +119,7 @@ class ExpertsController(Controller):
         self.logits = nn.Parameter(torch.full((len(rows), self.experts), even))
         self.router = None
         if context_dim is not None:
-            self.code = CodeInput(context_dim, self.encoding)
+            self.code = CodeInput(context_dim, self.encoding, self.architecture_dim)
             router = torch.randn(len(sites), self.experts, self.code.out_dim) * (spread / self.code.out_dim) ** 0.5
             self.router = nn.Parameter(router[rows])
             self.logits.data -= self.router.data @ self.code(torch.zeros(context_dim))  # that context routes evenly
@@ -170,6 +171,10 @@ class ExpertsController(Controller):
         if self.router is not None:
             self.router = rows_of(self.router, rows)
         self.places = self._place(sites)
+
+    def upgrade(self, state: dict[str, Any], prefix: str) -> None:
+        if self.router is not None and f"{prefix}router" in state:
+            state[f"{prefix}router"] = self.code.widened(state[f"{prefix}router"])
 
     def extra_repr(self) -> str:
         return f"experts={self.experts}, routing={self.routing!r}, shares={self.shares!r}, sites={len(self.places)}"

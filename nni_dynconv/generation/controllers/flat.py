@@ -63,7 +63,8 @@ class FlatController(Controller):
         self.rows = {site.name: row for row, site in enumerate(sites)}
         sources = 1 if context_dim is None else 2
         self.start = nn.Parameter(torch.randn(self.hidden) * sources**-0.5)
-        self.from_context = context_map(context_dim, self.hidden, 1 / sources, self.encoding)
+        seen = self.encoding, self.architecture_dim
+        self.from_context = context_map(context_dim, self.hidden, 1 / sources, *seen)
         self.middle = linear(self.hidden, self.hidden, gain=2.0)
         self.heads = nn.ModuleList(linear(self.hidden, site.num_generated) for site in sites)
 

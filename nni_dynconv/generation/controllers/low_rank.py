@@ -75,6 +75,7 @@ class LowRankController(Controller):
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
         widths = self.chunk, self.site_dim, self.position_dim, self.hidden
         self.core = ChunkedController(*widths, encoding=self.encoding)
+        self.core.architecture_dim = self.architecture_dim
         self.core.bind(self._factored(sites), context_dim)
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
