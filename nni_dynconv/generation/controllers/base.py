@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ...settings import ScaleRule
+from ...settings import Nonlinearity, ScaleRule
 from ...sites import Site
 
 __all__ = ["Controller"]
@@ -26,6 +26,8 @@ class Controller(nn.Module, ABC):
     """Whether a mutator has it already; the package sets this."""
     scale_rule: ScaleRule = "hyperfan_in"
     """By which rule the package scales what it makes: :func:`nni_dynconv.generation.initialisation.scale_of`."""
+    nonlinearity: Nonlinearity = "linear"
+    """What stands between layers, for that scale."""
     architecture_dim = 0
     """How many of the code's last numbers are of an architecture; the package sets this before ``bind``."""
 

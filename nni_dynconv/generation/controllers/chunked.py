@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...settings import ChunkedSettings, Encoding, ScaleRule, check_arguments
+from ...settings import Nonlinearity, ChunkedSettings, Encoding, ScaleRule, check_arguments
 from ...sites import Site
 from .base import Controller
 from .pieces import context_map, encode_positions, linear, repeat_rows, rows_of
@@ -40,11 +40,13 @@ class ChunkedController(Controller):
     signs
         Whether the last features have one norm, and signs of each site's and position's own. In version 0.1.0 they had
         not.
+    nonlinearity
+        What stands between layers, for the scale too.
 
     Raises
     ------
     ConfigError
-        There is no such ``scale_rule`` or ``encoding``, or a setting has another type or lies outside of its range.
+        There is no such ``scale_rule``, ``encoding`` or ``nonlinearity``, or a setting has another type or lies outside of its range.
 
     Notes
     -----
@@ -87,12 +89,14 @@ class ChunkedController(Controller):
         scale_rule: ScaleRule = "hyperfan_in",
         encoding: Encoding = "layer_norm",
         signs: bool = True,
+        nonlinearity: Nonlinearity = "linear",
     ):
         super().__init__()
         widths = chunk, site_dim, position_dim, hidden
-        check_arguments(self, ChunkedSettings(*widths, scale_rule, encoding, signs))
+        check_arguments(self, ChunkedSettings(*widths, scale_rule, encoding, signs, nonlinearity))
         self.chunk, self.site_dim, self.position_dim, self.hidden = chunk, site_dim, position_dim, hidden
-        self.scale_rule, self.encoding, self.signs = scale_rule, encoding, signs
+        self.scale_rule, self.nonlinearity = scale_rule, nonlinearity
+        self.encoding, self.signs = encoding, signs
         self.rows: dict[str, int] = {}
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:

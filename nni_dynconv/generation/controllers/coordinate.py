@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...settings import CoordinateSettings, Encoding, Nesting, ScaleRule, check_arguments
+from ...settings import Nonlinearity, CoordinateSettings, Encoding, Nesting, ScaleRule, check_arguments
 from ...sites import Site, WeightSpec
 from .base import Controller
 from .fourier import FEATURES, LARGEST, features_of
@@ -53,7 +53,7 @@ class CoordinateController(Controller):
         ``centre``: a 3x3 is the centre of the 5x5 and the 7x7. ``transform``: a learned matrix of ``taps x taps`` on
         that centre, one for each site whose kernel is smaller than 7, the identity at the start. ``free``: nothing is
         shared.
-    scale_rule, encoding
+    scale_rule, encoding, nonlinearity
         As of :class:`~nni_dynconv.controllers.ChunkedController`.
 
     Raises
@@ -97,11 +97,12 @@ class CoordinateController(Controller):
         nesting: Nesting = "centre",
         scale_rule: ScaleRule = "hyperfan_in",
         encoding: Encoding = "layer_norm",
+        nonlinearity: Nonlinearity = "linear",
     ):
         super().__init__()
-        check_arguments(self, CoordinateSettings(waves, site_dim, hidden, nesting, scale_rule, encoding))
+        check_arguments(self, CoordinateSettings(waves, site_dim, hidden, nesting, scale_rule, encoding, nonlinearity))
         self.waves, self.site_dim, self.hidden, self.nesting = waves, site_dim, hidden, nesting
-        self.scale_rule, self.encoding = scale_rule, encoding
+        self.scale_rule, self.nonlinearity, self.encoding = scale_rule, nonlinearity, encoding
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
         leaders = leaders_of(sites) if self.nesting != "free" else list(range(len(sites)))
