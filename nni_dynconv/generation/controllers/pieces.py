@@ -16,21 +16,20 @@ from ..parts import Upgrading
 
 __all__ = ["CodeInput", "ContextMap", "context_map", "encode_positions", "linear", "repeat_rows", "rows_of"]
 
-BESIDE = 4  # numbers that tell the size of a code
-LITTLE = 0.01  # square of the size below which codes have no direction
+BESIDE = 2  # numbers that tell the size of a code
+LITTLE = 0.1  # a size beside which smaller ones are alike
 
 
 class CodeInput(nn.Module):
     r"""Bring a context's code to unit mean square, whatever its size: what a controller makes depends on it.
 
-    ``layer_norm``: standardised over its length, with what that takes away beside it, as four numbers of its mean
-    :math:`\mu` and its standard deviation :math:`\sigma`:
+    ``layer_norm``: standardised over its length, with what that takes away beside it, in two numbers:
 
-    .. math:: \sqrt{2} \, [\mu / r, \; \sigma / r, \; \cos \varphi, \; \sin \varphi] \qquad
-              r^2 = \mu^2 + \sigma^2 + 0.01, \quad \varphi = \tfrac{1}{2} \ln r
+    .. math:: [\mu / r, \; \tfrac{1}{2} \ln r] \qquad r = \mathrm{rms}(c) + 0.1
 
-    so that also a code of two numbers, of which standardising leaves a sign, tells contexts apart, and one that doubles
-    turns :math:`\varphi` by 0.35, whatever its size. A code of length one stays as it is.
+    where :math:`\mu` is the code's mean. So also a code of two numbers, of which standardising leaves a sign, tells
+    contexts apart, and one that doubles changes the last number by 0.35, whatever its size. A code of length one stays
+    as it is.
     ``magnitude_invariant``: :math:`\sqrt{2} [\cos(\pi s / 2), \sin(\pi s / 2)]` with :math:`s = \mathrm{sigmoid}(c)`,
     twice as long, and of the same norm for every code.
 
@@ -77,7 +76,7 @@ class CodeInput(nn.Module):
         parts = code.split(self.parts, dim=-1)
         kept = torch.cat([_standardised(one) for one in parts], dim=-1) if len(parts) > 1 else _standardised(code)
         kept = _as_angles(kept) if self.is_invariant else _standardised(kept) if len(parts) > 1 else kept
-        return torch.cat([kept, *map(_size_of, parts)], dim=-1)
+        return torch.cat([kept, *(number for one in parts for number in _size_of(one))], dim=-1)
 
     def widened(self, weight: Tensor) -> Tensor:
         """Return a map of codes that an earlier version had, which saw no sizes, as one that sees them and heeds not."""
@@ -97,13 +96,11 @@ def _as_angles(code: Tensor) -> Tensor:
     return math.sqrt(2.0) * torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
-def _size_of(code: Tensor) -> Tensor:  # ... dim -> ... 4
-    exact = code.to(torch.promote_types(code.dtype, torch.float32))  # its square is too large for half precision
-    var, mean = torch.var_mean(exact, -1, correction=0, keepdim=True)
-    square = torch.addcmul(var + LITTLE, mean, mean)
-    angle = square.log() / 4
-    ways = torch.cat([mean, (var + 1e-12).sqrt()], dim=-1) * square.rsqrt()
-    return (math.sqrt(2.0) * torch.cat([ways, angle.cos(), angle.sin()], dim=-1)).to(code.dtype)
+def _size_of(code: Tensor) -> tuple[Tensor, Tensor]:  # ... dim -> twice ... 1
+    exact = code.float() if code.dtype in (torch.float16, torch.bfloat16) else code  # for its square may be too large
+    size = torch.linalg.vector_norm(exact, dim=-1, keepdim=True) * code.shape[-1] ** -0.5 + LITTLE
+    numbers = exact.mean(-1, keepdim=True) / size, size.log() / 2
+    return numbers if exact is code else (numbers[0].to(code), numbers[1].to(code))
 
 
 def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:

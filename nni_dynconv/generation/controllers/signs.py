@@ -81,7 +81,8 @@ class Signs(Upgrading):
         wanted
             Sites by number, each with its first position and how many positions.
         """
-        lines = [self.lines[self._first[site] + start :][:count] for site, start, count in wanted]
+        places = [(self._first[site] + start, count) for site, start, count in wanted]
+        lines = [self.lines[start : start + count] for start, count in places]
         return self.table.index_select(0, lines[0] if len(lines) == 1 else torch.cat(lines))
 
     def select(self, sites: Sequence[int]) -> None:
