@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import safetensors
 import safetensors.torch
 
 from ..errors import ExportError
-from ..generation import NAME, ChunkedController, dim_of
+from ..generation import NAME, ChunkedController, dim_of, upgraded
+from ..sites import Site
 from .earlier import tensors_of_today
 from .files import FORMAT, READABLE, describe_controller, write_json, write_tensors
 from .renames import renamed
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["load_supernet", "save_supernet"]
 
-FORMAT_1 = {"signs": False, "scale_rule": "hyperfan_in", "encoding": "layer_norm"}
+FORMAT_1 = {"signs": False, "scale_rule": "hyperfan_in", "encoding": "layer_norm", "nonlinearity": "linear"}
 """The chunked controller of files that do not tell; their deltas are full, and no architecture is encoded."""
+UNTIL_3 = {"nonlinearity": "linear"}
+"""What any controller of files until format 3 is, which do not tell."""
+FANS = ("fan_in", "fan_out")
 
 
 def save_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
@@ -75,7 +79,12 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
             ours, theirs = _in_format_1(mutator, ours)
         else:
             theirs = {key: written[key] for key in ours}
+        sites = list(mutator.source.sites.values())
+        if written["format"] in (2, 3):
+            sites = [_as_then(site, theirs["sites"]) for site in sites]
+            theirs = _of_today(theirs, ours)
         tensors = tensors_of_today(tensors, mutator.source, f"{NAME}.", written["format"])
+        tensors = upgraded(mutator.space, tensors)
         if theirs["controller"] is not None:
             theirs["controller"] = {**theirs["controller"], "class": renamed(theirs["controller"]["class"])}
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
@@ -87,6 +96,7 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     _check_same(folder, ours, theirs)
     _check_same(folder, shapes, {name: list(one.shape) for name, one in tensors.items()})
     mutator.space.load_state_dict(tensors)
+    mutator.source.rescale(sites)
 
 
 def _describe(mutator: DynamicWeightMutator) -> dict[str, Any]:
@@ -116,6 +126,26 @@ def _in_format_1(mutator: DynamicWeightMutator, ours: dict[str, Any]) -> tuple[d
         here, there = ({**here, "args": {**here["args"], **settings}} for settings in (own, FORMAT_1))
     sites = {name: {**site, "recipe": {**site["recipe"], "delta": "full"}} for name, site in ours["sites"].items()}
     return {**ours, "controller": here}, {**ours, "controller": there, "architecture_dim": None, "sites": sites}
+
+
+def _as_then(site: Site, sites: Mapping[str, Any]) -> Site:
+    """Return a site with the fans that a file says: a kernel that no stride divides met more then."""
+    specs = sites.get(site.name, {}).get("specs", {})
+    fans = [{fan: specs.get(spec.name, vars(spec))[fan] for fan in FANS} for spec in site.specs]
+    return replace(site, specs=tuple(replace(spec, **own) for spec, own in zip(site.specs, fans, strict=True)))
+
+
+def _of_today(theirs: dict[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a supernet of format 2 or 3 is, without differences that its tensors or its fans make up for."""
+    controller, sites = theirs["controller"], json.loads(json.dumps(theirs["sites"]))
+    if controller is not None and ours["controller"] is not None:
+        known = {name: value for name, value in UNTIL_3.items() if name in ours["controller"]["args"]}
+        controller = {**controller, "args": {**known, **controller["args"]}}
+    for name, site in ours["sites"].items():
+        for spec, own in site["specs"].items():
+            there = sites.get(name, {}).get("specs", {}).get(spec, {})
+            there |= {fan: own[fan] for fan in FANS if fan in there}
+    return {**theirs, "controller": controller, "sites": sites}
 
 
 def _check_same(folder: Path, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:

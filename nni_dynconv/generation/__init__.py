@@ -20,6 +20,7 @@ from .given import ORIGINAL, Original, bind_own_input, own_inputs_of, recipes_fo
 from .installing import NAME, install, uninstall
 from .loading import load_original
 from .network import DynamicNetwork
+from .parts import upgraded
 from .source import WeightSource
 
 __all__ = [
@@ -53,4 +54,5 @@ __all__ = [
     "start_as_given",
     "unasked_in",
     "uninstall",
+    "upgraded",
 ]

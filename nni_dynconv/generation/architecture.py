@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ScopeError
@@ -18,9 +17,9 @@ Shares = Callable[[str], Tensor]
 
 
 class ArchitectureEncoder(nn.Module):
-    r"""The code of an architecture: a linear map of what is chosen at each label, standardised.
+    r"""The code of an architecture: a linear map of what is chosen at each label.
 
-    .. math:: \mathrm{code} = \mathrm{LayerNorm}(b + \sum_{l} W_l \, s_l)
+    .. math:: \mathrm{code} = (b + \sum_{l=1}^{L} W_l \, s_l) / \sqrt{L}
 
     where :math:`s_l` is the one-hot vector of the choice at label :math:`l`, or several-hot where several inputs are
     chosen. Samplers that learn by gradient give shares with gradient: the probabilities (DARTS), or the
@@ -91,7 +90,7 @@ class ArchitectureEncoder(nn.Module):
                 "mutator, or inside `with mutator.using(sample):`."
             )
         rows = torch.cat([shares(label).to(self.linear.weight) for label in self.sizes])
-        return F.layer_norm(self.linear(rows), (self.dim,))
+        return self.linear(rows) * len(self.sizes) ** -0.5
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, labels={list(self.sizes)}"

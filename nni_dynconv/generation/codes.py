@@ -165,17 +165,15 @@ def _is_values(context: Any) -> bool:
 
 
 def join(context: Tensor | None, architecture: Tensor | None) -> Tensor | None:
-    """Return one code of two: both standardised over their length, so that neither drowns the other.
+    """Return one code of two, each of its own size; a controller brings both to one.
 
     Parameters
     ----------
     context
         ``(dim,)`` or ``(B, dim)``.
     architecture
-        ``(dim,)``, standardised already.
+        ``(dim,)``.
     """
     if context is None or architecture is None:
         return context if architecture is None else architecture
-    if context.shape[-1] > 1:
-        context = F.layer_norm(context, context.shape[-1:])
     return torch.cat([context, architecture.to(context).expand(*context.shape[:-1], -1)], dim=-1)

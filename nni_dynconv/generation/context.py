@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ContextError, ShapeError, SpaceError
@@ -16,20 +16,9 @@ from ..settings import (
     VectorContextSettings,
     check_arguments,
 )
+from .parts import Gathered, Standardise, Upgrading
 
 __all__ = ["FeatureMapContext", "OwnInputContext", "SequenceContext", "VectorContext"]
-
-
-class Standardise(nn.BatchNorm1d):
-    """Running standardisation without learned scale; a batch of one is standardised by the running values."""
-
-    def __init__(self, dim: int):
-        super().__init__(dim, affine=False)
-
-    def forward(self, x: Tensor) -> Tensor:  # B D -> B D
-        if self.training and len(x) == 1:
-            return F.batch_norm(x, self.running_mean, self.running_var, eps=self.eps)
-        return super().forward(x)
 
 
 def _expect(context: Tensor, axes: str, size: int, encoder: nn.Module) -> None:
@@ -47,8 +36,21 @@ def _expect(context: Tensor, axes: str, size: int, encoder: nn.Module) -> None:
         )
 
 
-class VectorContext(nn.Module):
-    """A vector through a small MLP.
+class Straight(Upgrading):
+    """An encoder that has a linear map beside its MLP: of a few ReLUs all may be silent, and codes alike.
+
+    Earlier versions had none.
+    """
+
+    straight: nn.Linear
+
+    def upgrade(self, state: dict[str, Any], prefix: str) -> None:
+        state.setdefault(f"{prefix}straight.weight", torch.zeros_like(self.straight.weight))
+
+
+class VectorContext(Straight):
+    """A vector, standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`), through a
+    small MLP, with a linear map beside it.
 
     Parameters
     ----------
@@ -74,19 +76,23 @@ class VectorContext(nn.Module):
         super().__init__()
         check_arguments(self, VectorContextSettings(in_features, dim))
         self.in_features, self.dim, self.out_dim = in_features, dim, dim
+        self.norm = Gathered(in_features)
         self.mlp = nn.Sequential(nn.Linear(in_features, dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.straight = nn.Linear(in_features, dim, bias=False)
 
     def forward(self, context: Tensor) -> Tensor:  # B D, or D for a context that the batch shares -> B dim
         if isinstance(context, Tensor) and context.dim() == 1:
             context = context[None]
         _expect(context, "B D", self.in_features, self)
-        return self.mlp(context)
+        context = self.norm(context)
+        return self.mlp(context) + self.straight(context)
 
 
-class FeatureMapContext(nn.Module):
+class FeatureMapContext(Straight):
     """A feature map, or a stack of frames, through two strided convolutions and the strength of their answers.
 
-    The code is an MLP of the standardised mean and log-variance over places. The plain mean of a convolution hardly
+    Its channels are standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`). The
+    code is an MLP, with a linear map beside it, of the standardised mean and log-variance over places. The plain mean of a convolution hardly
     varies between samples at first, and a controller then ignores it for hundreds of steps.
 
     Parameters
@@ -113,21 +119,26 @@ class FeatureMapContext(nn.Module):
         super().__init__()
         check_arguments(self, FeatureMapContextSettings(in_channels, dim))
         self.in_channels, self.dim, self.out_dim = in_channels, dim, dim
+        self.input_norm = Gathered(in_channels, axis=1)
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, dim, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(dim, dim, 3, stride=2, padding=1)
         )
         self.norm = Standardise(2 * dim)
         self.mlp = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.straight = nn.Linear(2 * dim, dim, bias=False)
 
     def forward(self, context: Tensor) -> Tensor:  # B D H W -> B dim
         _expect(context, "B D H W", self.in_channels, self)
-        places = self.features(context).flatten(2)  # B dim places
+        places = self.features(self.input_norm(context)).flatten(2)  # B dim places
         mean, spread = places.mean(2), places.var(2, correction=0)
-        return self.mlp(self.norm(torch.cat([mean, (spread + 1e-6).log()], dim=1)))
+        answers = self.norm(torch.cat([mean, (spread + 1e-6).log()], dim=1))
+        return self.mlp(answers) + self.straight(answers)
 
 
 class SequenceContext(nn.Module):
     """A sequence through a gated recurrent unit; the code is its last state.
+
+    Its elements are standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`).
 
     Parameters
     ----------
@@ -153,11 +164,12 @@ class SequenceContext(nn.Module):
         super().__init__()
         check_arguments(self, SequenceContextSettings(in_features, dim))
         self.in_features, self.dim, self.out_dim = in_features, dim, dim
+        self.norm = Gathered(in_features)
         self.gru = nn.GRU(in_features, dim, batch_first=True)
 
     def forward(self, context: Tensor) -> Tensor:  # B T D -> B dim
         _expect(context, "B T D", self.in_features, self)
-        return self.gru(context)[1][-1]
+        return self.gru(self.norm(context))[1][-1]
 
 
 class OwnInputContext(nn.Module):

@@ -30,8 +30,10 @@ def factors_of(spec: WeightSpec, rank: int) -> tuple[WeightSpec, ...]:
     depthwise = spec.groups > 1 and spec.shape[1:2] == (1,)
     if spec.kind != "weight" or depthwise or rank * (rows + columns) >= rows * columns:
         return (spec,)
-    A = WeightSpec(f"{spec.name}.A", (rows, rank), rank)
-    return A, WeightSpec(f"{spec.name}.B", (rank, *spec.shape[1:]), spec.fan_in)
+    reached, share = (rank, 1.0) if spec.transposed else (rows, rank / rows)  # by A, and by B of what the tensor does
+    A = WeightSpec(f"{spec.name}.A", (rows, rank), rank, fan_out=reached)
+    fan_out = None if spec.fan_out is None else spec.fan_out * share
+    return A, WeightSpec(f"{spec.name}.B", (rank, *spec.shape[1:]), spec.fan_in, fan_out=fan_out)
 
 
 def multiplied(flat: Tensor, site: Site, asked: Site) -> Tensor:

@@ -8,25 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..settings import ScaleRule
+from ..settings import Nonlinearity, ScaleRule
 from ..sites import Site, WeightSpec
 
 __all__ = ["Scales", "base_of", "scale_of", "stds_of"]
 
 
-def scale_of(site: Site, rule: ScaleRule = "hyperfan_in") -> Tensor:
+def scale_of(site: Site, rule: ScaleRule = "hyperfan_in", nonlinearity: Nonlinearity = "linear") -> Tensor:
     r"""Return the standard deviation that each value of a site has at the start, flat, ``(N,)``.
 
     Controllers make values of unit variance, which are multiplied by it. It comes from the shape of each site's own
     tensors, so that whatever kernel or width a sample chooses, its outputs are of the same size.
 
-    ``hyperfan_in`` keeps the size of what goes forward:
+    ``hyperfan_in`` keeps the size of what goes forward through layers with a nonlinearity of gain :math:`g` between
+    them, as :func:`torch.nn.init.calculate_gain` has it: 1 where there is none, :math:`\sqrt{2}` for a ReLU, without
+    which a plain stack of ReLU layers loses half of the variance in each:
 
-    .. math:: \mathrm{Var}(W) = 1 / \mathrm{fan_{in}}, \quad \mathrm{Var}(b) = 1 / (3 \, \mathrm{fan_{in}})
+    .. math:: \mathrm{Var}(W) = g^2 / \mathrm{fan_{in}}, \quad \mathrm{Var}(b) = 1 / (3 \, \mathrm{fan_{in}})
 
     ``hyperfan_out`` keeps the size of the gradients that go backward:
 
-    .. math:: \mathrm{Var}(W) = 1 / \mathrm{fan_{out}}, \quad
+    .. math:: \mathrm{Var}(W) = g^2 / \mathrm{fan_{out}}, \quad
               \mathrm{Var}(b) = \max(1 / (3 \, \mathrm{fan_{in}}), \, 1 - \mathrm{fan_{in}} / \mathrm{fan_{out}})
 
     ``ghn`` is the normalisation of graph hypernetworks, where a ReLU follows:
@@ -43,13 +45,15 @@ def scale_of(site: Site, rule: ScaleRule = "hyperfan_in") -> Tensor:
     Raises
     ------
     ConfigError
-        The rule needs ``fan_out``, and an op does not give it.
+        The rule needs ``fan_out``, and an op does not give it; or there is a nonlinearity, which the rule does not ask
+        for.
 
     Notes
     -----
-    Chang et al. have a factor 2 where a ReLU follows, and divide it by 2 where biases are made too; the 1 above is that
-    quotient, also where there is no bias. Their bias takes the other half of the variance under hyperfan-in; ours is of
-    the size of torch's, for in a convolution a bias is a constant over all places and no noise.
+    Of an op with several weights the first has the gain: the nonlinearity stands before the op.
+    Chang et al. divide the variance by 2 where biases are made too, which take the other half of it under hyperfan-in.
+    Here weights keep all of it, and a bias is of the size of torch's: in a convolution it is a constant over all places
+    and no noise, and a network whose biases are as large as its signals forgets its input layer by layer.
     Under hyperfan-out theirs is 0 where ``fan_in`` is not below ``fan_out``, and learns from there. Here the scale
     remains a factor, with which 0 would remain 0: so it is no less than under hyperfan-in.
     Knyazev et al. bound biases and the affine maps of normalisations (``tanh(0.2 p)``, ``2 sigmoid(0.5 p)``); ours have
@@ -66,13 +70,25 @@ def scale_of(site: Site, rule: ScaleRule = "hyperfan_in") -> Tensor:
     >>> scale_of(conv)[:2], scale_of(conv, "hyperfan_out").square()[:2]
     (tensor([0.5000, 0.5000]), tensor([0.0312, 0.0312]))
     """
-    stds = stds_of(site, rule)
+    stds = stds_of(site, rule, nonlinearity)
     return torch.cat([torch.full((spec.numel,), stds[spec.name]) for spec in site.specs])
 
 
-def stds_of(site: Site, rule: ScaleRule = "hyperfan_in") -> dict[str, float]:
+def stds_of(
+    site: Site, rule: ScaleRule = "hyperfan_in", nonlinearity: Nonlinearity = "linear"
+) -> dict[str, float]:
     """Return the standard deviation of each tensor of a site, by name, as :func:`scale_of` does of each value."""
-    return {spec.name: _VARIANCES[rule](spec, site) ** 0.5 for spec in site.specs}
+    variances = {spec.name: _VARIANCES[rule](spec, site) for spec in site.specs}
+    if nonlinearity != "linear":
+        if not rule.startswith("hyperfan"):
+            raise ConfigError(
+                f"`nonlinearity` is '{nonlinearity}', but `scale_rule` is '{rule}', which has one size whatever stands "
+                f"between layers. Take 'hyperfan_in' or 'hyperfan_out', or leave `nonlinearity` out."
+            )
+        first = next((spec.name for spec in site.specs if spec.kind == "weight"), None)
+        if first is not None:
+            variances[first] *= nn.init.calculate_gain(nonlinearity) ** 2
+    return {name: variance**0.5 for name, variance in variances.items()}
 
 
 def _hyperfan_in(spec: WeightSpec, site: Site) -> float:
@@ -120,7 +136,7 @@ class Scales(nn.Module):
         return self.buffers()
 
 
-def base_of(site: Site, rule: ScaleRule = "hyperfan_in") -> Tensor:
+def base_of(site: Site, rule: ScaleRule = "hyperfan_in", nonlinearity: Nonlinearity = "linear") -> Tensor:
     """Draw a learned base, flat, ``(N,)``: uniform, of the standard deviation of :func:`scale_of`.
 
     So a base alone, or one that a delta is added to or multiplies, gives outputs as large as weights without a base do.
@@ -131,7 +147,8 @@ def base_of(site: Site, rule: ScaleRule = "hyperfan_in") -> Tensor:
     Under ``torch`` it is drawn as a layer of torch draws its own.
     """
     is_drawn = torch.cat([torch.full((spec.numel,), float(spec.kind in ("weight", "bias"))) for spec in site.specs])
-    return is_drawn * scale_of(site, rule) * torch.empty(len(is_drawn)).uniform_(-(3**0.5), 3**0.5)
+    drawn = torch.empty(len(is_drawn)).uniform_(-(3**0.5), 3**0.5)
+    return is_drawn * scale_of(site, rule, nonlinearity) * drawn
 
 
 _VARIANCES = {"hyperfan_in": _hyperfan_in, "hyperfan_out": _hyperfan_out, "ghn": _ghn, "torch": _torch}

@@ -9,15 +9,17 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..functional import LowRank
-from ..settings import Recipe
+from ..settings import Nonlinearity, Recipe, ScaleRule
 from ..sites import Site, split
 from .bases import Bases, values_of
-from .controllers import Controller, LowRankController
+from .controllers import Controller, ExpertsController, LowRankController
 from .delta import asked_of, combine, combine_factored
 from .factoring import multiplied
 from .initialisation import base_of, stds_of
 
 __all__ = ["WeightMaker"]
+
+Rule = tuple[()] | tuple[ScaleRule, Nonlinearity]
 
 
 class WeightMaker(nn.Module):
@@ -52,15 +54,15 @@ class WeightMaker(nn.Module):
         super().__init__()
         if controller is not None and controller.bound:
             raise ConfigError(f"This {type(controller).__name__} serves another mutator already. Make one each.")
-        rule = "hyperfan_in" if controller is None else controller.scale_rule
-        self._set_sites(sites, recipes, [stds_of(site, rule) for site in sites])
+        self._rule: Rule = () if controller is None else (controller.scale_rule, controller.nonlinearity)
+        self._set_sites(sites, recipes, [stds_of(site, *self._rule) for site in sites])
         told = self._told(self.asked)
         self.controller = controller if told else None
         if self.controller is not None:
             self.controller.bound = True
             self.controller.bind(told, code_dim)
         based = [site for site in sites if self.recipes[site.name].has_base]
-        self.bases = Bases(based, [split(base_of(site, rule), site.specs) for site in based])
+        self.bases = Bases(based, [split(base_of(site, *self._rule), site.specs) for site in based])
         factors = nn.Parameter(torch.full((len(self._factor_rows),), self.DELTA)) if self._factor_rows else None
         self.register_parameter("factors", factors)
 
@@ -70,6 +72,13 @@ class WeightMaker(nn.Module):
         self.asked = {name: asked_of(site, self.recipes[name]) for name, site in self.sites.items()}
         self._stds = {site.name: one for site, one in zip(sites, stds, strict=True)}
         self._factor_rows = _rows(name for name, recipe in self.recipes.items() if recipe.has_factor)
+
+    def rescale(self, sites: Sequence[Site]) -> None:
+        """Let all sites have other fans, as a file of an earlier version says: its tensors are scaled by those."""
+        stds = [stds_of(site, *self._rule) for site in sites]
+        self._set_sites(sites, [self.recipes[site.name] for site in sites], stds)
+        if isinstance(self.controller, ExpertsController):
+            self.controller.rescale(self._told(self.asked))
 
     def base_of(self, name: str) -> dict[str, Tensor] | None:
         """Return the base of a site, as its op has it; ``None`` where it has none."""

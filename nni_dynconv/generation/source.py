@@ -54,6 +54,8 @@ class WeightSource(WeightMaker):
     ):
         context_dim, own = dim_of(encoder), dim_of(architecture)
         code_dim = context_dim if own is None else own + (context_dim or 0)
+        if controller is not None and not controller.bound:
+            controller.architecture_dim = own or 0
         super().__init__(controller, sites, recipes, code_dim)
         self.encoder, self.architecture = encoder, architecture
         self.context_dim, self.code_dim = context_dim, code_dim

@@ -67,14 +67,14 @@ class _Convolution(Readable, DynamicOp):
         """Return what tells of wrong arguments in the name of this op."""
         return Axes(type(self).__name__)
 
-    def _specs(self, shape: tuple[int, ...], fan_in: int, fan_out: int, transposed: int = 0) -> tuple[WeightSpec, ...]:
+    def _specs(self, shape: tuple[int, ...], fan_in: float, fan_out: float, transposed: int = 0) -> tuple[WeightSpec, ...]:
         weight = WeightSpec("weight", shape, fan_in, transposed=transposed, fan_out=fan_out, groups=self.groups)
         bias = WeightSpec("bias", (self.out_channels,), fan_in, "bias", fan_out=fan_out)
         return (weight, bias) if self.has_bias else (weight,)
 
-    def _met(self) -> int:
-        """Return how many taps meet one place of the larger side: one in ``stride`` along each axis."""
-        return math.prod([math.ceil(k / s) for k, s in zip(self.kernel_size, self.stride, strict=True)])
+    def _met(self) -> float:
+        """Return how many taps meet one place of the larger side, on the mean: one in ``stride`` along each axis."""
+        return math.prod(self.kernel_size) / math.prod(self.stride)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

@@ -74,7 +74,7 @@ class DynamicSepConv(DynamicOp):
 
     def weight_specs(self) -> tuple[WeightSpec, ...]:
         inputs, outputs, taps = self.in_channels, self.out_channels, math.prod(self.kernel_size)
-        met = math.prod([math.ceil(k / s) for k, s in zip(self.kernel_size, self.stride, strict=True)])
+        met = taps / math.prod(self.stride)  # on the mean
         return (
             WeightSpec("depthwise", (inputs, 1, *self.kernel_size), taps, fan_out=met, groups=inputs),
             WeightSpec("pointwise", (outputs, inputs, 1, 1), inputs, fan_out=outputs),

@@ -26,6 +26,7 @@ __all__ = [
     "GdasSettings",
     "LowRankSettings",
     "Nesting",
+    "Nonlinearity",
     "OwnInputContextSettings",
     "RandomSettings",
     "Routing",
@@ -97,6 +98,7 @@ class GdasSettings(Settings):
 
 
 ScaleRule = Literal["hyperfan_in", "hyperfan_out", "ghn", "torch"]
+Nonlinearity = Literal["linear", "relu", "leaky_relu", "tanh", "selu", "sigmoid"]
 Encoding = Literal["layer_norm", "magnitude_invariant"]
 Nesting = Literal["centre", "transform", "free"]
 Routing = Literal["sigmoid", "softmax", "linear"]
@@ -109,6 +111,13 @@ Width = Annotated[Count, about("width of the MLP")]
 Size = Annotated[
     ScaleRule,
     about("`hyperfan_in`, `hyperfan_out`, `ghn` or `torch`: [size at the start](weights.md#which-controller)"),
+]
+Nonlinear = Annotated[
+    Nonlinearity,
+    about(
+        "what stands between layers, as torch's `calculate_gain` names it: under `hyperfan_in` and `hyperfan_out` its "
+        "gain makes up for what it takes away"
+    ),
 ]
 Encoded = Annotated[Encoding, about("`layer_norm` or `magnitude_invariant`: how the context is brought to one size")]
 
@@ -124,6 +133,7 @@ class ChunkedSettings(Settings):
     scale_rule: Size = "hyperfan_in"
     encoding: Encoded = "layer_norm"
     signs: Annotated[bool, about("whether chunks are made uncorrelated, by signs of each position's own")] = True
+    nonlinearity: Nonlinear = "linear"
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,7 @@ class LowRankSettings(Settings):
     hidden: Width = 128
     scale_rule: Size = "hyperfan_in"
     encoding: Encoded = "layer_norm"
+    nonlinearity: Nonlinear = "linear"
 
 
 @dataclass(frozen=True)
@@ -151,6 +162,7 @@ class CoordinateSettings(Settings):
     )
     scale_rule: Size = "hyperfan_in"
     encoding: Encoded = "layer_norm"
+    nonlinearity: Nonlinear = "linear"
 
 
 @dataclass(frozen=True)
@@ -160,6 +172,7 @@ class FlatSettings(Settings):
     hidden: Annotated[Count, about("width of the trunk")] = 32
     scale_rule: Size = "hyperfan_in"
     encoding: Encoded = "layer_norm"
+    nonlinearity: Nonlinear = "linear"
 
 
 @dataclass(frozen=True)
@@ -175,6 +188,7 @@ class ExpertsSettings(Settings):
     ] = "site"
     scale_rule: Size = "hyperfan_in"
     encoding: Encoded = "layer_norm"
+    nonlinearity: Nonlinear = "linear"
 
 
 CodeDim = Annotated[Count, about("length of the code that the controller sees")]

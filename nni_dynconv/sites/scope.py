@@ -30,6 +30,7 @@ __all__ = [
     "current",
     "current_of",
     "enter",
+    "in_backward",
     "is_shared_again",
     "keeping",
     "open_",
@@ -206,6 +207,11 @@ def enter(scope: Scope) -> Iterator[Scope]:
 
 def _current_backward() -> int:
     return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()  # torch has no public word for it
+
+
+def in_backward() -> bool:
+    """Whether this runs in a backward, where activation checkpointing runs parts of a forward again."""
+    return _current_backward() != -1
 
 
 def seen_by(module: nn.Module) -> Scope | None:

@@ -25,7 +25,8 @@ class WeightSpec:
     shape
         Shape of one set, without a batch axis.
     fan_in
-        Number of inputs that one output of the op sums over with this tensor: it sets the scale at the start.
+        Number of inputs that one output of the op sums over with this tensor, on the mean: it sets the scale at the
+        start. A kernel of 3 with a stride of 2 gives outputs of a transposed convolution 1 or 2 taps along an axis.
     kind
         ``weight`` multiplies the input, ``bias`` is added; ``scale`` and ``shift`` change an output a little, to
         ``(1 + scale) * y + shift``: an affine map near the identity.
@@ -33,8 +34,8 @@ class WeightSpec:
         Groups of a transposed convolution, whose weight has the outputs of a group in its second axis; 0 for all
         others, which have the outputs in their first.
     fan_out
-        Number of outputs that one input reaches with this tensor; ``None`` where nobody said. A bias has that of its
-        weight.
+        Number of outputs that one input reaches with this tensor, on the mean; ``None`` where nobody said. A bias has
+        that of its weight.
     groups
         Of a convolution.
 
@@ -48,10 +49,10 @@ class WeightSpec:
 
     name: str
     shape: tuple[int, ...]
-    fan_in: int
+    fan_in: float
     kind: Literal["weight", "bias", "scale", "shift"] = "weight"
     transposed: int = 0
-    fan_out: int | None = None
+    fan_out: float | None = None
     groups: int = 1
 
     @property

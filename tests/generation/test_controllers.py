@@ -16,7 +16,7 @@ from nni_dynconv.generation.controllers import (
     FlatController,
     LowRankController,
 )
-from nni_dynconv.generation.controllers.chunked import random_signs
+from nni_dynconv.generation.controllers.signs import random_signs
 from nni_dynconv.generation.initialisation import scale_of
 from nni_dynconv.sites.spec import Site, WeightSpec
 from nni_dynconv.testing.suites import ControllerSuite

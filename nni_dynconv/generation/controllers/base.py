@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ...settings import ScaleRule
+from ...settings import Nonlinearity, ScaleRule
 from ...sites import Site
 
 __all__ = ["Controller"]
@@ -26,6 +26,10 @@ class Controller(nn.Module, ABC):
     """Whether a mutator has it already; the package sets this."""
     scale_rule: ScaleRule = "hyperfan_in"
     """By which rule the package scales what it makes: :func:`nni_dynconv.generation.initialisation.scale_of`."""
+    nonlinearity: Nonlinearity = "linear"
+    """What stands between layers, for that scale."""
+    architecture_dim = 0
+    """How many of the code's last numbers are of an architecture; the package sets this before ``bind``."""
 
     @abstractmethod
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
@@ -36,7 +40,8 @@ class Controller(nn.Module, ABC):
         sites
             All sites of the space; their number and sizes should hardly change the number of parameters.
         context_dim
-            Length of the context's code, or ``None`` without context.
+            Length of the code, or ``None`` where there is none. Codes are of any size:
+            :func:`~nni_dynconv.controllers.pieces.context_map` brings them to one.
         """
 
     @abstractmethod

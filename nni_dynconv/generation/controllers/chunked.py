@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...settings import ChunkedSettings, Encoding, ScaleRule, check_arguments
+from ...settings import Nonlinearity, ChunkedSettings, Encoding, ScaleRule, check_arguments
 from ...sites import Site
 from .base import Controller
 from .pieces import context_map, encode_positions, linear, repeat_rows, rows_of
+from .signs import Signs
 
 __all__ = ["ChunkedController"]
 
@@ -37,12 +38,15 @@ class ChunkedController(Controller):
     encoding
         How the context is brought to one size: :class:`~nni_dynconv.controllers.pieces.CodeInput`.
     signs
-        Whether the last features have one norm, and signs of each position's own. In version 0.1.0 they had not.
+        Whether the last features have one norm, and signs of each site's and position's own. In version 0.1.0 they had
+        not.
+    nonlinearity
+        What stands between layers, for the scale too.
 
     Raises
     ------
     ConfigError
-        There is no such ``scale_rule`` or ``encoding``, or a setting has another type or lies outside of its range.
+        There is no such ``scale_rule``, ``encoding`` or ``nonlinearity``, or a setting has another type or lies outside of its range.
 
     Notes
     -----
@@ -50,10 +54,12 @@ class ChunkedController(Controller):
     variance, whatever the widths: with the scale by fan-in that follows, this is hyperfan-in initialisation.
 
     The features of the last layer are brought to one norm, so that no context and no position makes larger weights than
-    another, and multiplied by signs, fixed at random for each position. Without signs chunks are much alike, for the
-    features of a ReLU are all positive, and an output that sums over several chunks is up to five times too large
-    behind a ReLU (version 0.1.0 in ``benchmarks/quality/initialisation.json``). With them chunks are uncorrelated,
-    which is what the scale by fan-in supposes.
+    another, and multiplied by signs, fixed at random for each position of each site
+    (:class:`~nni_dynconv.generation.controllers.signs.Signs`). Without signs chunks are much alike, for the features of
+    a ReLU are all positive, and an output that sums over several chunks is up to five times too large behind a ReLU
+    (version 0.1.0 in ``benchmarks/quality/initialisation.json``). With them chunks are uncorrelated, which is what the
+    scale by fan-in supposes, and so are sites, as layers are that are initialised one by one: with signs of the
+    position alone sites of one shape started nearly alike, and a residual path summed the same change again and again.
 
     References
     ----------
@@ -72,7 +78,7 @@ class ChunkedController(Controller):
 
     numbers: Tensor  # 0, 1, 2, ...
     positions: Tensor
-    sign_rows: Tensor
+    sign_rows: Signs | None
 
     def __init__(
         self,
@@ -83,26 +89,28 @@ class ChunkedController(Controller):
         scale_rule: ScaleRule = "hyperfan_in",
         encoding: Encoding = "layer_norm",
         signs: bool = True,
+        nonlinearity: Nonlinearity = "linear",
     ):
         super().__init__()
         widths = chunk, site_dim, position_dim, hidden
-        check_arguments(self, ChunkedSettings(*widths, scale_rule, encoding, signs))
+        check_arguments(self, ChunkedSettings(*widths, scale_rule, encoding, signs, nonlinearity))
         self.chunk, self.site_dim, self.position_dim, self.hidden = chunk, site_dim, position_dim, hidden
-        self.scale_rule, self.encoding, self.signs = scale_rule, encoding, signs
+        self.scale_rule, self.nonlinearity = scale_rule, nonlinearity
+        self.encoding, self.signs = encoding, signs
         self.rows: dict[str, int] = {}
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
         self._set_sites(sites)
         count = len(self.numbers)
         self.register_buffer("positions", encode_positions(count, self.position_dim), persistent=False)
-        if self.signs:
-            signs = random_signs(count, self.hidden).to(self.numbers.device)
-            self.register_buffer("sign_rows", signs, persistent=False)
+        counts = list(self.counts.values())
+        self.sign_rows = Signs(counts, self.hidden, before="position") if self.signs else None
         self.embedding = nn.Parameter(torch.randn(len(sites), self.site_dim))
         sources = 2 if context_dim is None else 3
         self.from_site = linear(self.site_dim, self.hidden, gain=1 / sources)
         self.from_position = linear(self.position_dim, self.hidden, gain=1 / sources, bias=False)
-        self.from_context = context_map(context_dim, self.hidden, 1 / sources, self.encoding)
+        seen = self.encoding, self.architecture_dim
+        self.from_context = context_map(context_dim, self.hidden, 1 / sources, *seen)
         self.middle = linear(self.hidden, self.hidden, gain=2.0)
         self.out = linear(self.hidden, self.chunk, gain=2.0)
 
@@ -113,7 +121,7 @@ class ChunkedController(Controller):
         rows = hidden.relu_().flatten(0, -2)  # in place before it is a view: autograd copies around a view
         rows = self.middle(rows).relu_()
         features = rows.view(hidden.shape)
-        chunks = self._signed(features, position) if self.signs else self.out(features)  # ... n chunk
+        chunks = self.out(features) if self.sign_rows is None else self._signed(features, self._signs_of(sites))
         sizes = [size for site in sites for size in (site.num_generated, -site.num_generated % self.chunk)]
         return list(chunks.flatten(-2).split(sizes, dim=-1)[::2])  # without what last chunks have too much
 
@@ -129,9 +137,13 @@ class ChunkedController(Controller):
             return hidden
         return hidden + self.from_context(context).unsqueeze(-2)
 
-    def _signed(self, features: Tensor, position: Tensor) -> Tensor:
+    def _signs_of(self, sites: Sequence[Site]) -> Tensor:  # n hidden
+        assert self.sign_rows is not None
+        return self.sign_rows.rows([(self.rows[site.name], 0, self.counts[site.name]) for site in sites])
+
+    def _signed(self, features: Tensor, signs: Tensor) -> Tensor:  # ... n hidden -> ... n chunk
         """Run the last layer on features of one norm, with signs; the norm divides what comes out, which is smaller."""
-        signed = features * self.sign_rows.index_select(0, position)
+        signed = features * signs
         exact = torch.promote_types(features.dtype, torch.float32)  # also under autocast
         norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact) + 1e-6
         size = (self.hidden / 2) ** 0.5
@@ -147,24 +159,14 @@ class ChunkedController(Controller):
         self.register_buffer("numbers", torch.arange(max(self.counts.values(), default=0)), persistent=False)
 
     def select(self, sites: Sequence[Site]) -> None:
-        self.embedding = rows_of(self.embedding, [self.rows[site.name] for site in sites])
+        rows = [self.rows[site.name] for site in sites]
+        self.embedding = rows_of(self.embedding, rows)
         self._set_sites(sites)
         self.numbers = self.numbers.to(self.embedding.device)
         self.positions = self.positions[: len(self.numbers)].clone()
-        if self.signs:
-            self.sign_rows = self.sign_rows[: len(self.numbers)].clone()
+        if self.sign_rows is not None:
+            self.sign_rows.select(rows)
 
     def extra_repr(self) -> str:
         return f"chunk={self.chunk}, sites={len(self.rows)}"
 
-
-def random_signs(count: int, dim: int) -> Tensor:
-    """Return rows of random signs, the same for a row in every process and for every count.
-
-    Examples
-    --------
-    >>> bool((random_signs(5, 16)[:3] == random_signs(3, 16)).all())
-    True
-    """
-    generator = torch.Generator("cpu").manual_seed(0)  # also where another device is torch's default
-    return torch.randint(2, (count, dim), generator=generator, device="cpu") * 2.0 - 1.0

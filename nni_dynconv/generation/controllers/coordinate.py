@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...settings import CoordinateSettings, Encoding, Nesting, ScaleRule, check_arguments
+from ...settings import Nonlinearity, CoordinateSettings, Encoding, Nesting, ScaleRule, check_arguments
 from ...sites import Site, WeightSpec
 from .base import Controller
 from .fourier import FEATURES, LARGEST, features_of
 from .nesting import leaders_of
 from .pieces import context_map, encode_positions, linear, rows_of
+from .signs import Signs
 
 __all__ = ["CoordinateController"]
 
@@ -27,11 +28,13 @@ class CoordinateController(Controller):
     r"""A weight is a function of its coordinates: output and input channel and place in the kernel.
 
     .. math::
-        W[o, i, k] = \frac{1}{\sqrt{n}} \sum_{h=1}^{n} a_h \cos(\theta_h) + b_h \sin(\theta_h), \qquad
-        \theta_h = u_h(o) + v_h(i) + w_h(k)
+        W[o, i, k] = \frac{1}{\sqrt{n}} \sum_{h=1}^{n} s_h(o) \, (a_h \cos(\theta_h) + b_h \sin(\theta_h)), \qquad
+        \theta_h = u_h(o) + t_h(o) \, (v_h(i) + w_h(k))
 
     The angles :math:`u, v, w` are learned maps of Fourier features of the normalised coordinates. The amplitudes
-    :math:`a, b` are an MLP of the site's embedding, the number of the tensor and the context. An angle is a sum, so its
+    :math:`a, b` are an MLP of the site's embedding, the number of the tensor and the context. The signs :math:`s, t`
+    are fixed at random for each site and output: amplitudes of different sites are much alike at first, and there are
+    few. An angle is a sum, so its
     cosine is a product of what belongs to each axis: all values come from one matrix product of ``Cout x 2n`` and
     ``2n x rest``, and no network runs for each of them.
 
@@ -50,7 +53,7 @@ class CoordinateController(Controller):
         ``centre``: a 3x3 is the centre of the 5x5 and the 7x7. ``transform``: a learned matrix of ``taps x taps`` on
         that centre, one for each site whose kernel is smaller than 7, the identity at the start. ``free``: nothing is
         shared.
-    scale_rule, encoding
+    scale_rule, encoding, nonlinearity
         As of :class:`~nni_dynconv.controllers.ChunkedController`.
 
     Raises
@@ -94,34 +97,40 @@ class CoordinateController(Controller):
         nesting: Nesting = "centre",
         scale_rule: ScaleRule = "hyperfan_in",
         encoding: Encoding = "layer_norm",
+        nonlinearity: Nonlinearity = "linear",
     ):
         super().__init__()
-        check_arguments(self, CoordinateSettings(waves, site_dim, hidden, nesting, scale_rule, encoding))
+        check_arguments(self, CoordinateSettings(waves, site_dim, hidden, nesting, scale_rule, encoding, nonlinearity))
         self.waves, self.site_dim, self.hidden, self.nesting = waves, site_dim, hidden, nesting
-        self.scale_rule, self.encoding = scale_rule, encoding
+        self.scale_rule, self.nonlinearity, self.encoding = scale_rule, nonlinearity, encoding
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
         leaders = leaders_of(sites) if self.nesting != "free" else list(range(len(sites)))
         self.register_buffer("leaders", torch.tensor(leaders, dtype=torch.long))
         self.embedding = nn.Parameter(torch.randn(len(sites), self.site_dim))
         self._set_sites(sites)
+        self.signs = Signs([_outputs(site.specs) for site in sites], 2 * self.waves, before="none")
+        self.signs.select(leaders)
         self.transforms = nn.ParameterList(torch.eye(taps) for taps in self._transformed(sites).values())
         self.outs, self.ins, self.taps = (linear(FEATURES, self.waves, SPREAD, bias=False) for _ in range(3))
         sources = 2 if context_dim is None else 3
         self.from_site = linear(self.site_dim, self.hidden, gain=1 / sources)
         self.from_tensor = linear(TENSOR_DIM, self.hidden, gain=1 / sources, bias=False)
-        self.from_context = context_map(context_dim, self.hidden, 1 / sources, self.encoding)
+        seen = self.encoding, self.architecture_dim
+        self.from_context = context_map(context_dim, self.hidden, 1 / sources, *seen)
         self.middle = linear(self.hidden, self.hidden, gain=2.0)
         self.amplitudes = linear(self.hidden, 2 * self.waves)
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
         amplitudes = self._amplitudes(sites, context)  # ... n 2 waves, over all tensors of all sites
         shapes = [spec.shape for site in sites for spec in site.specs]
+        places = [place for site in sites for place in self._places_of(site)]
         flat: dict[int, Tensor] = {}
         for shape in dict.fromkeys(shapes):  # tensors of one shape in one product
             alike = [number for number, one in enumerate(shapes) if one == shape]
             own = amplitudes[..., alike, :] if len(alike) < len(shapes) else amplitudes
-            flat |= dict(zip(alike, self._sum_waves(own, shape).unbind(-2), strict=True))
+            signs = self.signs.rows([places[number] for number in alike])
+            flat |= dict(zip(alike, self._sum_waves(own, shape, signs).unbind(-2), strict=True))
         made = iter(flat[number] for number in range(len(shapes)))
         return [self._joined(site, [next(made) for _ in site.specs], amplitudes) for site in sites]
 
@@ -137,11 +146,22 @@ class CoordinateController(Controller):
         hidden = F.rms_norm(self.middle(hidden.relu()).relu(), (self.hidden,), eps=1e-6)
         return self.amplitudes(hidden) * self.waves**-0.5
 
-    def _sum_waves(self, amplitudes: Tensor, shape: tuple[int, ...]) -> Tensor:  # ... n 2 waves -> ... n N
+    def _places_of(self, site: Site) -> list[tuple[int, int, int]]:
+        """Return where each tensor's signs are: one row for each output."""
+        row, start = self.rows[site.name], 0
+        places = []
+        for spec in site.specs:
+            places.append((row, start, spec.shape[0]))
+            start += spec.shape[0]
+        return places
+
+    def _sum_waves(self, amplitudes: Tensor, shape: tuple[int, ...], signs: Tensor) -> Tensor:
+        """Return tensors of one shape, ``(..., n, N)``, of amplitudes ``(..., n, 2 waves)``, signs ``(n Cout, ...)``."""
         a, b = amplitudes.unsqueeze(-2).chunk(2, dim=-1)
         first = self.outs(self._features(0, shape[0]))  # Cout waves
         cos, sin = first.cos(), first.sin()
         left = torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)  # ... n Cout 2 waves
+        left = left * signs.unflatten(0, left.shape[-3:-1])
         rest = self._angles_of_rest(shape)
         right = torch.cat([rest.cos(), rest.sin()], dim=-1)
         return (left @ right.t()).flatten(-2)
@@ -194,6 +214,11 @@ class CoordinateController(Controller):
         self.embedding = rows_of(self.embedding, leaders)
         self.leaders = self.leaders.new_tensor([leaders.index(leader) for leader in leaders])
         self._set_sites(sites)
+        self.signs.select(rows)
 
     def extra_repr(self) -> str:
         return f"waves={self.waves}, nesting={self.nesting!r}, sites={len(self.rows)}"
+
+
+def _outputs(specs: Sequence[WeightSpec]) -> int:
+    return sum(spec.shape[0] for spec in specs)

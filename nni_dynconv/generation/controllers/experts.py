@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ...settings import Encoding, ExpertsSettings, Routing, ScaleRule, Shares, check_arguments
+from ...settings import Nonlinearity, Encoding, ExpertsSettings, Routing, ScaleRule, Shares, check_arguments
 from ...sites import Site, WeightSpec
 from ..initialisation import Scales, scale_of
+from ..parts import Upgrading
 from .base import Controller
 from .pieces import CodeInput, rows_of
 
@@ -34,7 +35,7 @@ def _block(spec: WeightSpec) -> tuple[int, int]:
     return rows, spec.numel // rows
 
 
-class ExpertsController(Controller):
+class ExpertsController(Upgrading, Controller):
     r"""A site's weight is a mixture of ``experts`` learned ones: :math:`W = \sum_e r_e W_e`.
 
     The routing :math:`r` is a linear map of the context for each site, as it is or through a sigmoid or a softmax.
@@ -55,7 +56,7 @@ class ExpertsController(Controller):
         ``site``: one mixture of whole sets; ``row``: each row of a weight, along its first axis, is mixed by shares of
         its own, so that each output channel of a convolution has its own mixture, and a vector has one. Many experts
         pay then.
-    scale_rule, encoding
+    scale_rule, encoding, nonlinearity
         As of :class:`~nni_dynconv.controllers.ChunkedController`.
 
     Raises
@@ -97,31 +98,36 @@ class ExpertsController(Controller):
         shares: Shares = "site",
         scale_rule: ScaleRule = "hyperfan_in",
         encoding: Encoding = "layer_norm",
+        nonlinearity: Nonlinearity = "linear",
     ):
         super().__init__()
-        check_arguments(self, ExpertsSettings(experts, routing, shares, scale_rule, encoding))
+        check_arguments(self, ExpertsSettings(experts, routing, shares, scale_rule, encoding, nonlinearity))
         if routing == "linear" and experts < 2:
             raise ConfigError(
                 f"`experts` in `ExpertsController` is {experts}, but `routing` 'linear' divides shares by their norm, "
                 "which leaves nothing but the sign of a single one. Take 2 experts or more, or another routing."
             )
         self.experts, self.routing, self.shares = experts, routing, shares
-        self.scale_rule, self.encoding = scale_rule, encoding
+        self.scale_rule, self.nonlinearity, self.encoding = scale_rule, nonlinearity, encoding
         self.places: dict[str, Place] = {}
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
         self.places = self._place(sites)
-        self.scales = Scales([scale_of(site, self.scale_rule) for site in sites])
+        self.rescale(sites)
         self.stored = nn.ParameterList(torch.randn(self.experts, len(scale)) * scale for scale in self.scales)
         even, spread = (self.experts**-0.5, 1 / self.experts) if self.routing == "linear" else (0.0, SPREAD)
         rows = [place.number for place in self.places.values() for _ in place.rows]
         self.logits = nn.Parameter(torch.full((len(rows), self.experts), even))
         self.router = None
         if context_dim is not None:
-            self.code = CodeInput(context_dim, self.encoding)
+            self.code = CodeInput(context_dim, self.encoding, self.architecture_dim)
             router = torch.randn(len(sites), self.experts, self.code.out_dim) * (spread / self.code.out_dim) ** 0.5
             self.router = nn.Parameter(router[rows])
             self.logits.data -= self.router.data @ self.code(torch.zeros(context_dim))  # that context routes evenly
+
+    def rescale(self, sites: Sequence[Site]) -> None:
+        """Let experts be stored as large as the specs of these sites say, all that there are."""
+        self.scales = Scales([scale_of(site, self.scale_rule, self.nonlinearity) for site in sites])
 
     def _place(self, sites: Sequence[Site]) -> dict[str, Place]:
         places, start = {}, 0
@@ -170,6 +176,10 @@ class ExpertsController(Controller):
         if self.router is not None:
             self.router = rows_of(self.router, rows)
         self.places = self._place(sites)
+
+    def upgrade(self, state: dict[str, Any], prefix: str) -> None:
+        if self.router is not None and f"{prefix}router" in state:
+            state[f"{prefix}router"] = self.code.widened(state[f"{prefix}router"])
 
     def extra_repr(self) -> str:
         return f"experts={self.experts}, routing={self.routing!r}, shares={self.shares!r}, sites={len(self.places)}"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...settings import Encoding, FlatSettings, ScaleRule, check_arguments
+from ...settings import Nonlinearity, Encoding, FlatSettings, ScaleRule, check_arguments
 from ...sites import Site
 from .base import Controller
 from .pieces import context_map, linear
@@ -27,13 +27,13 @@ class FlatController(Controller):
     ----------
     hidden
         Width of the trunk.
-    scale_rule, encoding
+    scale_rule, encoding, nonlinearity
         As of :class:`~nni_dynconv.controllers.ChunkedController`.
 
     Raises
     ------
     ConfigError
-        There is no such ``scale_rule`` or ``encoding``, or a setting has another type or lies outside of its range.
+        There is no such ``scale_rule``, ``encoding`` or ``nonlinearity``, or a setting has another type or lies outside of its range.
 
     Notes
     -----
@@ -53,17 +53,19 @@ class FlatController(Controller):
     True
     """
 
-    def __init__(self, hidden: int = 32, scale_rule: ScaleRule = "hyperfan_in", encoding: Encoding = "layer_norm"):
+    def __init__(self, hidden: int = 32, scale_rule: ScaleRule = "hyperfan_in", encoding: Encoding = "layer_norm", nonlinearity: Nonlinearity = "linear"):
         super().__init__()
-        check_arguments(self, FlatSettings(hidden, scale_rule, encoding))
-        self.hidden, self.scale_rule, self.encoding = hidden, scale_rule, encoding
+        check_arguments(self, FlatSettings(hidden, scale_rule, encoding, nonlinearity))
+        self.hidden, self.encoding = hidden, encoding
+        self.scale_rule, self.nonlinearity = scale_rule, nonlinearity
         self.rows: dict[str, int] = {}
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
         self.rows = {site.name: row for row, site in enumerate(sites)}
         sources = 1 if context_dim is None else 2
         self.start = nn.Parameter(torch.randn(self.hidden) * sources**-0.5)
-        self.from_context = context_map(context_dim, self.hidden, 1 / sources, self.encoding)
+        seen = self.encoding, self.architecture_dim
+        self.from_context = context_map(context_dim, self.hidden, 1 / sources, *seen)
         self.middle = linear(self.hidden, self.hidden, gain=2.0)
         self.heads = nn.ModuleList(linear(self.hidden, site.num_generated) for site in sites)
 

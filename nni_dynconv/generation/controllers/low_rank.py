@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ...settings import Encoding, LowRankSettings, ScaleRule, check_arguments
+from ...settings import Nonlinearity, Encoding, LowRankSettings, ScaleRule, check_arguments
 from ...sites import Site
 from ..factoring import factors_of, multiplied
 from .base import Controller
@@ -27,13 +27,13 @@ class LowRankController(Controller):
     ----------
     rank
         Of each weight, at most.
-    chunk, site_dim, position_dim, hidden, scale_rule, encoding
+    chunk, site_dim, position_dim, hidden, scale_rule, encoding, nonlinearity
         Of the core.
 
     Raises
     ------
     ConfigError
-        There is no such ``scale_rule`` or ``encoding``, or a setting has another type or lies outside of its range.
+        There is no such ``scale_rule``, ``encoding`` or ``nonlinearity``, or a setting has another type or lies outside of its range.
 
     Notes
     -----
@@ -64,17 +64,19 @@ class LowRankController(Controller):
         hidden: int = 128,
         scale_rule: ScaleRule = "hyperfan_in",
         encoding: Encoding = "layer_norm",
+        nonlinearity: Nonlinearity = "linear",
     ):
         super().__init__()
         widths = chunk, site_dim, position_dim, hidden
-        check_arguments(self, LowRankSettings(rank, *widths, scale_rule, encoding))
+        check_arguments(self, LowRankSettings(rank, *widths, scale_rule, encoding, nonlinearity))
         self.rank, self.chunk, self.site_dim = rank, chunk, site_dim
         self.position_dim, self.hidden = position_dim, hidden
-        self.scale_rule, self.encoding = scale_rule, encoding
+        self.scale_rule, self.nonlinearity, self.encoding = scale_rule, nonlinearity, encoding
 
     def bind(self, sites: Sequence[Site], context_dim: int | None) -> None:
         widths = self.chunk, self.site_dim, self.position_dim, self.hidden
         self.core = ChunkedController(*widths, encoding=self.encoding)
+        self.core.architecture_dim = self.architecture_dim
         self.core.bind(self._factored(sites), context_dim)
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:

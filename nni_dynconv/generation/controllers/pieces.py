@@ -12,14 +12,24 @@ from torch import Tensor, nn
 
 from ...functional import is_exporting
 from ...settings import Encoding
+from ..parts import Upgrading
 
 __all__ = ["CodeInput", "ContextMap", "context_map", "encode_positions", "linear", "repeat_rows", "rows_of"]
+
+BESIDE = 2  # numbers that tell the size of a code
+LITTLE = 0.1  # a size beside which smaller ones are alike
 
 
 class CodeInput(nn.Module):
     r"""Bring a context's code to unit mean square, whatever its size: what a controller makes depends on it.
 
-    ``layer_norm``: standardised over its length. A code of length one stays as it is.
+    ``layer_norm``: standardised over its length, with what that takes away beside it, in two numbers:
+
+    .. math:: [\mu / r, \; \tfrac{1}{2} \ln r] \qquad r = \mathrm{rms}(c) + 0.1
+
+    where :math:`\mu` is the code's mean. So also a code of two numbers, of which standardising leaves a sign, tells
+    contexts apart, and one that doubles changes the last number by 0.35, whatever its size. A code of length one stays
+    as it is.
     ``magnitude_invariant``: :math:`\sqrt{2} [\cos(\pi s / 2), \sin(\pi s / 2)]` with :math:`s = \mathrm{sigmoid}(c)`,
     twice as long, and of the same norm for every code.
 
@@ -29,6 +39,9 @@ class CodeInput(nn.Module):
         Length of the code.
     encoding
         Which of the two.
+    architecture
+        How many of its last numbers are of an architecture. Both parts are standardised then, each by itself and with
+        its size beside it, so that neither drowns the other.
 
     Notes
     -----
@@ -38,27 +51,56 @@ class CodeInput(nn.Module):
     References
     ----------
     Ortiz, Guttag and Dalca, Magnitude invariant parametrizations improve hypernetwork learning, 2023 (ICLR 2024),
-    section 4; Ba et al., Layer normalization, 2016.
+    section 4; Ba et al., Layer normalization, 2016. What stands beside it is ours.
 
     Examples
     --------
     >>> CodeInput(2, "magnitude_invariant")(torch.tensor([[0.0, 0.0], [50.0, -50.0]])).square().mean(1)
     tensor([1., 1.])
+    >>> CodeInput(2)(torch.tensor([[1.0, 3.0], [1.0, 5.0]]))[:, :2]
+    tensor([[-1.0000,  1.0000],
+            [-1.0000,  1.0000]])
     """
 
-    def __init__(self, dim: int, encoding: Encoding = "layer_norm"):
+    def __init__(self, dim: int, encoding: Encoding = "layer_norm", architecture: int = 0):
         super().__init__()
-        self.dim, self.encoding = dim, encoding
-        self.out_dim = 2 * dim if encoding == "magnitude_invariant" else dim
+        self.dim, self.encoding, self.architecture = dim, encoding, architecture
+        self.parts = [one for one in (dim - architecture, architecture) if one]
+        self.is_invariant = encoding == "magnitude_invariant"
+        self.beside = 0 if self.is_invariant and not architecture else BESIDE * len(self.parts)
+        self.out_dim = self.beside + (2 * dim if self.is_invariant else dim)
 
     def forward(self, code: Tensor) -> Tensor:  # (B) dim -> (B) out_dim
-        if self.encoding == "magnitude_invariant":
-            angle = code.sigmoid() * (math.pi / 2)
-            return math.sqrt(2.0) * torch.cat([angle.cos(), angle.sin()], dim=-1)
-        return F.layer_norm(code, (self.dim,)) if self.dim > 1 else code
+        if not self.beside:
+            return _as_angles(code)
+        parts = code.split(self.parts, dim=-1)
+        kept = torch.cat([_standardised(one) for one in parts], dim=-1) if len(parts) > 1 else _standardised(code)
+        kept = _as_angles(kept) if self.is_invariant else _standardised(kept) if len(parts) > 1 else kept
+        return torch.cat([kept, *(number for one in parts for number in _size_of(one))], dim=-1)
+
+    def widened(self, weight: Tensor) -> Tensor:
+        """Return a map of codes that an earlier version had, which saw no sizes, as one that sees them and heeds not."""
+        missing = self.out_dim - weight.shape[-1]
+        return F.pad(weight, (0, missing)) if missing == self.beside else weight
 
     def extra_repr(self) -> str:
         return f"{self.dim}, {self.encoding}"
+
+
+def _standardised(code: Tensor) -> Tensor:
+    return F.layer_norm(code, code.shape[-1:]) if code.shape[-1] > 1 else code
+
+
+def _as_angles(code: Tensor) -> Tensor:
+    angle = code.sigmoid() * (math.pi / 2)
+    return math.sqrt(2.0) * torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def _size_of(code: Tensor) -> tuple[Tensor, Tensor]:  # ... dim -> twice ... 1
+    exact = code.float() if code.dtype in (torch.float16, torch.bfloat16) else code  # for its square may be too large
+    size = torch.linalg.vector_norm(exact, dim=-1, keepdim=True) * code.shape[-1] ** -0.5 + LITTLE
+    numbers = exact.mean(-1, keepdim=True) / size, size.log() / 2
+    return numbers if exact is code else (numbers[0].to(code), numbers[1].to(code))
 
 
 def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
@@ -77,7 +119,7 @@ def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> n
     return made
 
 
-class ContextMap(nn.Linear):
+class ContextMap(Upgrading, nn.Linear):
     """The part of a controller's first layer that sees the context: a linear map of :class:`CodeInput`.
 
     Parameters
@@ -88,18 +130,24 @@ class ContextMap(nn.Linear):
         Width of the layer.
     gain
         Variance of what it gives, for any code.
-    encoding
+    encoding, architecture
         Of :class:`CodeInput`.
     """
 
-    def __init__(self, context_dim: int, outputs: int, gain: float, encoding: Encoding = "layer_norm"):
-        code = CodeInput(context_dim, encoding)
+    def __init__(
+        self, context_dim: int, outputs: int, gain: float, encoding: Encoding = "layer_norm", architecture: int = 0
+    ):
+        code = CodeInput(context_dim, encoding, architecture)
         super().__init__(code.out_dim, outputs, bias=False)
         nn.init.normal_(self.weight, std=math.sqrt(gain / code.out_dim))
         self.code = code
 
     def forward(self, code: Tensor) -> Tensor:  # (B) context_dim -> (B) outputs
         return super().forward(self.code(code))
+
+    def upgrade(self, state: dict[str, Any], prefix: str) -> None:
+        if f"{prefix}weight" in state:
+            state[f"{prefix}weight"] = self.code.widened(state[f"{prefix}weight"])
 
 
 def context_map(context_dim: int | None, *settings: Any) -> ContextMap | None:
