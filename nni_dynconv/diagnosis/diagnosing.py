@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import ConfigError, did_you_mean
 from . import judging_search, judging_weights, summary
+from .comparing import lessons
 from .diagnosis import Diagnosis
 from .findings import Finding, Severity
 from .measuring import architectures, is_paired, run_all
@@ -88,7 +89,9 @@ def diagnose(
         if not taken:
             raise ConfigError("There is no batch to diagnose with: `batches` is empty.")
         on_device = pytree.tree_map(lambda one: one.to(device) if isinstance(one, Tensor) else one, taken)
-        runs = run_all(mutator, on_device, architectures(mutator, samples, seed), step)
+        drawn = architectures(mutator, samples, seed)
+        runs = run_all(mutator, on_device, drawn, step)
+        taught = lessons(mutator, on_device, drawn, step)
     sites = summary.site_readings(mutator, runs)
     measured = Diagnosis(
         progress=progress,
@@ -97,7 +100,7 @@ def diagnose(
         sites=sites,
         context=summary.context_reading(mutator, runs, sites),
         candidates=summary.candidate_readings(mutator, runs),
-        choices=summary.choice_readings(mutator),
+        choices=summary.choice_readings(mutator, taught),
         norms=summary.norm_readings(states, runs),
     )
     findings = tuple(one for one in _judge(measured) if one.code not in ignore)
@@ -119,7 +122,7 @@ def _judge(diagnosis: Diagnosis) -> list[Finding]:
     findings = [*judging_weights.not_finite(diagnosis), *judging_weights.zero_controller(diagnosis)]
     if not findings:  # which would show in all of these, too
         findings += [*judging_weights.scales(diagnosis), *judging_weights.context(diagnosis)]
-        findings += judging_search.candidates(diagnosis)
+        findings += [*judging_search.candidates(diagnosis), *judging_search.choices(diagnosis)]
     findings += [*judging_search.norms(diagnosis), *judging_search.sampler(diagnosis)]
     order: Sequence[Severity] = ("fault", "warning", "note")
     return sorted(findings, key=lambda one: order.index(one.severity))
