@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import ConfigError, did_you_mean
 from . import judging_search, judging_weights, summary
+from .comparing import lessons
 from .diagnosis import Diagnosis
 from .findings import Finding, Severity
 from .measuring import architectures, is_paired, run_all
@@ -94,6 +95,7 @@ def diagnose(
         runs = run_all(mutator, on_device, drawn, step)
         each = max((len(choice) for choice in mutator.choices.values()), default=1)  # so many have each candidate
         whose = whose_reading(mutator, on_device, drawn[:each], step, seed)
+        taught = lessons(mutator, on_device, drawn, step)
     sites = summary.site_readings(mutator, runs)
     measured = Diagnosis(
         progress=progress,
@@ -102,7 +104,7 @@ def diagnose(
         sites=sites,
         context=summary.context_reading(mutator, runs, sites),
         candidates=summary.candidate_readings(mutator, runs),
-        choices=summary.choice_readings(mutator),
+        choices=summary.choice_readings(mutator, taught),
         norms=summary.norm_readings(states, runs),
         whose=whose,
     )
@@ -126,7 +128,7 @@ def _judge(diagnosis: Diagnosis) -> list[Finding]:
     if not findings:  # which would show in all of these, too
         findings += [*judging_weights.scales(diagnosis), *judging_weights.context(diagnosis)]
         findings += judging_weights.whose(diagnosis)
-        findings += judging_search.candidates(diagnosis)
+        findings += [*judging_search.candidates(diagnosis), *judging_search.choices(diagnosis)]
     findings += [*judging_search.norms(diagnosis), *judging_search.sampler(diagnosis)]
     order: Sequence[Severity] = ("fault", "warning", "note")
     return sorted(findings, key=lambda one: order.index(one.severity))

@@ -12,13 +12,14 @@ from .thresholds import (
     LEAST_DEVIATION,
     LEAST_ENTROPY,
     LEAST_GRADIENT,
+    LEAST_LESSON,
     SETTLED,
     SKIPS,
     STALE_SHIFT,
     STALE_VARIANCE,
 )
 
-__all__ = ["candidates", "norms", "sampler"]
+__all__ = ["candidates", "choices", "norms", "sampler"]
 
 
 # Candidates
@@ -61,6 +62,21 @@ def _untrained(d: Diagnosis, alive: Sequence[CandidateReading]) -> list[Finding]
         values = span(one.gradient or 0.0 for one in without)
         found.append(Finding("candidate-untrained", severity, where, f"its gradient is {values}", "above zero", remedy))
     return found
+
+
+def choices(d: Diagnosis) -> list[Finding]:
+    """Choices that the sampler has nothing to learn by; at the start what comes after one may still be zero."""
+    wrong = [one for one in d.choices if one.gradient < LEAST_LESSON]
+    if not wrong:
+        return []
+    severity = by_progress(d.progress, 0.1, "note", "fault")
+    where = places([one.label for one in wrong], len(d.choices), "all choices")
+    what = f"its gradient is {span(one.gradient for one in wrong)} of the loss"
+    remedy = (
+        "The loss does not follow what is chosen: look for `detach()` or a factor of zero behind the choice. A norm "
+        "behind it cancels what GDAS learns by with `paths=1`: take 2."
+    )
+    return [Finding("choice-dead", severity, where, what, f"more than {LEAST_LESSON:g}", remedy)]
 
 
 # Normalisations

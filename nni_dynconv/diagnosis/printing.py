@@ -10,7 +10,7 @@ __all__ = ["candidates", "choices", "context", "norms", "sites"]
 
 SITES = ("site", "runs", "made", "scale", "gain", "twin's", "varies", "gradient")
 CANDIDATES = ("candidate", "runs", "probability", "output", "deviates", "gradient")
-CHOICES = ("choice", "entropy", "winner", "probability")
+CHOICES = ("choice", "entropy", "winner", "probability", "gradient")
 NORMS = ("batch normalisation", "mode", "updates", "shift", "variance")
 
 
@@ -31,7 +31,8 @@ def candidates(readings: Sequence[CandidateReading]) -> str:
 
 def choices(readings: Sequence[ChoiceReading]) -> str:
     """Return a row for each choice."""
-    return _table(CHOICES, [(c.label, _number(c.entropy), c.winner, _number(c.probability)) for c in readings])
+    rows = [(c.label, _number(c.entropy), c.winner, _number(c.probability), _number(c.gradient)) for c in readings]
+    return _table(CHOICES, rows)
 
 
 def norms(readings: Sequence[NormReading]) -> str:

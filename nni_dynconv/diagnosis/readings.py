@@ -145,6 +145,9 @@ class ChoiceReading(NamedTuple):
         How many there are.
     free
         Whether the winner has no weights (skip, pool), while another candidate has; ``None`` where that is no question.
+    gradient
+        What the sampler has to learn it by, over the loss: the norm of its logits' gradient, where that goes through a
+        factor or a mixture; else by how much the loss changes with another candidate in its place, all else equal.
     """
 
     label: str
@@ -153,6 +156,7 @@ class ChoiceReading(NamedTuple):
     probability: float
     candidates: int
     free: bool | None
+    gradient: float
 
 
 class NormReading(NamedTuple):

@@ -157,19 +157,22 @@ def _gradient(place: tuple[str, str], modules: Sequence[nn.Module], run: Run) ->
     return run.own_gradient.get(place, 0.0) + sum(run.weight_gradient.get(site, 0.0) for site in sites_in(modules))
 
 
-def choice_readings(mutator: DynamicWeightMutator) -> tuple[ChoiceReading, ...]:
-    """Sum up the sampler's distribution of each label."""
-    modules = candidates_of(mutator.space)
-    return tuple(_choice(mutator, label, modules) for label, choice in mutator.choices.items() if len(choice) > 1)
+def choice_readings(mutator: DynamicWeightMutator, taught: Mapping[str, float]) -> tuple[ChoiceReading, ...]:
+    """Sum up the sampler's distribution of each label, and what it has to learn it by."""
+    modules, choices = candidates_of(mutator.space), mutator.choices.items()
+    return tuple(_choice(mutator, label, modules, taught[label]) for label, choice in choices if len(choice) > 1)
 
 
-def _choice(mutator: DynamicWeightMutator, label: str, modules: Mapping[tuple[str, str], Any]) -> ChoiceReading:
+def _choice(
+    mutator: DynamicWeightMutator, label: str, modules: Mapping[tuple[str, str], Any], gradient: float
+) -> ChoiceReading:
     choice, table = mutator.choices[label], mutator.sampler.probabilities(label)
     entropy = float(torch.special.entr(table).sum()) / math.log(len(choice))
     winner = str(choice.candidates[int(table.argmax())])
     free = {name: is_free(found) for (one, name), found in modules.items() if one == label}
     mixed = len(set(free.values())) == 2
-    return ChoiceReading(label, entropy, winner, float(table.max()), len(choice), free.get(winner) if mixed else None)
+    won = free.get(winner) if mixed else None
+    return ChoiceReading(label, entropy, winner, float(table.max()), len(choice), won, gradient)
 
 
 # Normalisations

@@ -19,6 +19,7 @@ TRAINED_GAIN = 400.0  # 0.25 to 7.1
 LEAST_MADE = 1e-3  # 0.81 to 2.0
 LEAST_VARIATION = 1e-3  # 0.014 to 0.33
 LEAST_GRADIENT = 1e-9  # of candidates 0.0007 to 20, of the context 0.079 to 8.2
+LEAST_LESSON = 1e-5  # behind a norm the factor of GDAS leaves 1e-7 to 1e-6
 LEAST_GAP = 0.002  # a note only: it is below in healthy runs of few steps
 LEAST_DEVIATION = 1e-4  # 0.34 to 1
 LEAST_ENTROPY = 0.1  # 0.074 to 1: below it in one run, of ENAS, whose policy had settled early
@@ -41,6 +42,7 @@ CODES = (
     "candidate-dead",
     "candidate-untrained",
     "candidate-unseen",
+    "choice-dead",
     "norm-mode",
     "norm-stale",
     "sampler-collapsed",

@@ -267,6 +267,41 @@ def test_a_planted_fault_is_found_and_nothing_else(fault, trained):
     assert found.warnings == ()
 
 
+class Normed(SmallSpace):
+    """A normalisation behind a choice, and a choice that the output does not follow, if so asked."""
+
+    def __init__(self, dead=False):
+        super().__init__()
+        self.norm, self.dead = nn.GroupNorm(1, 4), dead
+        self.aside = LayerChoice([nn.Linear(3, 3), nn.Identity()], label="aside")
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        y = self.head((x + self.norm(self.body(x))).mean((2, 3)))
+        return y + (0 if self.dead else 1) * self.aside(y)
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, FairSampler])
+def test_a_choice_that_nothing_follows_is_found_whatever_the_sampler_learns_by(sampler):
+    assert codes(examine(make(space=Normed, sampler=sampler), 0.4)) == []
+    dead = make(space=lambda: Normed(dead=True), sampler=sampler)
+    found = [(one.where, one.severity) for one in examine(dead, 0.4).findings if one.code == "choice-dead"]
+    assert found == [("aside", "fault")]
+    assert [one.severity for one in examine(dead, 0.0).findings if one.code == "choice-dead"] == ["note"]
+
+
+def test_a_norm_that_cancels_the_factor_of_gdas_is_found_and_the_way_out_is_one():
+    def find(paths):
+        mutator = make(space=Normed, sampler=lambda seed: GdasSampler(seed, paths=paths))
+        with torch.no_grad():
+            mutator.space.body["static"].weight.mul_(30)  # its variance is far above what the norm adds to it
+        return [one for one in examine(mutator, 0.4).findings if one.code == "choice-dead"]
+
+    assert find(2) == []
+    (found,) = find(1)
+    assert found.where == "body" and "take 2" in found.remedy
+
+
 @pytest.mark.parametrize("base", ["none", "learned"])
 @pytest.mark.parametrize("factor", [10.0, 0.1])
 def test_a_scale_that_is_ten_times_off_is_found_at_the_start(factor, base):

@@ -159,22 +159,29 @@ def search(mutator, network, batches):
     optimizer = torch.optim.Adam(roles["weights"] + roles["controller"], lr=0.01)
     architecture = mutator.sampler.optimizer()
     samples, gradients = [], {}
-    for number, (x, c, y) in enumerate(batches):
+    for number, batch in enumerate(batches):
+        mutator.zero_grad()
+        if number % 2 and architecture is not None:
+            mutator.architecture_loss(lambda held_out=batch: _loss(network, held_out)).backward()
+            architecture.step()
+            samples.append(dict(mutator.sample))
+            continue
         agree(mutator.sampler)
         samples.append(mutator.reset())
-        mutator.zero_grad()
-        with torch.set_grad_enabled(number % 2 == 0 or architecture is not None):
-            loss = F.mse_loss(network(x, context=c), y)
+        with torch.set_grad_enabled(number % 2 == 0):
+            loss = _loss(network, batch)
         if number % 2 == 0:
             loss.backward()
             gradients = gradients or {name: one.grad for name, one in mutator.named_parameters()}
             optimizer.step()
-        elif architecture is not None:
-            loss.backward()
-            architecture.step()
         else:
             mutator.sampler.observe(samples[-1], -mean(loss.item()))
     return samples, gradients, mutator.state_dict()
+
+
+def _loss(network, batch):
+    x, c, y = batch
+    return F.mse_loss(network(x, context=c), y)
 
 
 def guarded(rank, option):
