@@ -104,7 +104,7 @@ class EnasSampler(Sampler):
 
     def ahead(self, numbers: Tensor, state: Any) -> tuple[Tensor, Any]:
         taken, place = numbers.to(self.start.device), numbers.shape[1]
-        x = self.tokens[place - 1](taken[:, -1]) if place else self.start
+        x = self.tokens[place - 1](taken[:, -1]) if place else self.start.expand(len(taken), -1)
         state = self.cell(x, state)
         return self.tanh_constant * torch.tanh(self.heads[place](state[0])), state
 

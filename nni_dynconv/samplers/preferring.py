@@ -22,25 +22,38 @@ __all__ = ["TRIES", "WAY_OUT", "draw_allowed", "logits_after", "most_probable"]
 
 TRIES = 1000
 MOST_INDEPENDENT = 1 << 17  # beginnings that are followed at once
+MOST_ASKED = 1 << 14  # the same where a constraint that is asked one by one, in Python, ties more than a table holds
+MOST_ROUNDED = 64  # times as many as are wanted are looked at, where rounding decides
 EXHAUSTED = 16  # times `reach`: spaces of up to so many architectures are gone through where labels depend on others
 WAY_OUT = "Loosen it, or choose by one label among the combinations that are allowed."
 
 
 def most_probable(sampler: Sampler, count: int) -> Ranked:
-    """Return what :meth:`Sampler.most_probable` does; NNI is asked whether it keeps the constraints."""
-    choices = sampler.choices
-    size, most = math.prod(len(choice) for choice in choices.values()), EXHAUSTED * sampler.reach
-    width = MOST_INDEPENDENT if sampler.independent else most if size <= most else sampler.reach
-    found = leading(choices.growth, lambda: _ahead_of(sampler), count, width, sampler.independent)
-    samples, log_probs, missed = [], [], found.missed
-    for numbers, log_prob in zip(found.numbers.tolist(), found.log_probs.tolist(), strict=True):
-        sample = _named(sampler, numbers)
-        if choices.broken(sample) is None:
-            samples.append(sample)
-            log_probs.append(log_prob)
-        else:  # by the rounding of a sum: what it stood before may keep them
-            missed = max(missed, log_prob)
-    return Ranked(samples, log_probs, missed <= (log_probs[-1] if len(samples) == count else -math.inf))
+    """Return what :meth:`Sampler.most_probable` does.
+
+    NNI is asked of each whether it keeps the constraints. Where the rounding of a sum decides on that, and some do not,
+    more are looked for.
+    """
+    choices, asked = sampler.choices, count
+    while True:
+        found = leading(choices.growth, lambda: _ahead_of(sampler), asked, _width(sampler), sampler.independent)
+        samples = [_named(sampler, numbers) for numbers in found.numbers.tolist()]
+        kept = [place for place, sample in enumerate(samples) if choices.broken(sample) is None][:count]
+        if len(kept) == count or len(samples) < asked or asked >= MOST_ROUNDED * count:
+            break
+        asked *= 2
+    least = found.log_probs[kept[-1]] if len(kept) == count else -math.inf
+    proven = found.missed <= least and (len(kept) == count or len(samples) < asked)
+    return Ranked([samples[place] for place in kept], found.log_probs[kept].tolist(), proven)
+
+
+def _width(sampler: Sampler) -> int:
+    """Return how many beginnings are followed at most: all, in a space that can be gone through."""
+    size = math.prod(len(choice) for choice in sampler.choices.values())
+    asked = any(check.table is None for check in sampler.choices.growth.checks)
+    narrow = (MOST_ASKED if asked else MOST_INDEPENDENT) if sampler.independent else sampler.reach
+    wide = MOST_INDEPENDENT if sampler.independent else EXHAUSTED * sampler.reach
+    return wide if size <= wide else narrow
 
 
 def _ahead_of(sampler: Sampler) -> Ahead:

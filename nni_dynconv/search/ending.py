@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
-import torch
 from nni.nas.evaluator.pytorch import LightningModule
 
 from ..samplers import distributed
@@ -70,15 +70,30 @@ class End:
         return first_batches(self.loaders.validation(), count, self.to_device, self.loaders.alternate)
 
 
-def contenders_of(mutator: DynamicWeightMutator, draws: int) -> list[Sample]:
-    """Return distinct architectures that the sampler draws; for one that has learned, the most probable first."""
+def contenders_of(mutator: DynamicWeightMutator, count: int) -> list[Sample]:
+    """Return distinct architectures, the most probable first; of a sampler that learns by selection, draws.
+
+    Warns
+    -----
+    UserWarning
+        It is not proven that there are none that are more probable.
+    """
     sampler = mutator.sampler
-    drawn = [mutator.reset() for _ in range(draws)]
     if sampler.learns == "selection":
-        return distinct(drawn)
-    samples = distinct([mutator.export(), *drawn])
-    with torch.no_grad():
-        return samples[:1] + sorted(samples[1:], key=lambda one: -float(sampler.log_prob(one)))
+        return distinct(mutator.reset() for _ in range(count))
+    found = sampler.most_probable(count)
+    if not found.proven:
+        warnings.warn(
+            f"The {len(found.samples)} architectures that are compared in the end are the most probable ones that were "
+            f"found, and not proven to be the most probable there are: the space is too large to tell.",
+            stacklevel=2,
+        )
+    return found.samples
+
+
+def _varied(mutator: DynamicWeightMutator, best: int, count: int) -> list[Sample]:
+    """Return the most probable ones and draws, for a search that goes on from there."""
+    return distinct([*contenders_of(mutator, min(best, count)), *(mutator.reset() for _ in range(count))])[:count]
 
 
 def end_search(
@@ -96,15 +111,19 @@ def end_search(
     selects, plain = sampler.learns == "selection", is_plain(settings)
     if not settings.contenders or not (selects or settings.rerank or not plain):
         return None
-    held_out, calibration = end.held_out(settings.contender_batches), end.training(settings.calibration_batches)
-    task = Task(network_loss(training_module), held_out, calibration)
+    if selects:
+        sampler.forget()
+    count, calibration = settings.contender_batches, end.training(settings.calibration_batches)
+    held_out = end.held_out(2 * count)
+    task = Task(network_loss(training_module), held_out[:count], calibration, held_out[count:])
 
     def measured(sample: Mapping[str, Any], measure: Callable[[], float]) -> float:
         return end.guard.measured(sample, measure, "The end of the search")
 
     if not plain:
         return _end_by_final_search(mutator, training_module, settings, end, task, measured)
-    samples = contenders_of(mutator, min(settings.contenders, end.fast + 1) if end.fast else settings.contenders)
+    wanted = settings.contenders if selects else min(settings.contenders, settings.rerank)
+    samples = contenders_of(mutator, min(wanted, end.fast + 1) if end.fast else wanted)
     if selects:
         losses = [distributed.mean(loss) for loss in generated_losses(mutator, samples, task, measured)]
         for sample, loss in zip(samples, losses, strict=True):
@@ -129,7 +148,7 @@ def _end_by_final_search(
     """Measure what evolution, costs or a proxy asks for, train the best few, and let the best of them be exported."""
     began = time.monotonic()
     search = FinalSearch(mutator, task, settings, measured, end.costs)
-    compared = search.run(partial(contenders_of, mutator), end.fast + 1 if end.fast else None)
+    compared = search.run(partial(_varied, mutator, max(settings.rerank, 1)), end.fast + 1 if end.fast else None)
     end.said.append(_cost_of_search(compared, settings, time.monotonic() - began))
     for one in compared.contenders:
         if mutator.sampler.learns == "selection" and mutator.sampler.objection(-one.loss) is None:

@@ -36,6 +36,9 @@ class Finals:
         What the costs of each add to its losses when they are compared; nothing by default.
     networks
         The trained copies, on the CPU; ``None`` where one raised.
+    elsewhere
+        The same losses on batches that choose nothing: the least of several is too low for other batches. ``None``
+        where there are no such batches.
     """
 
     samples: list[Sample]
@@ -45,6 +48,7 @@ class Finals:
     seconds: float
     surcharges: Sequence[float] = ()
     networks: Sequence[nn.Module | None] = ()
+    elsewhere: tuple[list[float], list[float]] | None = None
 
     @property
     def network(self) -> nn.Module | None:
@@ -73,10 +77,12 @@ class Finals:
 
     def __str__(self) -> str:
         place = self._place
+        before, after = (one[place] for one in self.elsewhere or (self.before, self.after))
+        which = "on batches that choose nothing" if self.elsewhere else "on the batches that chose it, so rather too low"
         return (
             f"Re-ranked the best {len(self.samples)} architectures by {self.steps} steps of training each "
-            f"({self.seconds:.1f} s): number {place + 1} is exported, held-out loss {self.before[place]:.4f} before, "
-            f"{self.after[place]:.4f} after. `rerank=0` leaves this out."
+            f"({self.seconds:.1f} s): number {place + 1} is exported, held-out loss {before:.4f} before, "
+            f"{after:.4f} after ({which}). `rerank=0` leaves this out."
         )
 
 
@@ -122,20 +128,37 @@ def finals(
         What the costs of each add to its losses.
     """
     began = time.monotonic()
-    before = [distributed.mean(loss) for loss in generated_losses(mutator, samples, task, measured)]
-
-    networks: list[nn.Module | None] = []
-
-    def trained(sample: Mapping[str, Any]) -> float:
-        network = mutator.freeze(sample)
-        train_briefly(network, task.loss, optimizers(network), training, steps, clip)
-        loss = held_out_loss(network, task)
-        networks[-1] = network.cpu()
-        return loss
-
-    after = []
-    for one in samples:
-        networks.append(None)
-        after.append(distributed.mean(measured(one, partial(trained, one))))
+    tasks = [task, task.elsewhere()] if task.others else [task]
+    before = [list(map(distributed.mean, generated_losses(mutator, samples, one, measured))) for one in tasks]
+    found = [_trained(mutator, one, tasks, training, optimizers, steps, clip, measured) for one in samples]
+    after = [[losses[row] for _, losses in found] for row in range(len(tasks))]
     seconds = time.monotonic() - began
-    return Finals([dict(one) for one in samples], before, after, steps, seconds, surcharges, networks)
+    elsewhere = (before[1], after[1]) if task.others else None
+    networks = [network for network, _ in found]
+    return Finals([dict(one) for one in samples], before[0], after[0], steps, seconds, surcharges, networks, elsewhere)
+
+
+def _trained(
+    mutator: DynamicWeightMutator,
+    sample: Mapping[str, Any],
+    tasks: Sequence[Task],
+    training: Iterable[Any],
+    optimizers: Callable[[nn.Module], Sequence[torch.optim.Optimizer]],
+    steps: int,
+    clip: Clip | None,
+    measured: Measured,
+) -> tuple[nn.Module | None, list[float]]:
+    """Train a copy, and return it with its loss by each task; none where it raised."""
+    network: nn.Module | None = None
+    losses = [math.nan] * len(tasks)
+
+    def train() -> float:
+        nonlocal network, losses
+        copy = mutator.freeze(sample)
+        train_briefly(copy, tasks[0].loss, optimizers(copy), training, steps, clip)
+        losses = [held_out_loss(copy, task) for task in tasks]
+        network = copy.cpu()
+        return losses[0]
+
+    measured(sample, train)
+    return network, list(map(distributed.mean, losses))

@@ -178,6 +178,18 @@ class SamplerSuite(ABC):
         total = sum(float(sampler.log_prob(sample).detach().exp()) for sample in self._all_samples())
         _close(total, 1.0, rtol=1e-4, atol=1e-4)
 
+    def test_the_most_probable_are_those_of_all_and_each_is_there_once(self) -> None:
+        sampler, samples = self._bound(), self._all_samples()
+        for reward, sample in enumerate(self._samples(sampler, 6)):
+            _teach(sampler, sample, float(reward))
+        found = sampler.most_probable(len(samples) + 1)
+        with torch.no_grad():
+            expected = sorted((float(sampler.log_prob(sample)) for sample in samples), reverse=True)
+            ours = [float(sampler.log_prob(sample)) for sample in found.samples]
+        assert found.proven and all(one in found.samples for one in samples) and len(found.samples) == len(samples)
+        for log_probs in (found.log_probs, ours):
+            torch.testing.assert_close(torch.tensor(log_probs), torch.tensor(expected), rtol=1e-4, atol=1e-4)
+
     def test_entropy_is_positive(self) -> None:
         sampler = self._bound()
         assert sampler.entropy(sampler.sample()) > 0

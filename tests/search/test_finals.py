@@ -224,3 +224,43 @@ def test_affine_maps_stand_still_during_a_search_that_is_told_so():
         NasExperiment(mutator.space, evaluator(1, 4), mutator.strategy(**options)).run()
         norm = mutator.space.norm
         assert (norm.weight.item() != 1.0) == learned and norm.weight.requires_grad
+
+
+def test_a_learned_sampler_offers_its_most_probable_and_each_once():
+    """They used to be the most probable of 32 draws."""
+    mutator = DynamicWeightMutator(ToySpace(), sampler=EnasSampler(seed=0))
+    sampler = mutator.sampler
+    found = contenders_of(mutator, 3)
+    assert found == sampler.most_probable(3).samples and len(found) == 3
+    assert float(sampler.log_prob(found[2])) <= float(sampler.log_prob(found[0]))
+
+
+def test_where_it_is_not_proven_that_they_are_the_most_probable_it_is_said(monkeypatch):
+    mutator = DynamicWeightMutator(ToySpace(), sampler=EnasSampler(seed=0))
+    found = mutator.sampler.most_probable(2)
+    monkeypatch.setattr(mutator.sampler, "most_probable", lambda count: found._replace(proven=False))
+    with pytest.warns(UserWarning, match="The 2 architectures that are compared in the end .*not proven"):
+        assert contenders_of(mutator, 2) == found.samples
+
+
+def test_rewards_of_other_weights_are_forgotten():
+    """A second search used to export what the first one's weights did best."""
+    mutator = search(RandomSampler(seed=0), rerank=0)
+    for place, one in enumerate(contenders_of(mutator, 16)):
+        mutator.sampler.observe(one, 1e6 + place)
+    wrong = mutator.export()
+    NasExperiment(mutator.space, evaluator(1, 2), mutator.strategy(contenders=16, rerank=0)).run()
+    assert all(total / count < 1 for total, count in mutator.sampler._rewards.values()), wrong
+
+
+def test_the_winner_is_told_by_batches_that_did_not_choose_it():
+    torch.manual_seed(0)
+    mutator = DynamicWeightMutator(ToySpace(), sampler=RandomSampler(0))
+    x = torch.rand(8, 1, 8, 8)
+    batch, other = (x, F.avg_pool2d(x, 3, 1, 1)), (x, 5 + x)
+    loss, samples = (lambda network, one: F.mse_loss(network(one[0]), one[1])), [{"first": "1", "last": "static"}] * 2
+    how = [batch], lambda network: [torch.optim.Adam(network.parameters(), lr=0.02)]
+    alone, both = (finals(mutator, samples, Task(loss, [batch], (), more), *how, steps=2) for more in ([], [other]))
+    assert alone.elsewhere is None and "on the batches that chose it, so rather too low" in str(alone)
+    assert both.before == alone.before and both.elsewhere[0][0] > 10 < both.elsewhere[1][0]
+    assert f"{both.elsewhere[1][0]:.4f} after (on batches that choose nothing)" in str(both)

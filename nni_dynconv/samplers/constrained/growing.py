@@ -96,7 +96,7 @@ class Growth:
             low += _cells(least, places, chosen)
             high += _cells(most, places, chosen)
         if total.least == -np.inf:
-            sums[:, column] = np.maximum(sums[:, column], total.most - furthest)
+            sums[:, column] = np.maximum(sums[:, column], total.most - furthest - total.slack)
         return np.asarray((low <= total.most) & (high >= total.least))
 
     def _held(self, check: Check, chosen: Mapping[int, np.ndarray]) -> np.ndarray:

@@ -106,6 +106,8 @@ class _Search:
             kept = self._kept(place, states, log_probs)
             states, log_probs, rows = states.take(kept), log_probs[kept], parent[kept]
             numbers = np.column_stack([numbers[rows], number[kept]])
+            if not len(numbers):
+                break
         best = np.argsort(-log_probs, kind="stable")[: self.count]
         return Leading(numbers[best], log_probs[best], self.missed)
 

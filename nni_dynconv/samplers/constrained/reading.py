@@ -36,13 +36,16 @@ class Total(NamedTuple):
     terms
         Places of labels, rising, and the term's value for each combination of their candidates.
     least, most
-        Its limits. Where the terms are no whole numbers, a sum in another order may round to another side of them:
-        then they are wider by a billionth, and what keeps them is asked of NNI in the end.
+        Its limits.
+    slack
+        By how much these are too wide. Where the terms are no whole numbers, a sum in another order may round to
+        another side of them: then it is a billionth of the terms, and what keeps them is asked of NNI in the end.
     """
 
     terms: dict[tuple[int, ...], np.ndarray]
     least: float
     most: float
+    slack: float
 
 
 class Check(NamedTuple):
@@ -169,8 +172,8 @@ def _within(terms: dict[tuple[int, ...], np.ndarray], bound: float, function: Ca
     slack = 0.0 if whole else 1e-9 * size
     least, most = least - slack, most + slack
     if most == math.inf:  # one direction for all that follows: small is good
-        return Total({places: -table for places, table in terms.items()}, -most, -least)
-    return Total(terms, least, most)
+        return Total({places: -table for places, table in terms.items()}, -most, -least, slack)
+    return Total(terms, least, most, slack)
 
 
 def _numbers(node: Any, places: tuple[int, ...], candidates: Candidates) -> np.ndarray | None:

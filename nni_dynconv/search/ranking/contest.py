@@ -51,11 +51,18 @@ class Task(NamedTuple):
         as ``network(x)`` or ``network((x, c))``.
     held_out, calibration
         Batches to score on, and training batches that BatchNorm's statistics are gathered on first.
+    others
+        More held-out batches, for what is said of the one that the others chose.
     """
 
     loss: Callable[[nn.Module, Any], Tensor | None]
     held_out: Sequence[Any]
     calibration: Sequence[Any] = ()
+    others: Sequence[Any] = ()
+
+    def elsewhere(self) -> Task:
+        """Return the task on the other batches."""
+        return self._replace(held_out=self.others)
 
 
 def distinct(samples: Iterable[Mapping[str, Any]]) -> list[Sample]:
