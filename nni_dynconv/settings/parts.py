@@ -287,7 +287,7 @@ class StrategySettings(Settings):
     sandwich: Annotated[
         CountOrNone,
         about(
-            "random architectures that each step of the weights takes [beside the largest and the smallest]"
+            "drawn architectures that each step of the weights takes [beside the largest and the smallest]"
             "(trust.md#the-sandwich-rule); 0: one drawn architecture alone"
         ),
     ] = 0

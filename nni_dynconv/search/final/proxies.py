@@ -17,9 +17,9 @@ from ...generation import DynamicNetwork
 from ...ops import DynamicOp
 from ...supernet import DynamicWeightMutator
 from .. import distributed
+from ..costing import Called
 from ..lightning import replaced
 from ..ranking.contest import Measured, Sample, as_it_is
-from .forwards import Called
 
 __all__ = ["PROXIES", "best_by_proxy", "jacob_cov", "proxy_scores", "synflow"]
 
