@@ -4,7 +4,8 @@ Which architecture is drawn is a sampler's affair, and experiments of ``nnictl``
 """
 
 from .after_search import SupernetEvaluator
-from .final import evolve
+from .costing import called_on
+from .final import PROXIES, evolve, proxy_scores
 from .lightning import loaders_of, loss_of, network_loss, replaced, silent, step_of
 from .loaders import first_batches
 from .ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
@@ -12,12 +13,14 @@ from .smoothing import smoothness
 from .strategy import DynamicStrategy
 
 __all__ = [
+    "PROXIES",
     "DynamicStrategy",
     "Fidelity",
     "Row",
     "SupernetEvaluator",
     "SupernetRanking",
     "Task",
+    "called_on",
     "distinct",
     "evolve",
     "fidelity",
@@ -26,6 +29,7 @@ __all__ = [
     "loaders_of",
     "loss_of",
     "network_loss",
+    "proxy_scores",
     "replaced",
     "silent",
     "smoothness",
