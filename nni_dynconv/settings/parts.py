@@ -245,7 +245,7 @@ class StrategySettings(Settings):
     final_search: Annotated[
         FinalSearch,
         about(
-            "`draws` of the sampler, or [`evolution`](trust.md#evolution-over-the-trained-supernet): where the "
+            "`draws` of the sampler, or [`evolution`](last_step.md#evolution-over-the-trained-supernet): where the "
             "architectures come from that are compared in the end"
         ),
     ] = "draws"
@@ -256,7 +256,7 @@ class StrategySettings(Settings):
     objectives: Annotated[
         list[str] | None,
         about(
-            "what counts [besides the held-out loss](trust.md#several-objectives): "
+            "what counts [besides the held-out loss](last_step.md#several-objectives): "
             + ", ".join(f"`{name}`" for name in COSTS),
             json_schema_extra={"items": {"enum": [*COSTS]}},
         ),
@@ -273,7 +273,9 @@ class StrategySettings(Settings):
     ] = None
     proxy: Annotated[
         Proxy | None,
-        about("`synflow` or `jacob_cov`: [which of the draws](trust.md#zero-cost-proxies) are measured; `null`: all"),
+        about(
+            "`synflow` or `jacob_cov`: [which of the draws](last_step.md#zero-cost-proxies) are measured; `null`: all"
+        ),
     ] = None
     proxy_draws: Annotated[Count, about("how many draws the proxy looks at for each that is measured")] = 4
     rerank: Annotated[CountOrNone, about("how many of the best are trained in the end; 0: none")] = 5
@@ -288,7 +290,7 @@ class StrategySettings(Settings):
         CountOrNone,
         about(
             "drawn architectures that each step of the weights takes [beside the largest and the smallest]"
-            "(trust.md#the-sandwich-rule); 0: one drawn architecture alone"
+            "(last_step.md#the-sandwich-rule); 0: one drawn architecture alone"
         ),
     ] = 0
     norm_affine: Annotated[bool, about("`false`: the affine maps of BatchNorms do not learn during the search")] = True
