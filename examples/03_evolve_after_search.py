@@ -1,4 +1,4 @@
-"""Evolution over a trained supernet, by NNI's own strategies: python examples/03_evolve_after_search.py --fast."""
+"""Evolution over a trained supernet, NNI's and ours: python examples/03_evolve_after_search.py --fast."""
 
 import argparse
 from itertools import cycle, islice
@@ -10,7 +10,7 @@ from nni.nas.experiment import NasExperiment
 from nni.nas.strategy import Random, RegularizedEvolution
 from torch.utils.data import DataLoader, Subset
 
-from nni_dynconv import DynamicWeightMutator, EnasSampler, SupernetEvaluator, VectorContext
+from nni_dynconv import DynamicWeightMutator, EnasSampler, SupernetEvaluator, VectorContext, evolve
 
 
 def train(mutator, steps, loader, held_out):
@@ -44,6 +44,9 @@ def main(seed, steps, trials):
         experiment.config.max_trial_number = trials
         experiment.run()
         (found[name],) = experiment.export_top_models(formatter="dict")
+    sizes = {"population": trials // 5, "evaluations": trials}
+    own = evolve(mutator.choices, lambda sample: -evaluator.score(sample), start=[mutator.export()], seed=seed, **sizes)
+    found["our evolution"] = own.best_first("loss")[0].sample
     for name, sample in found.items():
         network = mutator.eval().freeze(sample, calibrate=evaluator.calibration)  # a plain module, as it was scored
         hits = network(x_new, c_new).argmax(1) == y_new

@@ -93,9 +93,7 @@ def main() -> None:
     print("pairs" + "".join(case.rjust(16) for case in CASES))
     found: dict[int, dict[str, dict[str, float | None]]] = {}
     for size in options.sizes:
-        found[size] = {
-            case: {str(tau): coverage(case, tau, size, options.draws) for tau in TAUS} for case in CASES
-        }
+        found[size] = {case: {str(tau): coverage(case, tau, size, options.draws) for tau in TAUS} for case in CASES}
         print(row(size, found[size]), flush=True)
     options.output.write_text(json.dumps({"draws": options.draws, "coverage": found}, indent=1) + "\n")
 

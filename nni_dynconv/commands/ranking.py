@@ -12,16 +12,19 @@ from ..errors import ConfigError, RankError
 from ..experiments import trial
 from ..runs import Run
 from ..search import (
+    PROXIES,
     Fidelity,
     Row,
     SupernetRanking,
     Task,
+    called_on,
     distinct,
     fidelity,
     first_batches,
     generated_losses,
     loaders_of,
     network_loss,
+    proxy_scores,
     silent,
 )
 from ..supernet import DynamicWeightMutator
@@ -77,13 +80,18 @@ def rank(
     trial.check_launcher(evaluator)
     supernet = Run.supernet_in(supernet)
     export.load_supernet(mutator, supernet)
-    samples = _draw(mutator, architectures)
+    samples, task = _draw(mutator, architectures), _task(evaluator, batches, calibration)
+    fresh, _, _ = trial.build(settings)
     evaluator.module.set_model(mutator.space)
-    began = time.monotonic()
     with silent(evaluator.module):
-        scores = [-loss for loss in generated_losses(mutator, samples, _task(evaluator, batches, calibration))]
-    seconds = {"generated": time.monotonic() - began, "one_epoch": 0.0, "trained": 0.0}
-    rows = [Row(sample, score, _parameters(mutator, sample)) for sample, score in zip(samples, scores, strict=True)]
+        proxies, seconds = _proxies(fresh, samples, task, say)
+        began = time.monotonic()
+        scores = [-loss for loss in generated_losses(mutator, samples, task)]
+    seconds = {"generated": time.monotonic() - began, "one_epoch": 0.0, "trained": 0.0, **seconds}
+    rows = [
+        Row(sample, score, _parameters(mutator, sample), **{name: found[place] for name, found in proxies.items()})
+        for place, (sample, score) in enumerate(zip(samples, scores, strict=True))
+    ]
     for number, row in enumerate(rows[:trained]):  # drawn at random, so any few of them are
         found: dict[str, Any] = {}
         for name, epochs in (("one_epoch", 1), ("trained", None)):
@@ -121,6 +129,23 @@ def _draw(mutator: DynamicWeightMutator, count: int) -> list[dict[str, Any]]:
     return samples
 
 
+def _proxies(
+    mutator: DynamicWeightMutator, samples: Sequence[dict[str, Any]], task: Task, say: Callable[[str], object]
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Return the scores of each zero-cost proxy that serves here, of fresh weights, and the seconds that they took."""
+    found: dict[str, list[float]] = {}
+    seconds: dict[str, float] = {}
+    for name in PROXIES:
+        began = time.monotonic()
+        try:
+            found[name] = proxy_scores(name, mutator, samples, called_on(mutator, task, samples[0]))
+        except (RankError, ConfigError) as error:
+            say(f"without `{name}`: {error}")
+        else:
+            seconds[name] = time.monotonic() - began
+    return found, seconds
+
+
 def _task(evaluator: Any, batches: int, calibration: int) -> Task:
     def same(batch: Any) -> Any:
         return batch
@@ -154,7 +179,5 @@ def _train(
 def _fidelity(rows: Sequence[Row]) -> dict[str, Fidelity]:
     truth = [row.trained for row in rows if row.trained is not None]  # one that is missing is told as such
     k = max(1, min(5, len(rows) // 3))
-    return {
-        name: fidelity([float(getattr(row, name)) for row in rows], truth, k)
-        for name in ("generated", "one_epoch", "parameters")
-    }
+    names = [name for name in ("generated", "one_epoch", "parameters", *PROXIES) if getattr(rows[0], name) is not None]
+    return {name: fidelity([float(getattr(row, name)) for row in rows], truth, k) for name in names}

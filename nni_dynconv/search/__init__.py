@@ -23,7 +23,8 @@ from .closing import (
     train_network,
     words_of,
 )
-from .final import evolve
+from .costing import called_on
+from .final import PROXIES, evolve, proxy_scores
 from .lightning import in_place, loaders_of, loss_of, network_loss, replaced, silent, step_of
 from .loaders import first_batches
 from .ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
@@ -31,6 +32,7 @@ from .smoothing import smoothness
 from .strategy import DynamicStrategy
 
 __all__ = [
+    "PROXIES",
     "Comparison",
     "DynamicStrategy",
     "Evaluators",
@@ -43,6 +45,7 @@ __all__ = [
     "Task",
     "Trained",
     "Writer",
+    "called_on",
     "candidate_of",
     "compare",
     "distinct",
@@ -61,6 +64,7 @@ __all__ = [
     "measure",
     "module_of",
     "network_loss",
+    "proxy_scores",
     "replaced",
     "silent",
     "site_of",

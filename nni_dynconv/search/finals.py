@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -78,7 +77,9 @@ class Finals:
     def __str__(self) -> str:
         place = self._place
         before, after = (one[place] for one in self.elsewhere or (self.before, self.after))
-        which = "on batches that choose nothing" if self.elsewhere else "on the batches that chose it, so rather too low"
+        which = (
+            "on batches that choose nothing" if self.elsewhere else "on the batches that chose it, so rather too low"
+        )
         return (
             f"Re-ranked the best {len(self.samples)} architectures by {self.steps} steps of training each "
             f"({self.seconds:.1f} s): number {place + 1} is exported, held-out loss {before:.4f} before, "

@@ -85,12 +85,9 @@ class DynamicStrategy(OneShotStrategy):
         validation the last ones that were trained on, in the end the first of the loader. The supernet's own come back
         afterwards. 0: its own are used, a mixture over all architectures.
     sandwich
-        How many random architectures each step of the weights takes beside the largest and the smallest; 0: the drawn
-        one alone.
-    final_epochs, final_start
-        For how many epochs what was found is trained in the end (``None``: the evaluator's own number; 0: not at all,
-        which is said), and from which weights: ``generated``, those that the re-ranking ended with, or ``scratch``,
-        those that the space had before the search.
+        How many drawn architectures each step of the weights takes beside the largest and the smallest, all on the same
+        batch, and by the mean of their gradients; 0: one drawn architecture alone. Largest and smallest are as
+        :func:`~nni_dynconv.search.costing.extremes` has them, by multiply-adds on the first batch.
     norm_affine
         ``False``: the affine maps of BatchNorms do not learn during the search.
     smoothness
@@ -142,6 +139,10 @@ class DynamicStrategy(OneShotStrategy):
 
     What a search does with other things that Lightning offers stands in ``docs/lightning.md``; what it cannot do is
     refused before it begins.
+
+    The sandwich rule is of Yu and Huang, Universally slimmable networks and improved training techniques, ICCV 2019,
+    and Yu et al., BigNAS, ECCV 2020; there gradients are summed, where their mean keeps the evaluator's learning rate
+    right. In-place distillation, which both add, is not built.
 
     Under Lightning's DDP all processes draw the same architectures, and the sampler learns from all their batches.
     """
@@ -228,6 +229,11 @@ class DynamicStrategy(OneShotStrategy):
         super().__init__()
         mutator.check_sampler()
         check_smoothness(mutator, smoothness)
+        if sandwich and mutator.sampler.mixes:
+            raise ConfigError(
+                f"`sandwich` of DynamicStrategy is {sandwich}: each step then takes single architectures, but "
+                f"{type(mutator.sampler).__name__} trains the mixture of all. Take another sampler, or leave it out."
+            )
         self.mutator, self.loaders, self.costs = mutator, Loaders(), dict(costs or {})
         self.closing = Closing(
             mutator,

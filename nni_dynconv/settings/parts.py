@@ -267,7 +267,7 @@ class StrategySettings(Settings):
     final_search: Annotated[
         FinalSearch,
         about(
-            "`draws` of the sampler, or [`evolution`](trust.md#evolution-over-the-trained-supernet): where the "
+            "`draws` of the sampler, or [`evolution`](last_step.md#evolution-over-the-trained-supernet): where the "
             "architectures come from that are compared in the end"
         ),
     ] = "draws"
@@ -278,7 +278,7 @@ class StrategySettings(Settings):
     objectives: Annotated[
         list[str] | None,
         about(
-            "what counts [besides the held-out loss](trust.md#several-objectives): "
+            "what counts [besides the held-out loss](last_step.md#several-objectives): "
             + ", ".join(f"`{name}`" for name in COSTS),
             json_schema_extra={"items": {"enum": [*COSTS]}},
         ),
@@ -295,7 +295,9 @@ class StrategySettings(Settings):
     ] = None
     proxy: Annotated[
         Proxy | None,
-        about("`synflow` or `jacob_cov`: [which of the draws](trust.md#zero-cost-proxies) are measured; `null`: all"),
+        about(
+            "`synflow` or `jacob_cov`: [which of the draws](last_step.md#zero-cost-proxies) are measured; `null`: all"
+        ),
     ] = None
     proxy_draws: Annotated[Count, about("how many draws the proxy looks at for each that is measured")] = 4
     rerank: Annotated[CountOrNone, about("how many of the best are trained in the end; 0: none")] = 5
@@ -309,8 +311,8 @@ class StrategySettings(Settings):
     sandwich: Annotated[
         CountOrNone,
         about(
-            "random architectures that each step of the weights takes [beside the largest and the smallest]"
-            "(trust.md#the-sandwich-rule); 0: one drawn architecture alone"
+            "drawn architectures that each step of the weights takes [beside the largest and the smallest]"
+            "(last_step.md#the-sandwich-rule); 0: one drawn architecture alone"
         ),
     ] = 0
     final_epochs: Annotated[

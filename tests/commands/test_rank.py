@@ -49,7 +49,7 @@ def test_some_architectures_are_trained_and_compared_with_their_scores(settings,
     assert sum(row.trained for row in trained) > sum(row.one_epoch for row in trained)
     expected = fidelity([row.generated for row in trained], [row.trained for row in trained], k=1)
     assert found.fidelity["generated"].tau == expected.tau
-    assert set(found.fidelity) == {"generated", "one_epoch", "parameters"}
+    assert set(found.fidelity) == {"generated", "one_epoch", "parameters", "synflow", "jacob_cov"}
 
 
 def test_parameters_count_what_is_made_and_what_is_learned(settings, tmp_path):

@@ -25,7 +25,14 @@ from nni_dynconv import EnasSampler, FairSampler, GdasSampler, RandomSampler
 from nni_dynconv.errors import SampleError
 from nni_dynconv.samplers import Sampler, choices_of
 
-COMPARED = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq, "!=": operator.ne}
+COMPARED = {
+    "<=": operator.le,
+    "<": operator.lt,
+    ">=": operator.ge,
+    ">": operator.gt,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
 
 
 class Multiple(Constraint):
@@ -113,9 +120,7 @@ CONSTRAINTS = {
     ],
     "product": lambda labels, limited: [limited_to(limited(math.prod(labels[1:], start=labels[0])))],
     "largest": lambda labels, limited: [limited_to(limited(MutableExpression.max(*labels)))],
-    "both": lambda labels, limited: [
-        limited_to(limited(labels[0] + labels[1]) & limited(labels[-1] * labels[-1]))
-    ],
+    "both": lambda labels, limited: [limited_to(limited(labels[0] + labels[1]) & limited(labels[-1] * labels[-1]))],
     "two": lambda labels, limited: [
         limited_to(limited(sum(labels[1:], labels[0]))),
         limited_to(labels[0] != labels[0] + labels[1] * labels[-1], "second"),

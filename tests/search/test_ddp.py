@@ -283,11 +283,11 @@ def evaluator(record, batch, module=None, **options):
     return Lightning(module or ToyModule(), trainer, **loaders)
 
 
-def experiment(sampler, folder, batch, seed=0, rerank=0, final_epochs=0, **options):
+def experiment(sampler, folder, batch, seed=0, rerank=0, ending=None, **options):
     folder.mkdir(exist_ok=True)
     mutator = made(sampler, seed)
     task = evaluator(Record(mutator, folder), batch, **options)
-    strategy = mutator.strategy(contenders=3, rerank=rerank, rerank_steps=2, final_epochs=final_epochs)
+    strategy = mutator.strategy(contenders=3, rerank=rerank, rerank_steps=2, **{"final_epochs": 0, **(ending or {})})
     search = NasExperiment(mutator.space, task, strategy)
     search.run()
     (best,) = search.export_top_models(formatter="dict")
@@ -367,6 +367,19 @@ class Ends(Callback):
 
     def on_fit_end(self, trainer, module):
         torch.save(module.state_dict(), self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_processes_evolve_the_same_architectures_and_the_front_comes_back(tmp_path):
+    """Each measures on its own samples and by its own clock, and they decide by the means."""
+    how = {"final_search": "evolution", "evaluations": 8, "population": 3, "objectives": ["seconds"], "sandwich": 1}
+    options = {"strategy": "ddp_fork", "devices": PROCESSES, "ending": how}
+    mutator, best = experiment(GdasSampler, tmp_path / "both", 4, rerank=2, **options)
+    first, second = (read(tmp_path / "both" / f"{rank}.pt") for rank in range(PROCESSES))
+    assert_same(first, second)
+    assert best == mutator.sampler.settled == first[1]["sampler._extra_state"]["settled"]
+    assert mutator.sampler.front == first[1]["sampler._extra_state"]["front"] != []
 
 
 class Gathering(ToyModule):

@@ -30,9 +30,8 @@ from nni_dynconv import (
 )
 from nni_dynconv.errors import CandidateError, ConfigError, RankError, SampleError
 from nni_dynconv.samplers import Choice, Choices, choices_of
+from nni_dynconv.search.costing import called_on, costs_of
 from nni_dynconv.search.final import Compared, Contender
-from nni_dynconv.search.final.costs import costs_of
-from nni_dynconv.search.final.forwards import called_on
 from nni_dynconv.search.final.fronts import crowding, fronts, order
 from nni_dynconv.search.finals import Finals
 from nni_dynconv.search.ranking import Task, generated_losses

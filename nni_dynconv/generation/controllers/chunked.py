@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...settings import Nonlinearity, ChunkedSettings, Encoding, ScaleRule, check_arguments
+from ...settings import ChunkedSettings, Encoding, Nonlinearity, ScaleRule, check_arguments
 from ...sites import Site
 from .base import Controller
 from .pieces import context_map, encode_positions, linear, repeat_rows, rows_of
@@ -169,4 +169,3 @@ class ChunkedController(Controller):
 
     def extra_repr(self) -> str:
         return f"chunk={self.chunk}, sites={len(self.rows)}"
-

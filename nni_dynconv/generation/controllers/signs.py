@@ -67,7 +67,9 @@ class Signs(Upgrading):
         signs = random_signs(most, self.dim)
         self.table = torch.cat([signs, signs.new_ones(1, self.dim)]).to(self.table)
         lines = [
-            (start + step * torch.arange(count, device="cpu")) % rows if rows else torch.full((count,), most, device="cpu")
+            (start + step * torch.arange(count, device="cpu")) % rows
+            if rows
+            else torch.full((count,), most, device="cpu")
             for (start, step, rows), count in zip(places, self.counts, strict=True)
         ]
         self.lines = torch.cat([torch.empty(0, dtype=torch.long, device="cpu"), *lines]).to(self.lines.device)

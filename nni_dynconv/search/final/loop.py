@@ -9,9 +9,9 @@ import torch
 
 from ...samplers import Choices, check_sample
 from ...settings import StrategySettings, check, check_final
+from ..costing import Costs
 from ..ranking.contest import Sample
 from .contenders import Compared, Contender
-from .costs import Costs
 from .evolution import Breeding, evolved
 from .starting import fitting
 

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ... import ops
+from ...errors import RankError
 from ...generation import DynamicNetwork
 from ...ops import DynamicOp
 from ...samplers import distributed
 from ...supernet import DynamicWeightMutator
+from ..costing import Called
 from ..lightning import replaced
 from ..ranking.contest import Measured, Sample, as_it_is
-from .forwards import Called
 
 __all__ = ["PROXIES", "best_by_proxy", "jacob_cov", "proxy_scores", "synflow"]
 
@@ -36,6 +37,11 @@ def synflow(network: DynamicNetwork, called: Called) -> float:
     over the entries of all weight tensors, generated ones as they are made for the call's contexts, where ``R`` is the
     sum of the outputs for an input of ones, all weights are replaced by their absolute values, and norms by nothing.
 
+    Raises
+    ------
+    RankError
+        The input is of whole numbers.
+
     References
     ----------
     Tanaka et al., Pruning neural networks without any data by iteratively conserving synaptic flow, NeurIPS 2020; as
@@ -45,8 +51,8 @@ def synflow(network: DynamicNetwork, called: Called) -> float:
     -----
     It is computed in double precision. Biases, and what has one axis only, flow and are not summed over.
     """
+    image = _continuous(called, "synflow")
     network.double().eval()
-    image = called.input
     ones = called.map(lambda one: torch.ones_like(one) if one is image else one)
     ones = ones.map(lambda one: one.double() if one.is_floating_point() else one)
     own = list(network.network.parameters())
@@ -95,20 +101,39 @@ def jacob_cov(network: DynamicNetwork, called: Called) -> float:
     .. math:: -\sum_i \log(v_i + k) + 1 / (v_i + k), \quad k = 10^{-5}
 
     with the eigenvalues ``v`` of the correlations between the samples' gradients of the summed outputs with respect to
-    the input, ``(B, B)``. Norms standardise by the batch.
+    the input, ``(B, B)``. Norms standardise by the batch. Minus infinity where a sample does not reach the output.
+
+    Raises
+    ------
+    RankError
+        The input is of whole numbers, or has one sample only.
 
     References
     ----------
     Mellor et al., Neural architecture search without training, 2020 (version 1 of arXiv 2006.04647, section 3); as
     ``jacob_cov`` in Abdelfattah et al., Zero-cost proxies for lightweight NAS, ICLR 2021.
     """
+    if len(_continuous(called, "jacob_cov")) < 2:
+        raise RankError("The proxy `jacob_cov` compares the samples of a batch, but this one has a single one.")
     network.train()
     image = called.input.detach().clone().requires_grad_()
     fresh = called.map(lambda one: image if one is called.input else one)
     with torch.random.fork_rng(devices=[image.device] if image.is_cuda else []):
         (gradient,) = torch.autograd.grad(_sum(fresh.of(network)), image)
-    values = torch.linalg.eigvalsh(torch.corrcoef(gradient.flatten(1).double())) + SMALL
+    correlations = torch.corrcoef(gradient.flatten(1).double())
+    if not correlations.isfinite().all():  # some sample does not reach the output
+        return -math.inf
+    values = torch.linalg.eigvalsh(correlations).clamp(min=0) + SMALL
     return -float((values.log() + 1 / values).sum())
+
+
+def _continuous(called: Called, name: str) -> Tensor:
+    if not called.input.is_floating_point():
+        raise RankError(
+            f"The proxy `{name}` needs an input of real numbers, but the network is called with {called.input.dtype}. "
+            f"Leave it out."
+        )
+    return called.input
 
 
 PROXIES: dict[str, Callable[[DynamicNetwork, Called], float]] = {"synflow": synflow, "jacob_cov": jacob_cov}

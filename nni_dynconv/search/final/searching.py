@@ -12,11 +12,10 @@ from ...errors import RankError
 from ...samplers import distributed
 from ...settings import StrategySettings
 from ...supernet import DynamicWeightMutator
+from ..costing import Called, Costs, called_on, costs_of
 from ..ranking.contest import Measured, Sample, Task, as_it_is, generated_losses
 from .contenders import Compared, Contender
-from .costs import Costs, costs_of
 from .evolution import Breeding, evolved
-from .forwards import Called, called_on
 from .proxies import best_by_proxy, proxy_scores
 from .starting import fitting
 

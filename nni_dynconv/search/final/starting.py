@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...errors import RankError
+from ..costing import Costs
 from ..ranking.contest import Sample, distinct
-from .costs import Costs
 from .evolution import Breeding
 
 __all__ = ["fitting"]

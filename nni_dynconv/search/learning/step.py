@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -16,10 +17,12 @@ from ...errors import NotFiniteError
 from ...samplers import Sampler, distributed
 from ...settings import StrategySettings
 from ...supernet import DynamicWeightMutator, tracking_norms
+from ..costing import Costs, called_on, costs_of, extremes
 from ..guarding import Guard
 from ..hooks import HandingOn
-from ..lightning import loss_of, optimizers_in
+from ..lightning import loss_of, network_loss, optimizers_in, silent
 from ..loaders import Loaders
+from ..ranking import Task
 from ..schedules import Schedules
 from ..smoothing import smoothness_of_batch
 from ..trainer import TrainersPart, aside, check_optimizers
@@ -48,6 +51,7 @@ class Learning(HandingOn):
         self.settings, self.loaders, self.callbacks = settings, loaders, callbacks
         self.guard, self.trainers_part = Guard(mutator, settings), TrainersPart(settings)
         self.schedules = Schedules()
+        self._ends: tuple[dict[str, Any], ...] | None = None
         self._recent: deque[Any] = deque(maxlen=self._wanted)
 
     def configure_optimizers(self) -> Any:
@@ -86,7 +90,6 @@ class Learning(HandingOn):
             if self.mutator.choices and self.trainer.current_epoch >= self.settings.warmup_epochs:
                 self._keep_pace(batch_idx)
                 self._learn_architecture(batch, batch_idx)
-            self.resample()
             self._recent.append(batch["train"])
             output = self._learn_weights(batch["train"], batch_idx)
         if batch_idx % self.settings.log_every == 0:
@@ -103,6 +106,41 @@ class Learning(HandingOn):
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * pace.rate
 
     def _learn_weights(self, batch: Any, batch_idx: int) -> Any:
+        """Train the drawn architecture, or several, whose gradients are averaged; return what the last one gave."""
+        ends = self._extremes(batch)
+        drawn = self.settings.sandwich if ends else 1
+        for number in range(len(ends) + drawn):
+            with self._architecture(ends[number] if number < len(ends) else None):
+                output = self._go_back(batch, batch_idx, len(ends) + drawn, first=number == 0)
+        self._end_step(batch_idx)
+        return output
+
+    @contextmanager
+    def _architecture(self, sample: dict[str, Any] | None) -> Iterator[None]:
+        """For a block, let an architecture run, or one that is drawn."""
+        if sample is None:
+            self.resample()
+            yield
+            return
+        self.mutator.sample = dict(sample)  # errors tell its name
+        with self.mutator.using(sample):
+            yield
+
+    def _extremes(self, batch: Any) -> tuple[dict[str, Any], ...]:
+        """Return the architectures of a sandwich that every step takes."""
+        if not self.settings.sandwich or not self.mutator.choices:
+            return ()
+        if self._ends is None:
+            sample = self.resample()
+            with silent(self.training_module):
+                called = called_on(self.mutator, Task(network_loss(self.training_module), [batch]), sample)
+                costs = Costs(costs_of(self.mutator, called), ["multiply_adds"])
+                self._ends = extremes(self.mutator.choices, lambda one: costs.of(one)["multiply_adds"], sample)
+        return self._ends
+
+    def _go_back(self, batch: Any, batch_idx: int, together: int, first: bool) -> Any:
+        """Run the architecture at hand, and add its share to the gradients; return what the training step gave."""
+
         def run() -> Any:
             output = self.training_module.training_step(batch, batch_idx)
             loss = loss_of(output)
@@ -111,32 +149,39 @@ class Learning(HandingOn):
         place = self._place(batch_idx)
         found, fine = self.guard.forward(run, lambda output: output[1], place)
         output, loss = found if fine else (None, None)
-        self._optimize(loss, lambda: run()[1], batch_idx, place)
+        if first:
+            self._forget_gradients(batch_idx)
+        if loss is not None and not self._gathers:
+            share = loss / (self.trainers_part.accumulate * together)
+            parameters = list(self.training_module.parameters())
+            self.guard.backward(lambda: self.manual_backward(share), lambda: run()[1], parameters, place)
         return output
 
     def _place(self, batch_idx: int) -> str:
         return f"Step {batch_idx} of epoch {self.trainer.current_epoch}"
 
-    def _optimize(self, loss: Tensor | None, again: Callable[[], Any], batch_idx: int, place: str) -> None:
-        """Take a step of the evaluator's optimizer, or add to the gradients that a later one takes.
+    @property
+    def _gathers(self) -> bool:
+        """Whether the statistics of averaged weights are gathered, and nothing is learned."""
+        return getattr(self.trainer.fit_loop, "_skip_backward", False)
 
-        Parameters
-        ----------
-        again
-            As of :meth:`Guard.backward`.
-        """
+    @property
+    def _own_optimizer(self) -> Any:
         (optimizer,) = [one for one in _several(self.optimizers()) if not getattr(one, "is_arch_optimizer", False)]
-        if getattr(self.trainer.fit_loop, "_skip_backward", False):  # averaged weights, whose statistics are gathered
+        return optimizer
+
+    def _forget_gradients(self, batch_idx: int) -> None:
+        if batch_idx % self.trainers_part.accumulate == 0 and not self._gathers:
+            self.training_module.on_before_zero_grad(self._own_optimizer)
+            self.training_module.optimizer_zero_grad(self.trainer.current_epoch, batch_idx, self._own_optimizer)
+
+    def _end_step(self, batch_idx: int) -> None:
+        """Take a step of the evaluator's optimizer, or leave the gradients to a later one."""
+        if self._gathers:
             return
-        every, module = self.trainers_part.accumulate, self.training_module
-        if batch_idx % every == 0:
-            module.on_before_zero_grad(optimizer)
-            module.optimizer_zero_grad(self.trainer.current_epoch, batch_idx, optimizer)
-        if loss is not None:
-            parameters = list(self.training_module.parameters())
-            self.guard.backward(lambda: self.manual_backward(loss / every), again, parameters, place)
-        if (batch_idx + 1) % every == 0 or self.trainer.is_last_batch:
-            self._step(optimizer, batch_idx, place)
+        module = self.training_module
+        if (batch_idx + 1) % self.trainers_part.accumulate == 0 or self.trainer.is_last_batch:
+            self._step(self._own_optimizer, batch_idx, self._place(batch_idx))
             self.schedules.step(self.trainer, module, "step", batch_idx + 1, metric=False)
             self.schedules.step(self.trainer, module, "step", batch_idx + 1, metric=True)
         if self.trainer.is_last_batch:

@@ -27,6 +27,8 @@ class Row(NamedTuple):
         The evaluator's metric after training, turned so that higher is better; ``None`` where it was not trained.
     one_epoch
         The same after one epoch.
+    synflow, jacob_cov
+        Zero-cost proxies, of fresh weights; ``None`` where there are none.
     """
 
     sample: dict[str, Any]
@@ -34,6 +36,8 @@ class Row(NamedTuple):
     parameters: int
     trained: float | None = None
     one_epoch: float | None = None
+    synflow: float | None = None
+    jacob_cov: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class SupernetRanking:
     rows
         The best by generated weights first.
     fidelity
-        Of ``generated``, ``one_epoch`` and ``parameters``, against training.
+        Of ``generated``, ``one_epoch``, ``parameters`` and the proxies, against training.
     seconds
         What each took.
     metric, start
