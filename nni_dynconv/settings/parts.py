@@ -254,7 +254,9 @@ class StrategySettings(Settings):
     ] = None
     final_start: Annotated[
         FinalStart,
-        about("`generated`: that training starts from the weights that re-ranking ended with; `scratch`: from new ones"),
+        about(
+            "`generated`: that training starts from the weights that re-ranking ended with; `scratch`: from new ones"
+        ),
     ] = "generated"
     norm_affine: Annotated[bool, about("`false`: the affine maps of BatchNorms do not learn during the search")] = True
     smoothness: Annotated[

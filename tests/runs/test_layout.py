@@ -34,7 +34,9 @@ def test_a_new_run_removes_what_an_earlier_one_wrote_and_nothing_else(tmp_path):
 
 
 def test_a_folder_without_a_run_is_refused_with_the_ways_to_make_one(tmp_path):
-    with pytest.raises(RunError, match=r"There is no run in .*launch CONFIG --output.*`mutator.strategy\(folder=...\)`"):
+    with pytest.raises(
+        RunError, match=r"There is no run in .*launch CONFIG --output.*`mutator.strategy\(folder=...\)`"
+    ):
         Run.read(tmp_path)
 
 

@@ -244,7 +244,9 @@ class Uncopied(pl.Callback):
 
 
 def test_an_evaluator_that_cannot_be_copied_is_refused_before_the_search():
-    with pytest.raises(ConfigError, match=r"callback Uncopied cannot be copied \(TypeError: holds a lock\).*final_epochs=0"):
+    with pytest.raises(
+        ConfigError, match=r"callback Uncopied cannot be copied \(TypeError: holds a lock\).*final_epochs=0"
+    ):
         made().strategy().mutate_evaluator(task(callbacks=[Uncopied()]))
 
 
@@ -275,7 +277,9 @@ class Data(pl.LightningDataModule):
 
 def test_a_data_modules_own_loaders_train_what_was_found():
     """NNI's one-shot strategies put joined loaders into the one that they are given."""
-    given = Lightning(Quiet(), Trainer(max_epochs=1, accelerator="cpu", enable_checkpointing=False, **QUIET), datamodule=Data())
+    given = Lightning(
+        Quiet(), Trainer(max_epochs=1, accelerator="cpu", enable_checkpointing=False, **QUIET), datamodule=Data()
+    )
     strategy = run(made(), given)
     assert strategy.trained.result == pytest.approx(loss_of(strategy.network), rel=1e-4)
 
@@ -298,6 +302,7 @@ def test_a_run_is_written_as_it_goes_and_its_network_loads(tmp_path):
 
 def test_a_failing_export_leaves_what_was_found_and_is_noted(tmp_path, monkeypatch, capsys):
     """It used to fail the run, and all was lost."""
+
     def fails(*args, **kwargs):
         raise RuntimeError("no graph")
 
@@ -328,6 +333,7 @@ def test_a_final_training_that_dies_leaves_what_was_searched(tmp_path):
 
 def test_nnis_own_evaluator_reports_each_epoch_once_and_one_result(monkeypatch):
     """Both trainings used to report their last epoch as the result."""
+
     class Flat(ToySpace):
         def forward(self, x):
             return super().forward(x).flatten(1)[:, :3]
@@ -336,7 +342,9 @@ def test_nnis_own_evaluator_reports_each_epoch_once_and_one_result(monkeypatch):
     mutator = made(RandomSampler, Flat)
     data = [(one, label % 3) for label, one in enumerate(torch.rand(16, 1, 8, 8))]
     loaders = {f"{name}_dataloaders": DataLoader(data, batch_size=8) for name in ("train", "val")}
-    given = Classification(num_classes=3, max_epochs=2, accelerator="cpu", enable_checkpointing=False, **QUIET, **loaders)
+    given = Classification(
+        num_classes=3, max_epochs=2, accelerator="cpu", enable_checkpointing=False, **QUIET, **loaders
+    )
     strategy = mutator.strategy(contenders=0, final_epochs=3)
     experiment = NasExperiment(mutator.space, given, strategy)
     from nni.nas.execution.engine import ExecutionEngine

@@ -137,9 +137,7 @@ def _random(
     return found
 
 
-def _left_out(
-    mutator: DynamicWeightMutator, entries: Sequence[Entry], settings: BaselineSettings
-) -> list[str]:
+def _left_out(mutator: DynamicWeightMutator, entries: Sequence[Entry], settings: BaselineSettings) -> list[str]:
     count = sum(one.kind == RANDOM for one in entries)
     words = []
     if settings.shuffled and mutator.source.of_context is None:

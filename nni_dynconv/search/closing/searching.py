@@ -100,7 +100,9 @@ class Search(Lightning):
         with closing.reports.between() as reports:
             reports.phase = "search"
             self.search(model)
-            with torch.random.fork_rng(devices=[]):  # a loader draws when it is gone through, and no training may see it
+            with torch.random.fork_rng(
+                devices=[]
+            ):  # a loader draws when it is gone through, and no training may see it
                 network = self._found()
             writer.searched(closing.mutator, network, network.architecture)
             closing.trained = self._finish(network, reports)
@@ -159,4 +161,3 @@ class Search(Lightning):
             print(closing.comparison, flush=True)
             if closing.run is not None:
                 closing.comparison.write(closing.run)
-

@@ -169,4 +169,3 @@ def logged(evaluator: Lightning) -> dict[str, float]:
 
 def _is_finite(network: nn.Module) -> bool:
     return all(bool(one.isfinite().all()) for one in network.parameters())
-
