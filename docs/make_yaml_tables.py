@@ -9,7 +9,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from nni_dynconv.settings import TABLES, Named, RunSettings, StrategySettings
+from nni_dynconv.settings import TABLES, BaselineSettings, Named, RunSettings, StrategySettings
 from nni_dynconv.settings.checking import range_of, settings_of
 from nni_dynconv.settings.schema import SCHEMA_FILE, experiment_schema
 
@@ -31,7 +31,7 @@ def parts_table() -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- |"
     yield f"| every sampler | `seed` | `null`: the run's `seed` | | {seed} |"
     parts = [(name, part.settings) for table in TABLES.values() for name, part in table.items()]
-    for name, table in [*parts, ("strategy", StrategySettings)]:
+    for name, table in [*parts, ("strategy", StrategySettings), ("baselines", BaselineSettings)]:
         for one in fields(table):
             if one.name != "seed":
                 yield row(name, one, settings_of(table)[one.name])

@@ -10,6 +10,7 @@ import torch
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, MutableConv2d, Repeat
 from torch import nn
 
+from nni_dynconv import DynamicWeightMutator, RandomSampler
 from nni_dynconv.ops import DynamicConv2d, DynamicDilConv, DynamicLinear, DynamicSepConv
 
 CHANNELS = 4
@@ -120,3 +121,16 @@ def image(batch=3, seed=0):
 
 def vector(batch=3, seed=1):
     return torch.randn(batch, 5, generator=torch.Generator().manual_seed(seed))
+
+
+def fresh_dynamic(sample, seed):
+    """The quickstart's network of one architecture, untrained."""
+    from examples.video_denoising.data import FRAMES
+    from examples.video_denoising.networks import FrameStatistics
+    from examples.video_denoising.space import DenoisingSpace
+
+    torch.manual_seed(seed)
+    context = FrameStatistics(FRAMES)
+    return DynamicWeightMutator(DenoisingSpace(), sampler=RandomSampler(seed), context=context, base="learned").freeze(
+        sample
+    )

@@ -11,8 +11,7 @@ import torch
 from benchmarks.quality.denoising_contenders import DYNAMIC, architectures, supernet
 from benchmarks.quality.denoising_training import Job, Ledger, Settings, name_of, sample_of, step
 from examples.video_denoising.data import Batch, NoisyBatches, evaluation_batch, psnr
-from examples.video_denoising.report import seeded
-from examples.video_denoising.training import one_cycle
+from examples.video_denoising.training import one_cycle, seeded
 from nni_dynconv import DynamicWeightMutator
 from nni_dynconv.samplers import RandomSampler
 

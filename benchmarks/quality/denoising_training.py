@@ -15,8 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.quality.denoising_contenders import cost, make, parameters
 from examples.video_denoising.data import NoisyBatches, psnr
-from examples.video_denoising.report import seeded
-from examples.video_denoising.training import CLIP_NORM, mean_psnr, one_cycle
+from examples.video_denoising.training import CLIP_NORM, mean_psnr, one_cycle, seeded
 from nni_dynconv.errors import ConfigError
 
 __all__ = [

@@ -49,6 +49,9 @@ SPLITS: dict[str, tuple[Shot, ...]] = {
 }
 
 
+TEST_SETS = ("unseen_shots", "unseen_video")
+
+
 class Batch(NamedTuple):
     """One batch; noisy and clean values are grey levels divided by 255, less one half."""
 
@@ -190,6 +193,11 @@ class NoisyBatches(Dataset):
 def evaluation_batch(split: str, samples: int = 512) -> Batch:
     """Give the fixed patches that every network is measured on: ``TILE`` pixels wide, the same in every run."""
     return NoisyBatches(split, batches=1, batch_size=samples, patch=TILE, seed=99).batch(0)
+
+
+def test_batches(split: str, samples: int = 512, batch_size: int = 64) -> NoisyBatches:
+    """Give the patches of a test set that every network is measured on, ``TILE`` pixels wide."""
+    return NoisyBatches(split, samples // batch_size, batch_size, patch=TILE, seed=99)
 
 
 def psnr(result: Tensor, clean: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project, so 
 import nni_dynconv
 from examples.video_denoising.data import normalise, psnr
 from examples.video_denoising.media import decode
-from examples.video_denoising.networks import load_twin
+from examples.video_denoising.plotting import WithoutContext
 from examples.video_denoising.tiling import add_noise, denoise_video, to_uint8
 from nni_dynconv.errors import DynConvError, MediaError
 
@@ -53,7 +53,8 @@ def _sigma(text: str) -> float:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Clean the video and give the report."""
-    networks = {"static_twin": load_twin(options.run), "dynamic": nni_dynconv.load(options.run)}
+    twin = WithoutContext(nni_dynconv.load(options.run / "static_twin"))
+    networks = {"static_twin": twin, "dynamic": nni_dynconv.load(options.run)}
     frames = decode(options.video)
     began = time.monotonic()
     clean = normalise(torch.from_numpy(frames))

@@ -13,13 +13,16 @@ import torch.nn.functional as F
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import RandomSampler
 
-from .data import NoisyBatches, psnr
+from .data import TEST_SETS, NoisyBatches, psnr, test_batches
 from .report import report
 from .space import DenoisingSpace
 from .training import CLIP_NORM, LEARNING_RATE, one_cycle
 
 __all__ = ["DenoisingModule", "DenoisingSpace", "evaluator", "report"]
+
+POOL = 8
 
 
 @nni.trace
@@ -28,15 +31,13 @@ class DenoisingModule(LightningModule):
 
     Parameters
     ----------
-    steps
-        Length of the learning rate's cycle.
     learning_rate
-        Its top.
+        Top of a one-cycle schedule over the whole training, however long that is.
     """
 
-    def __init__(self, steps: int, learning_rate: float = LEARNING_RATE):
+    def __init__(self, learning_rate: float = LEARNING_RATE):
         super().__init__()
-        self.steps, self.learning_rate = steps, learning_rate
+        self.learning_rate = learning_rate
 
     def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
         return self.model(inputs)
@@ -46,6 +47,11 @@ class DenoisingModule(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self._step("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        inputs, clean = batch
+        value = psnr(self(inputs), clean).mean()
+        self.log(f"test_psnr/{TEST_SETS[dataloader_idx]}", value, batch_size=len(clean), add_dataloader_idx=False)
 
     def _step(self, stage: str, batch: Any) -> Tensor:
         inputs, clean = batch
@@ -58,7 +64,7 @@ class DenoisingModule(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.0)
-        schedule = LambdaLR(optimizer, one_cycle(self.steps))
+        schedule = LambdaLR(optimizer, one_cycle(int(self.trainer.estimated_stepping_batches)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
@@ -75,12 +81,12 @@ def evaluator(
     seed: int = 0,
     **trainer: Any,
 ) -> Lightning:
-    """Give the NNI evaluator: training shots for weights, validation shots for architecture parameters and scores.
+    """Give the NNI evaluator: training shots for weights, validation shots for architectures, test sets for the table.
 
     Parameters
     ----------
     epochs, batches, batch_size
-        Training sees ``epochs`` times the same ``batches`` of ``batch_size`` patches.
+        An epoch is ``batches`` of ``batch_size`` patches, of a pool of eight times as many.
     validation_batches
         Batches of the validation shots; as many as of training by default, as one-shot training pairs them.
     learning_rate
@@ -91,7 +97,7 @@ def evaluator(
         Further arguments of Lightning's trainer.
     """
     traced = nni.trace(NoisyBatches)  # NNI stores an evaluator by its arguments
-    train = traced("train", batches, batch_size, seed=seed)
+    train = traced("train", POOL * batches, batch_size, seed=seed)
     validation = traced("validation", validation_batches or batches, batch_size, seed=seed + 1)
     settings = {
         "max_epochs": epochs,
@@ -100,12 +106,14 @@ def evaluator(
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 20,
     }
-    return Lightning(
-        DenoisingModule(epochs * batches, learning_rate),
+    made = Lightning(
+        DenoisingModule(learning_rate),
         Trainer(**{**settings, "enable_model_summary": False, "accelerator": "cpu", **trainer}),
-        train_dataloaders=DataLoader(train, batch_size=None),
+        train_dataloaders=DataLoader(train, batch_size=None, sampler=RandomSampler(train, num_samples=batches)),
         val_dataloaders=DataLoader(validation, batch_size=None),
     )
+    made.test_dataloaders = [DataLoader(test_batches(name), batch_size=None) for name in TEST_SETS]
+    return made
 
 
 def _logger() -> Any:

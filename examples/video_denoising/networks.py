@@ -1,18 +1,13 @@
-"""The quickstart's networks, without NNI: candidates, context encoder, static twin, static CNN. Nothing here trains."""
+"""The quickstart's networks, without NNI: candidates, context encoder, static twin. Nothing here trains."""
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nni_dynconv.errors import ExportError
 from nni_dynconv.ops import DynamicConv2d, DynamicDilConv, DynamicSepConv
 
 CHANNELS = 6
@@ -122,7 +117,6 @@ class StaticTwin(nn.Module):
 
     def __init__(self, architecture: Mapping[str, str], frames: int, channels: int = CHANNELS):
         super().__init__()
-        self.settings = {"architecture": dict(architecture), "frames": frames, "channels": channels}
         choices = candidates(STATIC, frames, channels)
         self.filter, self.first, self.second = (
             choices[label][architecture[label]] for label in ("filter", "first", "second")
@@ -131,45 +125,3 @@ class StaticTwin(nn.Module):
 
     def forward(self, frames: Tensor, context: Tensor | None = None) -> Tensor:
         return combine(self, frames)
-
-
-class StaticCnn(nn.Module):
-    """A plain CNN: 3x3 convolutions of one width with ReLU, added to the current frame."""
-
-    def __init__(self, frames: int, width: int, depth: int = 4):
-        super().__init__()
-        self.width = width
-        widths = [frames, *[width] * (depth - 1), 1]
-        layers: list[nn.Module] = []
-        for wide, narrow in itertools.pairwise(widths):
-            layers += [nn.Conv2d(wide, narrow, 3, padding=1), nn.ReLU()]
-        self.layers = nn.Sequential(*layers[:-1])
-
-    def forward(self, frames: Tensor, context: Tensor | None = None) -> Tensor:
-        middle = frames.shape[1] // 2
-        return frames[:, middle : middle + 1] + self.layers(frames)
-
-
-def save_twin(twin: StaticTwin, folder: Path) -> None:
-    """Write a static twin into a folder: ``twin.json`` and ``twin.safetensors``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "twin.json").write_text(json.dumps(twin.settings, indent=2) + "\n")
-    safetensors.torch.save_file(twin.state_dict(), folder / "twin.safetensors")
-
-
-def load_twin(folder: Path) -> StaticTwin:
-    """Read what :func:`save_twin` wrote.
-
-    Raises
-    ------
-    ExportError
-        When the folder holds no static twin.
-    """
-    try:
-        twin = StaticTwin(**json.loads((folder / "twin.json").read_text()))
-        twin.load_state_dict(safetensors.torch.load_file(folder / "twin.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
-        raise ExportError(
-            f"There is no static twin that can be read in `{folder}`: {error}.\nA run of `make search` writes one."
-        ) from error
-    return twin.eval()

@@ -17,12 +17,22 @@ SETS = {"unseen_shots": "unseen shots", "unseen_video": "unseen video"}
 NETS = {
     "noisy": "noisy",
     "static_twin": "static twin",
-    "static_equal_macs": "static CNN,\nequal cost",
     "dynamic": "dynamic",
 }
-COLOURS = {"noisy": "#bbbbbb", "static_twin": "#7fa6c9", "static_equal_macs": "#3f6f9f", "dynamic": "#d9622b"}
+COLOURS = {"noisy": "#bbbbbb", "static_twin": "#7fa6c9", "dynamic": "#d9622b"}
 STRIP_SIGMA = 40.0
 STRIP = ("noisy", "static_twin", "dynamic", "clean")
+
+
+class WithoutContext(nn.Module):
+    """A network that takes no context, called as one that does."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.network(frames)
 
 
 class PlotData(NamedTuple):

@@ -17,6 +17,13 @@ LEARNING_RATE = 5e-3
 CLIP_NORM = 1.0
 
 
+def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Make a network whose first weights the seed decides; the global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
 def one_cycle(total: int, warm_up: float = 0.1) -> Callable[[int], float]:
     """Give the factor of the learning rate at each step: up in a line, down in a cosine, and zero after the end.
 

@@ -113,12 +113,10 @@ def train_on(folder: str | Path, epochs: int | None = None, settings: Mapping[st
 
 def _is_better(trained: Trained, run: Run, goal: Goal | None) -> bool:
     """Whether a training was worth being written: what was not trained before always is."""
-    before = run.facts.get("result")
-    comparable = trained.result is not None and before is not None and trained.metric == run.facts.get("metric")
-    if run.facts.get("state") != TRAINED or not comparable:
+    before, now = run.facts.get("result"), trained.result
+    if run.facts.get("state") != TRAINED or before is None or now is None or trained.metric != run.facts.get("metric"):
         return True
-    mode = "min" if goal is None else goal.mode
-    return Goal(str(trained.metric), mode).better(float(trained.result or 0), float(before))
+    return Goal(str(trained.metric), "min" if goal is None else goal.mode).better(now, float(before))
 
 
 def export_again(folder: str | Path, settings: Mapping[str, Any] | None = None) -> Run:

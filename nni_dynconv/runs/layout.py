@@ -71,10 +71,16 @@ class Run:
         """The comparison with baselines; the same for reading is `baselines.txt`."""
         return self.folder / "baselines.json"
 
+    @property
+    def twin(self) -> Path:
+        """Folder of the static twin that the network was compared with, exported as the network is."""
+        return self.folder / "static_twin"
+
     def own(self) -> list[Path]:
         """Return what a run writes, there or not."""
         names = ("architecture.json", "network.safetensors", "baselines.txt")
-        return [self.file, self.supernet, self.weights, self.network, self.table, *(self.folder / one for one in names)]
+        own = [self.file, self.supernet, self.weights, self.network, self.table, self.twin]
+        return [*own, *(self.folder / one for one in names)]
 
     @classmethod
     def read(cls, folder: str | Path) -> Run:

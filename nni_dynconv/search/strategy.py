@@ -283,7 +283,7 @@ class DynamicStrategy(OneShotStrategy):
         ScopeError
             It has not been run.
         """
-        return self.trained.network  # type: ignore[return-value]
+        return self.trained.network
 
     @property
     def comparison(self) -> Comparison | None:

@@ -15,7 +15,7 @@ from typing import get_args
 import pytest
 import torch
 import yaml
-from spaces import CHANNELS, conv
+from spaces import CHANNELS, conv, fresh_dynamic
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
@@ -97,8 +97,6 @@ def first_words(page, before):
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """An own folder with the examples, an own home, and a run of the quickstart with untrained weights."""
-    from examples.video_denoising.report import fresh_dynamic
-
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "nni"))
     monkeypatch.chdir(tmp_path)

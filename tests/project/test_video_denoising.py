@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from spaces import fresh_dynamic
 from torch import nn
 
 pytest.importorskip("av", reason="the clips are decoded with PyAV (extra `examples`)")
@@ -17,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import itertools
 
 from examples.video_denoising import data, denoise, media, networks, plotting, tiling, training
-from nni_dynconv.errors import ExportError, MediaError
+from nni_dynconv.errors import MediaError
 
 ARCHITECTURE = {"filter": "conv5", "first": "conv3", "second": "separable5"}
 
@@ -164,16 +165,9 @@ class TestNetworks:
         assert [len(c) >= 4 for c in networks.candidates(networks.STATIC, 3).values()] == [True] * 3
 
     def test_multiply_adds_are_those_of_the_formula(self):
-        assert training.multiply_adds(networks.StaticCnn(3, 7), 3, tile=8) == 64 * 9 * (3 * 7 + 2 * 7 * 7 + 7)
-
-    def test_the_static_twin_comes_back_from_its_folder(self, tmp_path):
-        twin, frames = networks.StaticTwin(ARCHITECTURE, 3).eval(), torch.rand(2, 3, 20, 20)
-        networks.save_twin(twin, tmp_path)
-        torch.testing.assert_close(networks.load_twin(tmp_path)(frames), twin(frames))
-
-    def test_a_folder_without_a_twin_is_refused_in_words(self, tmp_path):
-        with pytest.raises(ExportError, match="There is no static twin that can be read"):
-            networks.load_twin(tmp_path)
+        filters, first, second, head = 25 * 3, 9 * 3 * 6, 25 * 6 + 6 * 6, 9 * 6
+        twin = networks.StaticTwin(ARCHITECTURE, 3)
+        assert training.multiply_adds(twin, 3, tile=8) == 64 * (filters + first + second + head)
 
     def test_the_context_encoder_does_not_see_brightness(self):
         encoder, frames = networks.FrameStatistics(3).eval(), torch.rand(2, 3, 32, 32)
@@ -183,7 +177,7 @@ class TestNetworks:
         losses = []
         for _ in range(2):
             torch.manual_seed(0)
-            net = networks.StaticCnn(3, 4)
+            net = networks.StaticTwin(ARCHITECTURE, 3)
             before = training.mean_psnr(net, "validation", 32)
             training.train(net, 30, seed=1, batch_size=16)
             losses.append(training.mean_psnr(net, "validation", 32))
@@ -210,12 +204,12 @@ def test_the_plot_is_drawn_from_its_data(tmp_path):
 def run_folder(tmp_path_factory):
     """A folder as a search leaves it, with networks that learned nothing."""
     import nni_dynconv
-    from examples.video_denoising.report import fresh_dynamic
+    from nni_dynconv.search import static_twin
 
     folder = tmp_path_factory.mktemp("run")
     net = fresh_dynamic(ARCHITECTURE, seed=0)
     nni_dynconv.export.save(net, folder)
-    networks.save_twin(networks.StaticTwin(ARCHITECTURE, 3), folder)
+    nni_dynconv.export.save(static_twin(net), folder / "static_twin")
     return folder
 
 
@@ -253,7 +247,7 @@ class TestDenoise:
 
     def test_a_folder_without_a_run_ends_with_status_2_and_words(self, tmp_path, video, capsys):
         assert denoise.main([str(tmp_path), str(video)]) == 2
-        assert "There is no static twin that can be read" in capsys.readouterr().err
+        assert "There is no network that can be read" in capsys.readouterr().err
 
     def test_a_sigma_that_is_not_positive_is_refused(self, run_folder, video, capsys):
         with pytest.raises(SystemExit):

@@ -9,8 +9,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from searches import QUIET, Quiet, made, run, task
 from spaces import OneChoice, image, vector
-from toy_task import ToyModule, ToySpace, evaluator
+from toy_task import ToySpace, evaluator
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.evaluator.pytorch import Classification, DataLoader, Lightning, Trainer
@@ -18,12 +19,11 @@ from nni.nas.experiment import NasExperiment
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
 
 import nni_dynconv
-from nni_dynconv import DynamicWeightMutator, GdasSampler, RandomSampler, VectorContext, export
+from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext, export
 from nni_dynconv.errors import ConfigError, NotFiniteError, ScopeError
 from nni_dynconv.runs import TRAINED, UNTRAINED, Run
 from nni_dynconv.search import Evaluators, Goal, goal_of, load_weights, train_final
 
-QUIET = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
 BEST = {"first": "3", "last": "static"}
 
 
@@ -36,21 +36,6 @@ def own_nni_folders(tmp_path, monkeypatch):
     logging.getLogger("nni").handlers.clear()
 
 
-def made(sampler=GdasSampler, space=ToySpace):
-    torch.manual_seed(0)
-    return DynamicWeightMutator(space(), sampler=sampler(seed=0))
-
-
-class Quiet(ToyModule):
-    """Reports nothing to NNI."""
-
-    def on_validation_epoch_end(self):
-        pass
-
-    def on_fit_end(self):
-        pass
-
-
 class Scripted(Quiet):
     """Logs what it is told to, epoch by epoch, and counts its steps in a parameter of the network."""
 
@@ -61,19 +46,6 @@ class Scripted(Quiet):
     def validation_step(self, batch, batch_idx):
         place = min(self.trainer.current_epoch, len(self.values) - 1)
         self.log("val_score", self.values[place])
-
-
-def task(module=None, epochs=2, callbacks=(), **options):
-    loaders = evaluator(batches=4)
-    data = {"train_dataloaders": loaders.train_dataloaders, "val_dataloaders": loaders.val_dataloaders}
-    given = {"max_epochs": epochs, "accelerator": "cpu", "enable_checkpointing": False, **QUIET, **options}
-    return Lightning(module or Quiet(), Trainer(callbacks=list(callbacks), **given), **data)
-
-
-def run(mutator, given=None, **options):
-    strategy = mutator.strategy(**{"contenders": 8, "rerank": 2, "rerank_steps": 20, **options})
-    NasExperiment(mutator.space, given or task(epochs=1), strategy).run()
-    return strategy
 
 
 # The end of an experiment

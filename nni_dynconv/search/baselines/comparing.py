@@ -94,13 +94,15 @@ def compare_with(
     found: Any = trained.network
     entries = [jury.entry(_Rival(WENT_ON, found, found.architecture), trained)]
     epochs = settings.epochs or trained.epochs or None
-    rivals = _rivals(mutator, found.architecture, initial, settings)
-    for rival in rivals:
+    twin = None
+    for rival in _rivals(mutator, found.architecture, initial, settings):
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             done = train_network(rival.network, evaluators, epochs, goal, "scratch", alike=True)
         entries.append(jury.entry(rival, done))
-    return Comparison(entries, jury.names, goal.mode, jury.measured_on, _left_out(mutator, entries, settings))
+        twin = rival.network.network if isinstance(rival.network, StaticTwin) else twin
+    left_out = _left_out(mutator, entries, settings)
+    return Comparison(entries, jury.names, goal.mode, jury.measured_on, left_out, twin)
 
 
 def _rivals(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ...generation import DynamicNetwork, WeightSource
+from ...generation import ChunkedController, DynamicNetwork, WeightSource
 from ...settings import Recipe
 from ...sites import count_of
 
@@ -22,7 +22,7 @@ def static_twin(network: DynamicNetwork) -> DynamicNetwork:
     Parameters
     ----------
     network
-        It stays as it is; ordinary weights are copied, the learned ones are new.
+        It stays as it is; ordinary weights are copied, the learned ones are new, as large as torch's layers have them.
 
     Examples
     --------
@@ -30,13 +30,16 @@ def static_twin(network: DynamicNetwork) -> DynamicNetwork:
     >>> y = twin(x)  # doctest: +SKIP
     """
     sites = list(network.source.sites.values())
-    source = WeightSource(None, None, sites, [Recipe("learned", "none") for _ in sites])
+    sizes = ChunkedController(scale_rule="torch")  # makes nothing, for nothing is made
+    source = WeightSource(sizes, None, sites, [Recipe("learned", "none") for _ in sites])
     twin = DynamicNetwork(copy.deepcopy(network.network), source, network.architecture)
     return twin.train(network.training)
 
 
 class _Called(nn.Module):
     """Is called as a dynamic network is, and looks at the call."""
+
+    network: DynamicNetwork
 
     def __init__(self, network: DynamicNetwork, like: DynamicNetwork):
         super().__init__()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
 from ...files import write_atomically
+from ...generation import DynamicNetwork
 from ...runs import Run
 
 __all__ = ["Comparison", "Entry"]
@@ -73,6 +74,8 @@ class Comparison:
         ``test`` batches, or, where the evaluator gives none, the ``validation`` ones.
     left_out
         What could not be compared, and why.
+    twin
+        The trained static twin, where there is one.
     """
 
     entries: Sequence[Entry]
@@ -80,6 +83,7 @@ class Comparison:
     mode: str
     measured_on: str
     left_out: Sequence[str] = ()
+    twin: DynamicNetwork | None = None
 
     def of(self, kind: str) -> list[Entry]:
         """Return the entries of a kind."""
@@ -99,7 +103,8 @@ class Comparison:
     def to_json(self) -> str:
         """Return everything as JSON; what is no number is ``null``."""
         worth = {kind: {metric: self.gain(kind, metric) for metric in self.metrics} for kind in WORTH}
-        plain = {**asdict(self), "entries": [one._asdict() for one in self.entries], "worth": worth}
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "twin"}
+        plain = {**told, "entries": [one._asdict() for one in self.entries], "worth": worth}
         return to_json(plain, indent=2, inf_nan_mode="null").decode()
 
     def write(self, run: Run) -> None:

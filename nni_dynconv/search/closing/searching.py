@@ -10,6 +10,7 @@ import torch
 from nni.nas.evaluator.pytorch import Lightning
 from torch import Tensor
 
+from ... import export
 from ...generation import DynamicNetwork
 from ...runs import Run
 from ...samplers import distributed
@@ -158,3 +159,5 @@ class Search(Lightning):
             print(closing.comparison, flush=True)
             if closing.run is not None:
                 closing.comparison.write(closing.run)
+                if closing.comparison.twin is not None:
+                    export.save(closing.comparison.twin.eval(), closing.run.twin)

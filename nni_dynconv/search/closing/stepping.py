@@ -73,7 +73,7 @@ def _loader(batches: Iterable[Any] | None) -> Any:
     """Return a list of batches as a loader: of a list, Lightning takes each item for a loader."""
     if not isinstance(batches, (list, tuple)):
         return batches
-    return DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
+    return DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)
 
 
 def train_by_step(
