@@ -81,12 +81,10 @@ class Line:
 
     def say(self, text: str) -> None:
         """Write a line that stays, above the one that lives."""
-        if self._bars is not None:
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            with self._lock:
+        with self._lock:
+            if self._bars is None:
                 self._told |= {who: (phase, time.monotonic()) for who, (phase, _) in self._told.items()}
-                self._say(text)
+            self._say(text)
 
     def show(self, state: State, who: str = "") -> None:
         """Show where a run is.
@@ -144,7 +142,8 @@ def _bars() -> Any:
 
     text, told, left = (TextColumn(f"{{task.{one}}}") for one in ("description", "fields[told]", "fields[left]"))
     columns = (text, BarColumn(bar_width=24), TimeElapsedColumn(), left, told)
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    aside = sys.stdout.isatty()  # then what is printed stands above the line; a file gets it as it is
+    return Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=aside)
 
 
 @contextmanager
