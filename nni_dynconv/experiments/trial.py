@@ -26,6 +26,7 @@ from ..runs import Run
 from ..search import Goal, TellPhase, Trained, Writer, words_of
 from ..settings import call_object, check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
+from .logs import keep_logs
 from .reporting import ReportMetric
 from .search_space import sample_of
 from .words import ERROR_FILE, told
@@ -167,6 +168,7 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
 
 def _begin(settings: Mapping[str, Any], evaluator: Any, folder: Path) -> Writer:
     """Start a run's folder: with its settings, and where its code lies, a command can go on with it."""
+    keep_logs(evaluator.trainer, folder)
     writer = Writer(Run(folder), evaluator.trainer.is_global_zero)
     code = Path(os.environ.get("NNI_CODE_DIR", ".")).resolve()
     writer.began(settings=settings, code_directory=str(code))
@@ -231,7 +233,8 @@ def evaluate_proposal(config: str | Path, proposal: Mapping[str, Any], folder: P
     if settings.mode != "multi_trial":
         raise ConfigError(f"`mode` in {config} is `{settings.mode}`, but a trial of one architecture is `multi_trial`.")
     sample = sample_of(load_object(settings.space)(**settings.space_args), proposal)
-    evaluate_one(settings.to_dict(), sample, folder)
+    seed = settings.seed + nni.get_sequence_id()  # such a tuner does not number its proposals
+    evaluate_one({**settings.to_dict(), "seed": seed}, sample, folder)
 
 
 def next_proposal() -> Any:
