@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import Config, Json, aside, enter, write_json
+from .shared import Config, Json, aside, enter, quiet, write_json
 
 __all__ = ["doctor"]
 
@@ -37,9 +37,9 @@ def doctor(
         settings, _ = enter(config)
         from .examining import examine
 
-        found = examine(
-            settings.to_dict(), run, progress=progress, batches=batches, samples=samples, ignore=ignore or ()
-        )
+        options = {"progress": progress, "batches": batches, "samples": samples, "ignore": ignore or ()}
+        with quiet():
+            found = examine(settings.to_dict(), run, **options)
         print(found)
     write_json(found.to_json(), json)
     return 1 if found.faults else 0
