@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,7 +37,7 @@ def doctor(
         settings, _ = enter(config)
         from .examining import examine
 
-        options = {"progress": progress, "batches": batches, "samples": samples, "ignore": ignore or ()}
+        options: dict[str, Any] = {"progress": progress, "batches": batches, "samples": samples, "ignore": ignore or ()}
         with quiet():
             found = examine(settings.to_dict(), run, **options)
         print(found)

@@ -49,6 +49,7 @@ class Progress:
     jobs: list[dict[str, Any]] = field(default_factory=list)
     seen: dict[str, Any] = field(default_factory=dict)
     measured: set[str] = field(default_factory=set)
+    _waiting: State = field(default_factory=lambda: State("waiting for a trial"))
 
     def update(self, jobs: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> None:
         self.jobs = sorted(jobs, key=lambda job: job.get("startTime") or math.inf)
@@ -60,8 +61,9 @@ class Progress:
             self._show(job)
         if self.line is not None and any(job["status"] == "RUNNING" for job in self.jobs):
             self.line.forget()
+            self._waiting = State("waiting for a trial")
         elif self.line is not None:
-            self.line.show(State("waiting for a trial"))
+            self.line.show(self._waiting)
 
     def _show(self, job: dict[str, Any]) -> None:
         """Show where a trial is: what it tells itself, on this machine, or that it runs."""
