@@ -25,17 +25,18 @@ help:  ## show this
 setup: $(STAMP)  ## install into .venv/ (the other targets do it by themselves)
 
 $(STAMP): $(SETUP_FILES)
-	@echo "Installing into .venv/ (once; this takes a few minutes) ..."
+	@echo "Installing into .venv/, with the versions of constraints.txt: NNI, PyTorch and what else setup.cfg asks for"
+	@echo "(once; this takes a few minutes). This is what pip does:"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel
 	@rm -f nni_dynconv/_kernels*
-	@$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[examples,dev]'
+	@$(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e '.[examples,dev]'
 	@ls nni_dynconv/_kernels* > /dev/null 2>&1 || \
 		echo "The compiled kernels could not be built (is there a C++ compiler?). PyTorch's own serve, more slowly."
 	@touch $@
 
 $(STAMP_NNI): $(STAMP)
-	@$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt gym tianshou
+	@$(BIN)/python -m pip install --no-build-isolation -c constraints.txt gym tianshou
 	@touch $@
 
 # `passive`: threads that wait by spinning make a step many times slower where other programs want the same cores.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .shared import Config, Json, aside, enter, write_json
+from .shared import Config, Json, aside, enter, quiet, write_json
 
 __all__ = ["doctor"]
 
@@ -37,9 +37,9 @@ def doctor(
         settings, _ = enter(config)
         from .examining import examine
 
-        found = examine(
-            settings.to_dict(), run, progress=progress, batches=batches, samples=samples, ignore=ignore or ()
-        )
+        options: dict[str, Any] = {"progress": progress, "batches": batches, "samples": samples, "ignore": ignore or ()}
+        with quiet():
+            found = examine(settings.to_dict(), run, **options)
         print(found)
     write_json(found.to_json(), json)
     return 1 if found.faults else 0

@@ -48,11 +48,13 @@ def examine(
         The folder holds no supernet of this space.
     """
     mutator, evaluator, _ = trial.build(settings, metric=None)
+    loader = loaders_of(evaluator, "train", "diagnose with")
+    evaluator.module.set_model(mutator.space)
+    step, started = step_of(evaluator.module), None
     if run is not None:
+        started = diagnose(mutator, loader, step=step, samples=1, limit=1).loss
         export.load_supernet(mutator, Run.supernet_in(run))
     if progress is None:
         progress = 0.0 if run is None else 1.0
-    loader = loaders_of(evaluator, "train", "diagnose with")
-    evaluator.module.set_model(mutator.space)
-    step = step_of(evaluator.module)
-    return diagnose(mutator, loader, step=step, progress=progress, samples=samples, limit=batches, ignore=ignore)
+    options: dict[str, Any] = {"progress": progress, "started": started, "ignore": ignore}
+    return diagnose(mutator, loader, step=step, samples=samples, limit=batches, **options)

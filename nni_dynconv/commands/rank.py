@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .shared import Config, Json, aside, enter, say, write_json
+from .shared import Config, Json, aside, enter, quiet, say, write_json
 
 __all__ = ["rank"]
 
@@ -38,6 +38,7 @@ def rank(
         from . import ranking
 
         counts = {"architectures": architectures, "trained": trained, "batches": batches}
-        found = ranking.rank(settings.to_dict(), supernet, start=start, say=say, **counts)
+        with quiet():
+            found = ranking.rank(settings.to_dict(), supernet, start=start, say=say, **counts)
         print(found)
     write_json(found.to_json(), json)

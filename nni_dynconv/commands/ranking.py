@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .. import export
 from ..errors import ConfigError, RankError
 from ..experiments import trial
+from ..phases import phase, shown
 from ..runs import Run
 from ..search import (
     PROXIES,
@@ -28,6 +29,7 @@ from ..search import (
     silent,
 )
 from ..supernet import DynamicWeightMutator
+from .shared import hushed
 
 __all__ = ["rank"]
 
@@ -92,14 +94,16 @@ def rank(
         Row(sample, score, _parameters(mutator, sample), **{name: found[place] for name, found in proxies.items()})
         for place, (sample, score) in enumerate(zip(samples, scores, strict=True))
     ]
-    for number, row in enumerate(rows[:trained]):  # drawn at random, so any few of them are
-        found: dict[str, Any] = {}
-        for name, epochs in (("one_epoch", 1), ("trained", None)):
-            began = time.monotonic()
-            found[name] = _train(settings, row.sample, supernet if start == "generated" else None, epochs)
-            seconds[name] += time.monotonic() - began
-        rows[number] = row._replace(**found)
-        say(f"trained {number + 1} of {trained}: {row.sample}")
+    with shown(), phase("training", trained, "architecture") as now:
+        for number, row in enumerate(rows[:trained]):  # drawn at random, so any few of them are
+            found: dict[str, Any] = {}
+            for name, epochs in (("one_epoch", 1), ("trained", None)):
+                began = time.monotonic()
+                found[name] = _train(settings, row.sample, supernet if start == "generated" else None, epochs)
+                seconds[name] += time.monotonic() - began
+            rows[number] = row._replace(**found)
+            now.advance()
+            say(f"trained {number + 1} of {trained}: {row.sample}")
     found_fidelity = _fidelity(rows[:trained])
     rows.sort(key=lambda row: -row.generated)
     return SupernetRanking(rows, found_fidelity, seconds, settings["metric"], start)
@@ -165,6 +169,7 @@ def _train(
 ) -> float:
     """Train one architecture by the evaluator and return the metric, higher better."""
     mutator, evaluator, callback = trial.build(settings)
+    hushed(evaluator)
     if supernet is not None:
         export.load_supernet(mutator, supernet)
     if epochs is not None:

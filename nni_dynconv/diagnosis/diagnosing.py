@@ -34,6 +34,7 @@ def diagnose(
     *,
     step: Callable[[Any], Tensor] | None = None,
     progress: float | None = None,
+    started: float | None = None,
     samples: int = 12,
     limit: int = 12,
     ignore: Collection[str] = (),
@@ -59,6 +60,8 @@ def diagnose(
         How far the search is, from 0 (nothing is trained yet) to 1. What is normal at the end, such as a sampler that
         has decided, is a fault at the start, and the other way round. ``None``: unknown; what depends on it is not
         judged as a fault.
+    started
+        Loss of the network with its first weights, before it was trained; a diverged training is told by it.
     samples
         Architectures to run, at least; each candidate stands in one or more.
     limit
@@ -107,6 +110,7 @@ def diagnose(
         choices=summary.choice_readings(mutator, taught),
         norms=summary.norm_readings(states, runs),
         whose=whose,
+        started=started,
     )
     findings = tuple(one for one in _judge(measured) if one.code not in ignore)
     return measured._replace(findings=findings)
@@ -125,6 +129,7 @@ def _check_arguments(loss: Any, step: Any, progress: float | None, ignore: Colle
 def _judge(diagnosis: Diagnosis) -> list[Finding]:
     """Return what is wrong with what was measured, what spoils most first."""
     findings = [*judging_weights.not_finite(diagnosis), *judging_weights.zero_controller(diagnosis)]
+    findings = findings or judging_search.diverged(diagnosis)
     if not findings:  # which would show in all of these, too
         findings += [*judging_weights.scales(diagnosis), *judging_weights.context(diagnosis)]
         findings += judging_weights.whose(diagnosis)

@@ -28,6 +28,8 @@ class Diagnosis(NamedTuple):
         Readings, one for each place; ``context`` is ``None`` where the controller looks at none.
     whose
         Whose weights a sample gets; ``None`` where samples have no contexts of their own.
+    started
+        Mean loss of the first weights, before anything was trained; ``None``: unknown.
     findings
         What is wrong, or may be: faults first, then warnings, then notes.
     """
@@ -42,6 +44,7 @@ class Diagnosis(NamedTuple):
     norms: tuple[NormReading, ...]
     findings: tuple[Finding, ...] = ()
     whose: WhoseReading | None = None
+    started: float | None = None
 
     @property
     def faults(self) -> tuple[Finding, ...]:
@@ -56,6 +59,7 @@ class Diagnosis(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data for JSON."""
         plain: dict[str, Any] = {"progress": self.progress, "runs": self.runs, "loss": self.loss}
+        plain |= {"started": self.started}
         plain |= {"context": self.context and self.context._asdict()}
         plain |= {"whose": self.whose and self.whose._asdict()}
         for name in ("sites", "candidates", "choices", "norms", "findings"):

@@ -17,9 +17,33 @@ from .thresholds import (
     SKIPS,
     STALE_SHIFT,
     STALE_VARIANCE,
+    TRAINED_SCALE,
+    WORSE,
+    at_the_start,
 )
 
-__all__ = ["candidates", "choices", "norms", "sampler"]
+__all__ = ["candidates", "choices", "diverged", "norms", "sampler"]
+
+
+# The training
+
+
+def diverged(d: Diagnosis) -> list[Finding]:
+    """A training that ended far worse than it began, or in weights that no initialisation gives."""
+    remedy = (
+        "Lower the learning rate, of the evaluator's optimizer and of the sampler's, or clip gradients "
+        "(`gradient_clip_val`), and search again: nothing can be told of a network that is in this state."
+    )
+    if d.started is not None and not d.loss - d.started <= (WORSE - 1) * abs(d.started):
+        expected = f"below {d.started:.3g}, that of its first weights"
+        return [Finding("diverged", "fault", "search", f"its loss is {d.loss:.3g}", expected, remedy)]
+    sizes = {one.site: max(one.weight_scale or 0.0, 0.0) for one in d.sites}
+    wrong = {site: size for site, size in sizes.items() if size > TRAINED_SCALE}
+    if d.progress is None or at_the_start(d.progress) or not wrong:
+        return []
+    where = places(list(wrong), len(d.sites), "all sites")
+    found = f"weights have grown to {span(wrong.values())} times a static layer's, the loss is {d.loss:.3g}"
+    return [Finding("diverged", "fault", where, found, f"{TRAINED_SCALE:g} times at most", remedy)]
 
 
 # Candidates
@@ -31,6 +55,7 @@ def candidates(d: Diagnosis) -> list[Finding]:
     with_weights = [one for one in seen if one.gradient is not None]
     dead = [one for one in with_weights if one.output == 0 or one.deviation < LEAST_DEVIATION]
     found = [_dead(one) for one in dead]
+    found += [_zero(one) for one in seen if one.gradient is None and one.output == 0]
     found += _untrained(d, [one for one in with_weights if one not in dead])
     unseen = [one.name for one in d.candidates if not one.runs]
     if unseen:
@@ -45,6 +70,12 @@ def _dead(one: CandidateReading) -> Finding:
     what = "gives zeros" if one.output == 0 else constant
     remedy = "Look at its weights, and for a ReLU behind a large negative bias; or take it out of the choice."
     return Finding("candidate-dead", "fault", one.name, what, "outputs that follow the input", remedy)
+
+
+def _zero(one: CandidateReading) -> Finding:
+    """A candidate without weights may be meant to."""
+    remedy = "If it is meant so, as the `none` of DARTS is, ignore it; else look at what it does with its input."
+    return Finding("candidate-dead", "note", one.name, "has no weights, and gives zeros", "outputs", remedy)
 
 
 def _untrained(d: Diagnosis, alive: Sequence[CandidateReading]) -> list[Finding]:

@@ -12,6 +12,7 @@ from nni.nas.nn.pytorch import LayerChoice
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..generation import OwnInputContext
 from ..ops import ChoiceOp, DynamicOp
 from ..sites import WeightSpec
 from ..supernet import ScopedCell
@@ -53,8 +54,17 @@ def is_free(modules: Sequence[nn.Module]) -> bool:
 
 
 def norms_of(space: nn.Module) -> dict[str, _BatchNorm]:
-    """Return the batch normalisations of a network by path, those inside ops and the context's encoder too."""
-    return {name: one for name, one in space.named_modules() if isinstance(one, _BatchNorm)}
+    """Return the batch normalisations of a network by path, those inside ops and the context's encoder too.
+
+    Those of an :class:`~nni_dynconv.OwnInputContext`, of which each site has one, are named after the site.
+    """
+    own = {
+        id(norm): f"own_input of {site}"
+        for module in space.modules()
+        if isinstance(module, OwnInputContext) and module.bound
+        for site, norm in zip(module.inputs, module.norms, strict=True)
+    }
+    return {own.get(id(one), name): one for name, one in space.named_modules() if isinstance(one, _BatchNorm)}
 
 
 def static_weights(specs: Sequence[WeightSpec], like: Tensor, seed: int) -> dict[str, Tensor]:

@@ -27,9 +27,11 @@ SKIPS = 2 / 3  # of the choices
 SETTLED = 50  # updates: of the first running variance, 1, 0.9^50 = 0.5 % is left
 STALE_SHIFT = 3.0  # 0.12 to 0.65
 STALE_VARIANCE = 10.0  # 1.1 to 1.5
+WORSE = 3.0  # loss over that of the first weights: what is trained is below it
 
 CODES = (
     "not-finite",
+    "diverged",
     "controller-zero",
     "scale",
     "gain",

@@ -35,7 +35,8 @@ class MultiTrial:
 
     def propose(self, parameter_id: int, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
         sample = dict(self.sampler.sample())
-        return {"sample": sample}, {"mode": "multi_trial", "settings": self._settings, "sample": sample}
+        settings = {**self._settings, "seed": self._settings["seed"] + number}  # a repeat is another training
+        return {"sample": sample}, {"mode": "multi_trial", "settings": settings, "sample": sample}
 
     def objection(self, metric: float) -> str | None:
         """Return why a result can teach the sampler nothing, or ``None``."""

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ from nni.nas.evaluator.pytorch import Lightning
 from .. import export
 from ..errors import ConfigError
 from ..generation import ArchitectureEncoder, unasked_in
+from ..phases import carried, phase
 from ..runs import Run
-from ..search import Goal, Trained, Writer, words_of
+from ..search import Goal, TellPhase, Trained, Writer, words_of
 from ..settings import call_object, check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
+from .logs import keep_logs
 from .reporting import ReportMetric
 from .search_space import sample_of
+from .words import ERROR_FILE, told
 
 __all__ = [
     "ReportMetric",
@@ -139,7 +142,8 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
     NNI is told one result, that of the network that is saved. What fails after that is noted in ``run.json``, and the
     trial succeeds.
     """
-    mutator, evaluator, callback = build(settings)
+    with phase("building"):
+        mutator, evaluator, callback = build(settings)
     writer = _begin(settings, evaluator, folder)
     callback.reports.about = {} if proposal is None else {"proposal": proposal}
     strategy = mutator.strategy(
@@ -164,6 +168,7 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
 
 def _begin(settings: Mapping[str, Any], evaluator: Any, folder: Path) -> Writer:
     """Start a run's folder: with its settings, and where its code lies, a command can go on with it."""
+    keep_logs(evaluator.trainer, folder)
     writer = Writer(Run(folder), evaluator.trainer.is_global_zero)
     code = Path(os.environ.get("NNI_CODE_DIR", ".")).resolve()
     writer.began(settings=settings, code_directory=str(code))
@@ -183,9 +188,11 @@ def evaluate_one(
     settings: Mapping[str, Any], sample: Mapping[str, Any], folder: Path, proposal: int | None = None
 ) -> None:
     """Train and score one architecture, from the shared checkpoint on; write it into a folder."""
-    mutator, evaluator, callback = build(settings)
-    export.load_supernet(mutator, Path(os.environ.get("NNI_CODE_DIR", ".")) / settings["checkpoint"])
-    network = mutator.freeze(sample)
+    with phase("building"):
+        mutator, evaluator, callback = build(settings)
+        export.load_supernet(mutator, Path(os.environ.get("NNI_CODE_DIR", ".")) / settings["checkpoint"])
+        network = mutator.freeze(sample)
+    evaluator.trainer.callbacks.append(TellPhase("training"))
     writer, reports = _begin(settings, evaluator, folder), callback.reports
     reports.about = {} if proposal is None else {"proposal": proposal}
     with reports.between():
@@ -226,7 +233,8 @@ def evaluate_proposal(config: str | Path, proposal: Mapping[str, Any], folder: P
     if settings.mode != "multi_trial":
         raise ConfigError(f"`mode` in {config} is `{settings.mode}`, but a trial of one architecture is `multi_trial`.")
     sample = sample_of(load_object(settings.space)(**settings.space_args), proposal)
-    evaluate_one(settings.to_dict(), sample, folder)
+    seed = settings.seed + nni.get_sequence_id()  # such a tuner does not number its proposals
+    evaluate_one({**settings.to_dict(), "seed": seed}, sample, folder)
 
 
 def next_proposal() -> Any:
@@ -239,9 +247,18 @@ def next_proposal() -> Any:
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    """Take a proposal from NNI and run it."""
-    parameters = next_proposal()
+    """Take a proposal from NNI and run it; what goes wrong is left in words, too, for ``launch`` to tell."""
     folder = Path(os.environ.get("NNI_OUTPUT_DIR", "."))
+    try:
+        with carried(folder) if int(os.environ.get("LOCAL_RANK", 0)) == 0 else nullcontext():
+            _run(next_proposal(), arguments, folder)
+    except Exception as error:
+        if not (folder / ERROR_FILE).exists():  # of several processes the first one's is the cause
+            (folder / ERROR_FILE).write_text(told(error), encoding="utf-8")
+        raise
+
+
+def _run(parameters: Any, arguments: Sequence[str], folder: Path) -> None:
     if arguments and parameters:
         evaluate_proposal(arguments[0], parameters, folder)
     elif not parameters or "mode" not in parameters:

@@ -14,14 +14,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from ..errors import LaunchError
 from ..experiments import registration
+from ..phases import Line, State
 from ..settings import RunSettings, check_config, code_directory_of, load_yaml
 from . import remote
+from .causes import cause_in
+from .destination import Destination
 from .experiment import LocalExperiment
-from .nni_logs import stderr_in, tail
+from .nni_logs import said_in, tail
 from .nnictl import LOOPBACK, choose_port
 from .progress import Outcome, Progress
 from .results import check_output, deliver
@@ -72,6 +76,8 @@ def launch(
     settings = check_config(config, checkpoint_needed=False)
     _check_interpreter(sys.executable)
     check_output(output)
+    destination = Destination(output)
+    destination.check(say)
     remote.check_reachable(load_yaml(config), config)
     experiment = LocalExperiment(choose_port(port))
     if registration.register():
@@ -80,8 +86,10 @@ def launch(
         if tried:
             _try(config, experiment, _deadline(began, timeout), say)
         _make_checkpoint(config, settings, experiment, _deadline(began, timeout), say)
-        experiment.create(Path(config))
-        outcome = _watch(experiment, settings, _deadline(began, timeout), say)
+        with Line(say) as line:
+            line.show(State("starting NNI"))
+            experiment.create(Path(config))
+            outcome = _watch(experiment, settings, destination, _deadline(began, timeout), line)
     deliver(outcome, experiment, output, began, say)
     return outcome
 
@@ -104,14 +112,17 @@ def resume(
         raise LaunchError(f"NNI knows no experiment `{experiment_id}`. `nnictl experiment list --all` lists them.")
     _check_interpreter(sys.executable)
     check_output(output)
+    destination = Destination(output)
+    destination.check(say, experiment_id)
     _check_stopped(experiment_id)
     document = Config(experiment_id, known["logDir"]).get_config()
     remote.check_reachable(document, f"the experiment `{experiment_id}`")
     settings = check_class_args(document["tuner"].get("classArgs") or {})
     experiment = LocalExperiment(choose_port(port))
-    with _stopping(experiment, say):
+    with _stopping(experiment, say), Line(say) as line:
+        line.show(State("starting NNI"))
         experiment.resume(experiment_id)
-        outcome = _watch(experiment, settings, _deadline(began, timeout), say)
+        outcome = _watch(experiment, settings, destination, _deadline(began, timeout), line)
     deliver(outcome, experiment, output, began, say)
     return outcome
 
@@ -196,14 +207,18 @@ def _make_checkpoint(
 # Watching
 
 
-def _watch(experiment: LocalExperiment, settings: RunSettings, deadline: float, say: Callable[[str], None]) -> Outcome:
-    say(f"NNI experiment {experiment.id}: http://{LOOPBACK}:{experiment.port} (logs: {experiment.folder})")
+def _watch(
+    experiment: LocalExperiment, settings: RunSettings, destination: Destination, deadline: float, line: Line
+) -> Outcome:
+    line.say(f"NNI experiment {experiment.id}: http://{LOOPBACK}:{experiment.port} (logs: {experiment.folder})")
     _wait_for_tuner(experiment, deadline)
-    say("RUNNING")
-    progress = Progress(settings.optimize_mode, say)
+    line.say("RUNNING")
+    progress = Progress(settings.optimize_mode, line.say, line)
     while True:
         status, jobs, metrics = _ask(experiment)
         progress.update(jobs, metrics)
+        if progress.measured:
+            destination.mark(experiment.id)
         _raise_tuner_error(experiment, status)
         failure = progress.failure_before_any_metric()
         if failure is not None:
@@ -263,8 +278,8 @@ def _is_over(status: str, jobs: list[dict[str, Any]]) -> bool:
 def _trial_failure(job: dict[str, Any], experiment: LocalExperiment) -> str:
     folder = job.get("logPath") or ""
     there = remote.is_remote(folder)
-    stderr = experiment.trial_file(job["trialJobId"], "stderr") if there else stderr_in(Path(folder))
-    what = tail(stderr) if stderr.strip() else "  (it wrote nothing to its standard error)"
+    said = experiment.trial_file(job["trialJobId"], "stderr") if there else said_in(Path(folder))
+    what = indent(cause_in(said).strip() or "(it wrote nothing to its standard error)", "  ")
     return (
         f"The first trial ({job['trialJobId']}) failed before it reported any metric, so the experiment was stopped. "
         f"It said:\n{what}\n  All of it: {folder}"

@@ -1,4 +1,7 @@
-"""What NNI's programs print and log, and what a trial leaves in its folder: the lines that tell what went wrong."""
+"""What NNI's programs print and log, and what a trial leaves in its folder: the lines that tell what went wrong.
+
+Our trials leave their error in words. Of any other, ``causes.py`` looks for it among all that was said.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ import re
 from pathlib import Path
 from textwrap import indent
 
-__all__ = ["error_in_log", "last_lines", "stderr_in", "tail", "without_colours", "without_noise"]
+__all__ = ["error_in_log", "last_lines", "said_in", "tail", "without_colours", "without_noise"]
+
+WORDS = "error.txt"
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LOG_LINE = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (\w+) \([^)]*\)+ ?(.*)$")
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning)\b")
+
+LINES = 12
 
 
 def error_in_log(text: str) -> str | None:
@@ -39,9 +46,10 @@ def error_in_log(text: str) -> str | None:
     return "\n".join(last).strip().removeprefix("nni_dynconv.errors.")
 
 
-def stderr_in(folder: Path) -> str:
-    """Return what a trial said of its error, wherever NNI has put that."""
-    return _read(folder / "trial.stderr") or error_in_log(_read(folder / "trial.log")) or _read(folder / "stderr")
+def said_in(folder: Path) -> str:
+    """Return what a trial said of its error, in its own words or in all that NNI has of its output."""
+    words, output = _read(folder / WORDS), _read(folder / "trial.stderr")
+    return words or output or error_in_log(_read(folder / "trial.log")) or _read(folder / "stderr")
 
 
 def _read(path: Path) -> str:
@@ -64,6 +72,6 @@ def last_lines(text: str, count: int) -> str:
     return "\n".join(text.strip().splitlines()[-count:])
 
 
-def tail(text: str, lines: int = 12) -> str:
+def tail(text: str, lines: int = LINES) -> str:
     """Return the last few lines, indented."""
     return indent(last_lines(text, lines), "  ")

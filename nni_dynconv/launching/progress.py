@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..experiments import metrics
+from ..phases import Line, State, read_state
 
 __all__ = ["Outcome", "Progress", "show"]
+
+STOPPED = ("EARLY_STOPPED", "USER_CANCELED", "SYS_CANCELED")
+OPEN = ("WAITING", "RUNNING", "UNKNOWN")
 
 
 @dataclass
@@ -20,6 +26,8 @@ class Outcome:
     ----------
     left
         Folders of those that failed.
+    evaluated
+        A row for each, with its architecture as far as it is known.
     """
 
     best: dict[str, Any] | None = None
@@ -28,17 +36,20 @@ class Outcome:
     failed: int = 0
     stopped: int = 0
     left: list[str] = field(default_factory=list)
+    evaluated: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
 class Progress:
-    """Tells what is new since the last look, and keeps count."""
+    """Tells what is new since the last look, keeps count, and lets a line show where each trial is."""
 
     optimize_mode: str
     say: Callable[[str], None]
+    line: Line | None = None
     jobs: list[dict[str, Any]] = field(default_factory=list)
     seen: dict[str, Any] = field(default_factory=dict)
     measured: set[str] = field(default_factory=set)
+    _waiting: State = field(default_factory=lambda: State("waiting for a trial"))
 
     def update(self, jobs: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> None:
         self.jobs = sorted(jobs, key=lambda job: job.get("startTime") or math.inf)
@@ -47,6 +58,23 @@ class Progress:
             self._tell_metric(metric, numbers.get(metric["trialJobId"], "?"))
         for job in self.jobs:
             self._tell_status(job)
+            self._show(job)
+        if self.line is not None and any(job["status"] == "RUNNING" for job in self.jobs):
+            self.line.forget()
+            self._waiting = State("waiting for a trial")
+        elif self.line is not None:
+            self.line.show(self._waiting)
+
+    def _show(self, job: dict[str, Any]) -> None:
+        """Show where a trial is: what it tells itself, on this machine, or that it runs."""
+        who = f"trial {job.get('sequenceId', '?')}"
+        if self.line is None:
+            return
+        if job["status"] != "RUNNING":
+            self.line.forget(who)
+            return
+        began = (job.get("startTime") or 0) / 1000
+        self.line.show(read_state(Path(job.get("logPath") or ".")) or State("running", began=began), who)
 
     def _tell_metric(self, metric: dict[str, Any], number: Any) -> None:
         trial = metric["trialJobId"]
@@ -62,7 +90,9 @@ class Progress:
         trial, status = job["trialJobId"], job["status"]
         if self.seen.get(trial) != status:
             self.seen[trial] = status
-            self.say(f"  trial {job.get('sequenceId', '?')} ({trial})  {status}")
+            sample = _proposed(job).get("sample")
+            what = f"  {json.dumps(sample)}" if sample and status == "RUNNING" else ""
+            self.say(f"  trial {job.get('sequenceId', '?')} ({trial})  {status}{what}")
 
     def failure_before_any_metric(self) -> dict[str, Any] | None:
         failed = [job for job in self.jobs if job["status"] == "FAILED"]
@@ -74,9 +104,10 @@ class Progress:
         for job in self.jobs:
             value = _final_value(job)
             outcome.failed += job["status"] == "FAILED"
-            outcome.stopped += job["status"] in ("EARLY_STOPPED", "USER_CANCELED", "SYS_CANCELED")
+            outcome.stopped += job["status"] in STOPPED
             if job["status"] == "FAILED" and job.get("logPath"):
                 outcome.left.append(job["logPath"])
+            outcome.evaluated.append(_row(job, value))
             if job["status"] != "SUCCEEDED" or value is None:
                 continue
             outcome.succeeded += 1
@@ -90,6 +121,29 @@ def _epoch(value: Any, number: int) -> str:
     if isinstance(value, Mapping) and "phase" in value:
         return f"{value['phase']} epoch {value.get('epoch', number)}"
     return f"epoch {number}"
+
+
+def _proposed(job: dict[str, Any]) -> dict[str, Any]:
+    """Return what the tuner proposed to a trial."""
+    try:
+        return dict(json.loads(job["hyperParameters"][-1])["parameters"])
+    except (KeyError, IndexError, TypeError, ValueError):  # it waits for it
+        return {}
+
+
+def _row(job: dict[str, Any], value: float | None) -> dict[str, Any]:
+    """Return what a trial evaluated: the architecture that it was given, or the one that its search found."""
+    proposed = _proposed(job)
+    sample = proposed.get("sample")
+    if sample is None:
+        try:
+            found = Path(job.get("logPath") or ".", "architecture.json").read_text(encoding="utf-8")
+            sample = json.loads(found)["architecture"]
+        except (OSError, ValueError, KeyError, TypeError):  # none, or on another machine
+            sample = None
+    row = {"trial": job["trialJobId"], "number": job.get("sequenceId"), "status": job["status"], "result": value}
+    more = {key: proposed[key] for key in ("hyper_parameters",) if proposed.get(key)}
+    return {**row, "architecture": sample, **more}
 
 
 def _final_value(job: dict[str, Any]) -> float | None:

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LaunchError
+from ..phases import STATE_FILE
 from ..runs import UNTRAINED, Run
 from . import remote
+from .destination import UNFINISHED
 from .experiment import LocalExperiment
 from .progress import Outcome, show
 
 __all__ = ["check_output", "deliver"]
 
 MARKER = "experiment.json"
-NNI_FILES = (".nni", "trial.*", "parameter.cfg", "run.sh", "stdout", "stderr", "metrics")
+NNI_FILES = (".nni", "trial.*", "parameter.cfg", "run.sh", "stdout", "stderr", "metrics", STATE_FILE)
 
 
 def check_output(output: str | Path | None) -> None:
@@ -29,7 +31,7 @@ def check_output(output: str | Path | None) -> None:
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise LaunchError(f"`--output` is {folder}, which is a file. Name a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+    if folder.is_dir() and {one.name for one in folder.iterdir()} - {UNFINISHED} and not (folder / MARKER).is_file():
         raise LaunchError(f"`--output` is {folder}, which holds files that no launch wrote. Name another folder.")
 
 
@@ -75,7 +77,7 @@ def _write_facts(folder: Path, outcome: Outcome, experiment: LocalExperiment, be
     _complete_summary(folder / "summary.json", facts)
     trials = {"succeeded": outcome.succeeded, "failed": outcome.failed, "stopped": outcome.stopped}
     best = outcome.best["trialJobId"] if outcome.best is not None else None
-    facts |= {"best_trial": best, "result": outcome.metric, "trials": trials}
+    facts |= {"best_trial": best, "result": outcome.metric, "trials": trials, "evaluated": outcome.evaluated}
     (folder / MARKER).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 

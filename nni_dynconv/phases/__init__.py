@@ -5,6 +5,6 @@ What a phase does is the wing's that opens it; nothing is trained or measured he
 
 from .carrying import STATE_FILE, carried, read_state
 from .showing import Line, shown
-from .telling import Phase, State, phase, watching
+from .telling import Phase, State, advance, phase, watching
 
-__all__ = ["STATE_FILE", "Line", "Phase", "State", "carried", "phase", "read_state", "shown", "watching"]
+__all__ = ["STATE_FILE", "Line", "Phase", "State", "advance", "carried", "phase", "read_state", "shown", "watching"]

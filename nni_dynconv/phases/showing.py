@@ -14,9 +14,7 @@ from .telling import State, is_watched, watching
 __all__ = ["Line", "shown", "words"]
 
 SILENCE = 8.0
-"""Seconds after which a plain line is written though nothing is new."""
-OFTEN = 5.0
-"""Seconds between two plain lines of one phase, at least."""
+"""Seconds between two plain lines of one phase, whether anything is new or not."""
 
 
 def words(state: State, now: float | None = None) -> str:
@@ -81,12 +79,10 @@ class Line:
 
     def say(self, text: str) -> None:
         """Write a line that stays, above the one that lives."""
-        if self._bars is not None:
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            with self._lock:
+        with self._lock:
+            if self._bars is None:
                 self._told |= {who: (phase, time.monotonic()) for who, (phase, _) in self._told.items()}
-                self._say(text)
+            self._say(text)
 
     def show(self, state: State, who: str = "") -> None:
         """Show where a run is.
@@ -101,7 +97,7 @@ class Line:
             if self._bars is not None:
                 self._draw(state, who)
             else:
-                self._write(who, OFTEN)
+                self._write(who)
 
     def forget(self, who: str = "") -> None:
         """Show a run no longer."""
@@ -123,11 +119,11 @@ class Line:
         fields = {"description": " ".join(filter(None, [who, _counted(state)])), "told": told, "left": left}
         self._bars.update(self._tasks[who], completed=state.done, total=state.total, **fields)
 
-    def _write(self, who: str, pause: float) -> None:
+    def _write(self, who: str) -> None:
         """Write a plain line where the phase is a new one, or the last line is old."""
         phase, when = self._told.get(who, ("", 0.0))
         state, now = self._states[who], time.monotonic()
-        if state.phase != phase or now - when >= pause:
+        if state.phase != phase or now - when >= SILENCE:
             self._told[who] = state.phase, now
             self._say("  " + ": ".join(filter(None, [who, words(state)])))
 
@@ -135,7 +131,7 @@ class Line:
         while not self._over.wait(1.0):
             with self._lock:
                 for who in list(self._states):
-                    self._write(who, SILENCE)
+                    self._write(who)
 
 
 def _bars() -> Any:
@@ -144,7 +140,8 @@ def _bars() -> Any:
 
     text, told, left = (TextColumn(f"{{task.{one}}}") for one in ("description", "fields[told]", "fields[left]"))
     columns = (text, BarColumn(bar_width=24), TimeElapsedColumn(), left, told)
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    aside = sys.stdout.isatty()  # then what is printed stands above the line; a file gets it as it is
+    return Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=aside)
 
 
 @contextmanager

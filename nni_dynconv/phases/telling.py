@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-__all__ = ["Phase", "State", "Watcher", "is_watched", "phase", "watching"]
+__all__ = ["Phase", "State", "Watcher", "advance", "is_watched", "phase", "watching"]
 
 
 @dataclass(frozen=True)
@@ -118,3 +118,9 @@ def phase(name: str, total: float | None = None, unit: str = "", tells: bool = T
         _open.remove(opened)
         if _open:
             _open[-1].at()
+
+
+def advance(by: float = 1.0, **metrics: float) -> None:
+    """Say that so much more is done of the innermost open phase, if there is one."""
+    if _open:
+        _open[-1].advance(by, **metrics)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from .base import Sampler
 
-__all__ = ["agree", "any_of", "mean", "of_first"]
+__all__ = ["agree", "any_of", "is_first", "mean", "of_first"]
 
 Value = TypeVar("Value")
 
@@ -85,6 +85,11 @@ def of_first(value: Value) -> Value:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def is_first() -> bool:
+    """Whether this is the first process, or the only one: it tells and writes for all."""
+    return not _together() or dist.get_rank() == 0
 
 
 def _together() -> bool:

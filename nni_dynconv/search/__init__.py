@@ -30,6 +30,7 @@ from .loaders import first_batches
 from .ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
 from .smoothing import smoothness
 from .strategy import DynamicStrategy
+from .trainer import TellPhase
 
 __all__ = [
     "PROXIES",
@@ -43,6 +44,7 @@ __all__ = [
     "SupernetEvaluator",
     "SupernetRanking",
     "Task",
+    "TellPhase",
     "Trained",
     "Writer",
     "called_on",

@@ -13,6 +13,7 @@ from typing import Any
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from nni.nas.evaluator.pytorch import LightningModule
 
+from ..phases import advance, phase
 from ..samplers import distributed
 from ..settings import StrategySettings
 from ..supernet import DynamicWeightMutator
@@ -118,14 +119,18 @@ def end_search(
     task = Task(network_loss(training_module), held_out[:count], calibration, held_out[count:])
 
     def measured(sample: Mapping[str, Any], measure: Callable[[], float]) -> float:
-        return end.guard.measured(sample, measure, "The end of the search")
+        try:
+            return end.guard.measured(sample, measure, "The end of the search")
+        finally:
+            advance()
 
     if not plain:
         return _end_by_final_search(mutator, training_module, settings, end, task, measured)
     wanted = settings.contenders if selects else min(settings.contenders, settings.rerank)
     samples = contenders_of(mutator, min(wanted, end.fast + 1) if end.fast else wanted)
     if selects:
-        losses = [distributed.mean(loss) for loss in generated_losses(mutator, samples, task, measured)]
+        with phase("comparing", len(samples), "architecture", distributed.is_first()):
+            losses = [distributed.mean(loss) for loss in generated_losses(mutator, samples, task, measured)]
         for sample, loss in zip(samples, losses, strict=True):
             if sampler.objection(-loss) is None:
                 sampler.observe(sample, -loss)
@@ -148,7 +153,8 @@ def _end_by_final_search(
     """Measure what evolution, costs or a proxy asks for, train the best few, and let the best of them be exported."""
     began = time.monotonic()
     search = FinalSearch(mutator, task, settings, measured, end.costs)
-    compared = search.run(partial(_varied, mutator, max(settings.rerank, 1)), end.fast + 1 if end.fast else None)
+    with phase("comparing", tells=distributed.is_first()):
+        compared = search.run(partial(_varied, mutator, max(settings.rerank, 1)), end.fast + 1 if end.fast else None)
     end.said.append(_cost_of_search(compared, settings, time.monotonic() - began))
     for one in compared.contenders:
         if mutator.sampler.learns == "selection" and mutator.sampler.objection(-one.loss) is None:
@@ -187,4 +193,6 @@ def _trained(
 ) -> Finals:
     steps = min(settings.rerank_steps, end.fast) if end.fast else settings.rerank_steps
     how = network_optimizers(training_module), steps, end.clip, measured
-    return finals(mutator, samples[: settings.rerank], task, end.training(steps), *how, surcharges=surcharges)
+    samples = samples[: settings.rerank]
+    with phase("re-ranking", 2 * len(samples), tells=distributed.is_first()):  # each is scored, and then trained
+        return finals(mutator, samples, task, end.training(steps), *how, surcharges=surcharges)

@@ -15,6 +15,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 
+from ..phases import shown
 from ..samplers import distributed
 from ..supernet import calibrate, fixed_affine, recalibrated
 from .ending import End, end_search
@@ -24,6 +25,7 @@ from .hooks import OnBatches
 from .learning import Learning
 from .lightning import network_loss, silent
 from .loaders import first_batches
+from .trainer import TellPhase
 
 __all__ = ["SearchModule", "SearchModuleOnBatches"]
 
@@ -48,7 +50,7 @@ class SearchModule(Learning):
 
     def configure_callbacks(self) -> list[Callback]:
         self.trainers_part.take(self.trainer)  # Lightning asks for callbacks before it refuses the trainer's options
-        return [_EndOfTraining(), *self.callbacks, *super().configure_callbacks()]
+        return [_EndOfTraining(), TellPhase("search"), *self.callbacks, *super().configure_callbacks()]
 
     def on_train_start(self) -> None:
         self.sampler.settle(None)
@@ -70,7 +72,7 @@ class SearchModule(Learning):
         check_parameters(self, "At the end of the search")
         if self.mutator.choices:
             distributed.agree(self.sampler)
-            with silent(self.training_module), self._precision():
+            with silent(self.training_module), self._precision(), shown(unless=not distributed.is_first()):
                 end = self._end()
                 found = end_search(self.mutator, self.training_module, self.settings, end)
             self._keep(found)

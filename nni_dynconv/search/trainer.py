@@ -1,22 +1,24 @@
-"""What a trainer is asked for and a search does itself, or refuses before it begins."""
+"""What a trainer is asked for and a search does itself, or refuses before it begins; and how far a training is."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 
 from ..errors import ConfigError
+from ..phases import Phase, phase, shown
 from ..settings import StrategySettings
 from .loaders import keys_of
 from .ranking.contest import Clip
 
-__all__ = ["TrainersPart", "check_evaluator", "check_optimizers", "check_validation"]
+__all__ = ["TellPhase", "TrainersPart", "check_evaluator", "check_optimizers", "check_validation"]
 
 HALF = ("16", "16-mixed")
 
@@ -52,6 +54,50 @@ class TrainersPart:
         for name, value in self._taken.items():
             setattr(trainer, name, value)
         self._taken = {}
+
+
+class TellPhase(Callback):
+    """Tell how far a training is, as a phase of the run, with the metrics of its last validation.
+
+    Where nobody watches and Lightning's own bar is off, a line shows it.
+
+    Parameters
+    ----------
+    name
+        Of the phase, such as ``final training``.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self._open = ExitStack()
+        self._now: Phase | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._open.close()
+        first, epochs = trainer.is_global_zero, trainer.max_epochs or 0
+        self._open.enter_context(shown(unless=not first or trainer.progress_bar_callback is not None))
+        total = epochs if epochs > 0 else None
+        self._now = self._open.enter_context(phase(self.name, total, "epoch", first))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        batches = trainer.num_training_batches
+        if self._now is not None:
+            self._now.at(trainer.current_epoch + ((batch_idx + 1) / batches if 0 < batches < math.inf else 0.0))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = {name: value for name, value in trainer.callback_metrics.items() if "val" in name}
+        if self._now is not None and not trainer.sanity_checking:
+            self._now.at(**{name: float(value) for name, value in sorted(metrics.items())[:2]})
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._open.close()
+        self._now = None
 
 
 @contextmanager

@@ -86,6 +86,32 @@ def test_the_command_prints_both_tables_and_writes_json(settings, tmp_path, caps
     assert len(json.loads(printed.out)["rows"]) == 3 and "95 % interval" in printed.err
 
 
+def talkative(epochs=2, batches=2):
+    """An evaluator whose trainer has all of Lightning's defaults: bar, summary, logger, checkpoints."""
+    made = toy_task.evaluator(epochs, batches)
+    trainer = toy_task.Trainer(max_epochs=epochs, accelerator="cpu")
+    loaders = {"train_dataloaders": made.train_dataloaders, "val_dataloaders": made.val_dataloaders}
+    return toy_task.Lightning(toy_task.ToyModule(), trainer, **loaders)
+
+
+def test_the_command_prints_its_table_and_nothing_of_lightnings(settings, tmp_path, monkeypatch, capfd):
+    """230 lines of Lightning's and NNI's used to stand around it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nni_dynconv.commands.shared.entering.os.chdir", lambda folder: None)
+    class_args = {**CLASS_ARGS, "evaluator": f"{__name__}:talkative", "evaluator_args": {}}
+    document = {"searchSpace": {}, "trialCommand": "python3 -m nni_dynconv.trial", "trialConcurrency": 1}
+    document |= {"trialCodeDirectory": str(Path(__file__).parent), "trainingService": {"platform": "local"}}
+    config = tmp_path / "rank.yml"
+    tuner = {"name": "DynamicWeightMutator", "classArgs": class_args}
+    config.write_text(yaml.safe_dump({**document, "tuner": tuner}))
+    options = ["--architectures", "3", "--trained", "2", "--batches", "1"]
+    assert cli.main(["rank", str(config), str(tmp_path / "supernet"), *options]) == 0
+    output, error = capfd.readouterr()
+    assert output.startswith("trained 1 of 2") and "Against `val_loss`" in output
+    assert len(output.splitlines()) < 20
+    assert all(line.startswith("  training, architecture") for line in error.splitlines())
+
+
 def test_what_cannot_be_ranked_is_refused(settings, tmp_path):
     folder = tmp_path / "supernet"
     with pytest.raises(ConfigError, match="Ranking needs a `metric`"):

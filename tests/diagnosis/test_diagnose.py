@@ -612,3 +612,55 @@ def test_wrong_arguments_are_told():
         examine(mutator, ignore=["norm-mod"])
     with pytest.raises(ScopeError, match="sampler=False"):
         examine(DynamicWeightMutator(SmallSpace(), sampler=False, context=VectorContext(5, 8)))
+
+
+# After a training
+
+
+def test_a_training_that_diverged_is_told_as_such_and_not_blamed_on_the_initialisation():
+    """A loss of 6e18 used to be called an initialisation's fault."""
+    mutator = make(sampler=RandomSampler)
+    started = examine(mutator).loss
+    optimizer = torch.optim.SGD(mutator.space.parameters(), lr=1e3)
+    for (x, c), y in batches(4):
+        mutator.reset()
+        optimizer.zero_grad()
+        F.cross_entropy(mutator(x, context=c), y).backward()
+        torch.nn.utils.clip_grad_norm_(mutator.space.parameters(), 1.0)
+        optimizer.step()
+    for told in ({"started": started}, {}):
+        (fault,) = examine(mutator, progress=1.0, **told).faults
+        assert (fault.code, fault.severity) == ("diverged", "fault") and "learning rate" in fault.remedy
+    assert json.loads(examine(mutator, started=started).to_json())["started"] == started
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.9])
+def test_a_loss_near_that_of_the_first_weights_is_no_divergence(factor):
+    mutator = make()
+    loss = examine(mutator).loss
+    assert "diverged" not in codes(examine(mutator, progress=1.0, started=loss / factor))
+    assert "diverged" in codes(examine(mutator, progress=1.0, started=loss / 3.2))
+
+
+class Zero(nn.Module):
+    def forward(self, x):
+        return 0 * x
+
+
+class ZeroSpace(SmallSpace):
+    def __init__(self):
+        super().__init__()
+        self.body = LayerChoice({"conv3": DynamicConv2d(4, 4, 3, padding=1), "none": Zero()}, label="body")
+
+
+def test_a_candidate_without_weights_that_gives_zeros_is_named():
+    (note,) = examine(make(space=ZeroSpace)).findings
+    assert (note.code, note.severity, note.where) == ("candidate-dead", "note", "body/none")
+    assert "gives zeros" in note.found
+
+
+def test_norms_of_own_input_are_named_after_their_sites():
+    found = diagnose(make(context=OwnInputContext(8)), ((x, y) for (x, _), y in batches()), F.cross_entropy)
+    names = [one.name for one in found.norms]
+    assert "body.separable.norm" in names and "own_input of body/conv3" in names
+    assert not any("encoder" in one for one in names)

@@ -22,10 +22,14 @@ from nni.runtime.trial_command_channel import (
     get_default_trial_command_channel,
     set_default_trial_command_channel,
 )
+from pytorch_lightning.loggers import CSVLogger
 
 from nni_dynconv import load
 from nni_dynconv.errors import ConfigError, ContextError
 from nni_dynconv.experiments import trial
+from nni_dynconv.experiments.logs import keep_logs
+from nni_dynconv.experiments.multi_trial import MultiTrial
+from nni_dynconv.phases import STATE_FILE, watching
 from nni_dynconv.settings import check_class_args
 from nni_dynconv.supernet.calibration import tracking_norms
 
@@ -289,3 +293,86 @@ def test_a_warm_up_trains_by_the_users_strategy(monkeypatch, tmp_path):
     given = settings(mode="multi_trial", sampler="random", checkpoint="shared", strategy=strategy)
     trial.warm_up(given, tmp_path / "shared")
     assert seen == [{"gradient_clip_val": 1.0, "norm_affine": False, "contenders": 0, "rerank": 0}]
+
+
+# Seeds, logs, words, phases
+
+
+class NoisyModule(Module):
+    """Its training draws from torch's global generator, as shuffles and dropout do."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return super().training_step((x + 0.1 * torch.randn_like(x), y), batch_idx)
+
+
+def noisy(epochs=1):
+    made = task(epochs)
+    loaders = {"train_dataloaders": made.train_dataloaders, "val_dataloaders": made.val_dataloaders}
+    return Lightning(NoisyModule(), made.trainer, **loaders)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_repeat_of_an_architecture_in_multi_trial_mode_is_another_training(reported, tmp_path, monkeypatch):
+    """Repeats used to be bit-identical, although a trial adds its number to the seed."""
+    multi = {"mode": "multi_trial", "checkpoint": "shared", "sampler": "random", "evaluator": f"{__name__}:noisy"}
+    multi["evaluator_args"] = {}
+    trial.warm_up(settings(**multi), tmp_path / "shared")
+    monkeypatch.setenv("NNI_CODE_DIR", str(tmp_path))
+    engine = MultiTrial(check_class_args({**CLASS_ARGS, **multi}), tmp_path)
+    sample = {"first": "3", "last": "dynamic"}
+    proposals = [engine.propose(number, number)[1] for number in (0, 1)]
+    assert [one["settings"]["seed"] for one in proposals] == [0, 1]
+    for one in (*proposals, proposals[0]):
+        trial.evaluate_one(one["settings"], sample, tmp_path / "trial")
+    first, second, again = [line["value"] for line in reported("final")]
+    assert first == again != second
+
+
+def logging_task():
+    made = task(1)
+    quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=CSVLogger(str(Path.cwd())), **quiet)
+    loaders = {"train_dataloaders": made.train_dataloaders, "val_dataloaders": made.val_dataloaders}
+    return Lightning(Module(), trainer, **loaders)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightnings_logs_lie_in_the_trials_folder(reported, tmp_path, monkeypatch):
+    """They used to lie in the code directory, of all trials together."""
+    code, folder = tmp_path / "code", tmp_path / "trial"
+    for one in (code, folder):
+        one.mkdir()
+    monkeypatch.chdir(code)
+    trial.search(settings(evaluator=f"{__name__}:logging_task", evaluator_args={}), folder)
+    assert not list(code.iterdir()) and list(folder.glob("lightning_logs/**/metrics.csv"))
+
+
+def test_a_place_that_the_user_named_stays(tmp_path):
+    mine = tmp_path / "mine"
+    trainer = Trainer(max_epochs=1, accelerator="cpu", default_root_dir=str(mine), logger=CSVLogger(str(mine)))
+    keep_logs(trainer, tmp_path / "trial")
+    assert trainer.default_root_dir == str(mine) and trainer.logger.save_dir == str(mine)
+
+
+def test_a_trial_that_fails_leaves_its_error_in_words(reported, tmp_path, monkeypatch):
+    parameters = {"mode": "one_shot", "settings": settings(metric="val_acc")}
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path))
+    monkeypatch.setattr(trial, "next_proposal", lambda: parameters)
+    with pytest.raises(ConfigError):
+        trial.main()
+    assert "`metric` is `val_acc`, but the evaluator logs" in (tmp_path / "error.txt").read_text()
+    assert not (tmp_path / STATE_FILE).exists()
+
+
+def test_a_trial_tells_its_phases_in_order(reported, tmp_path):
+    told = []
+    with watching(told.append):
+        trial.search(settings(sampler="random", strategy={"contenders": 4, "rerank": 2, "rerank_steps": 1}), tmp_path)
+    phases = list(dict.fromkeys(state.phase for state in told))
+    assert phases[:4] == ["building", "search", "comparing", "re-ranking"]
+    search = [state for state in told if state.phase == "search"]
+    assert search[0].done == 0 and search[-1].done == search[-1].total == 2
+    assert set(search[-1].metrics) == {"val_loss"}
+    comparing = [state.done for state in told if state.phase == "comparing"]
+    assert comparing == list(range(len(comparing))) and comparing[-1] >= 2

@@ -15,9 +15,10 @@ from nni_dynconv.errors import DynConvError
 from nni_dynconv.experiments.trying import attempt
 from nni_dynconv.experiments.trying.briefly import Clock, Plan, short_options
 from nni_dynconv.experiments.trying.measured import parts_of
-from nni_dynconv.experiments.trying.words import form_of, told
+from nni_dynconv.experiments.words import form_of, told
 from nni_dynconv.settings import call_object, check_class_args
 
+PAGE = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
 RIGHT = {
     "mode": "one_shot",
     "space": "wrong_experiments:Space",
@@ -80,12 +81,11 @@ WRONG = {
     ),
     "a batch of another form": (
         evaluator(form="triple"),
-        r"too many values to unpack.*`x, y = batch`.*\n  The batch is \[float32 \(8, 1, 6, 6\), float32 \(8, 5\), int64",
+        r"too many values to unpack.*`x, y = batch`.*\n  The batch is \[float32 \(8, 1, 6, 6\), float32 \(8, 5\)",
     ),
     "other candidates at a second place": (
         space("TwoPlacesSpace"),
-        r"Label `body` stands at two places with other candidates at each: \['conv1', 'conv3', 'skip'\] and "
-        r"\['conv3', 'conv5', 'skip'\]",
+        r"Label `body` stands at two places with other candidates at each: \['conv1', 'conv3', 'skip'\] and \['conv3",
     ),
     "samples in another order": (
         space("FlippedSpace"),
@@ -112,6 +112,9 @@ def test_what_is_wrong_is_told_in_words(name, tmp_path):
         attempt(settings, tmp_path)
     assert re.search(words, told(caught.value), re.DOTALL), told(caught.value)
     assert isinstance(caught.value, DynConvError)
+    (row,) = re.findall(rf"^\| {re.escape(name)} \| (.*) \|$", PAGE, re.MULTILINE)
+    quoted = re.findall(r"`` (.+?) ``", row)
+    assert quoted and all(one in told(caught.value) for one in quoted)
     assert not list(tmp_path.iterdir())
 
 

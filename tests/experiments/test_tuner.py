@@ -131,6 +131,12 @@ def test_each_repeat_gets_the_settings_and_its_own_seeds(fake):
     json.dumps(first)
 
 
+def test_each_trial_of_multi_trial_mode_gets_its_own_seed(fake):
+    tuner = started({**MULTI_TRIAL, "seed": 5})
+    assert [tuner.generate_parameters(number)["settings"]["seed"] for number in (0, 1)] == [5, 6]
+    assert tuner.settings.seed == 5
+
+
 def test_an_nni_tuner_proposes_the_hyper_parameters(fake):
     tuner = started({**ONE_SHOT, "hyper_tuner": {"name": "TPE", "classArgs": {"seed": 1}}}, HYPER)
     proposal = tuner.generate_parameters(0)

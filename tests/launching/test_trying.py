@@ -82,7 +82,8 @@ def test_a_try_that_takes_too_long_is_ended_with_its_children(stand_in):
 
 def test_what_was_measured_is_said(stand_in):
     stand_in(
-        "import json, sys; json.dump({'measured': ['Tried.', '  a step 1 s']}, open(sys.argv[2] + '/verdict.json', 'w'))"
+        "import json, sys\nverdict = {'measured': ['Tried.', '  a step 1 s']}\n"
+        "json.dump(verdict, open(sys.argv[2] + '/verdict.json', 'w'))"
     )
     said = []
     trying.try_out("experiment.yml", said.append, math.inf)

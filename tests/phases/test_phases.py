@@ -59,7 +59,7 @@ def test_steps_in_quick_succession_are_not_all_written(tmp_path):
 
 
 def test_without_a_terminal_each_phase_is_a_line_and_none_is_silent_for_long(monkeypatch):
-    monkeypatch.setattr(showing, "SILENCE", 0.5)
+    monkeypatch.setattr(showing, "SILENCE", 2.0)
     said = []
     with Line(said.append, live=False) as line:
         line.show(State("search", 0, 2, "epoch"), "trial 0")

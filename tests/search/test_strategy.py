@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from toy_task import ToySpace, evaluator
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni.nas.evaluator.pytorch import Trainer
 from nni.nas.experiment import NasExperiment
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from pytorch_lightning import Callback
@@ -199,3 +200,18 @@ def _loss(mutator, batch):
 def test_a_planted_best_architecture_is_found_from_9_of_10_seeds(sampler):
     found = [find(sampler, seed) for seed in range(10)]
     assert sum(one == BEST for one in found) >= 9, [one for one in found if one != BEST]
+
+
+# Where it is
+
+
+def test_a_search_tells_where_it_is_unless_lightnings_bar_does(capsys):
+    """Comparing and re-ranking used to be silent."""
+    for bar in (False, True):
+        mutator = DynamicWeightMutator(ToySpace(), sampler=RandomSampler(seed=0))
+        made = evaluator()
+        if bar:
+            made.trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+        mutator.strategy(contenders=3, rerank=2, rerank_steps=1).mutate_evaluator(made).evaluate(mutator.space)
+        lines = [line.split(",")[0] for line in capsys.readouterr().err.splitlines() if line.endswith(("gone", "left"))]
+        assert lines == ["  search"] * (not bar) + ["  comparing", "  re-ranking"]

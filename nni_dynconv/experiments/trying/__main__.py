@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ...phases import carried
 from ...settings import check_config, code_directory_of, load_yaml
+from ..words import told
 from .attempt import attempt
-from .words import told
 
 __all__ = ["main"]
 

@@ -14,7 +14,7 @@ from ...errors import ConfigError, DynConvError, NotFiniteError
 from ...phases import Phase
 from ...search import candidate_of, module_of, site_of
 from ...supernet import DynamicWeightMutator
-from .words import told
+from ..words import told
 
 __all__ = ["run_each"]
 

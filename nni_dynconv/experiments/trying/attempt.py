@@ -25,10 +25,10 @@ from ...search import first_batches, in_place, step_of
 from ...settings import RunSettings
 from ...supernet import DynamicWeightMutator
 from .. import trial
+from ..words import doing, form_of
 from .architectures import run_each
 from .briefly import Clock, Plan, cut_short, short_options
 from .measured import Measured, parts_of
-from .words import doing, form_of
 
 __all__ = ["attempt"]
 

@@ -1,4 +1,4 @@
-"""Errors of a try in words: what was done, what came of it, and, where it is known, the way out."""
+"""Errors of a trial in words: what was done, what came of it, and, where it is known, the way out."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import ConfigError, DynConvError
+from ..errors import ConfigError, DynConvError
 
-__all__ = ["doing", "form_of", "hint_for", "told"]
+__all__ = ["ERROR_FILE", "doing", "form_of", "hint_for", "told"]
 
-OURS = Path(__file__).parents[2]
+ERROR_FILE = "error.txt"
+"""What a trial that failed leaves in its folder."""
+
+OURS = Path(__file__).parents[1]
 LIBRARIES = tuple(Path(sysconfig.get_paths()[name]) for name in ("stdlib", "purelib", "platlib"))
 GPU_WORDS = ("gpu", "cuda", "nvidia")
 
