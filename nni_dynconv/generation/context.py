@@ -37,15 +37,34 @@ def _expect(context: Tensor, axes: str, size: int, encoder: nn.Module) -> None:
 
 
 class Straight(Upgrading):
-    """An encoder that has a linear map beside its MLP: of a few ReLUs all may be silent, and codes alike.
+    """An encoder with linear maps beside what it had in earlier versions: of few ReLUs all may be silent, and codes alike.
 
-    Earlier versions had none.
+    Attributes
+    ----------
+    straight
+        By what they see.
     """
 
-    straight: nn.Linear
+    straight: nn.ModuleDict
 
     def upgrade(self, state: dict[str, Any], prefix: str) -> None:
-        state.setdefault(f"{prefix}straight.weight", torch.zeros_like(self.straight.weight))
+        for name, own in self.straight.named_parameters():
+            state.setdefault(f"{prefix}straight.{name}", torch.zeros_like(own))
+
+
+def even_map(inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
+    """Make a linear map that keeps all directions alike, with outputs of variance one for inputs of variance one.
+
+    A code of one number so varies with its context as much as one of many, and no unlucky draw makes it a constant.
+
+    Examples
+    --------
+    >>> even_map(1, 1).weight.abs().item()
+    1.0
+    """
+    made = nn.Linear(inputs, outputs, bias)
+    nn.init.orthogonal_(made.weight, gain=max(1.0, outputs / inputs) ** 0.5)
+    return made
 
 
 class VectorContext(Straight):
@@ -78,21 +97,22 @@ class VectorContext(Straight):
         self.in_features, self.dim, self.out_dim = in_features, dim, dim
         self.norm = Gathered(in_features)
         self.mlp = nn.Sequential(nn.Linear(in_features, dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.straight = nn.Linear(in_features, dim, bias=False)
+        self.straight = nn.ModuleDict({"vector": even_map(in_features, dim)})
 
     def forward(self, context: Tensor) -> Tensor:  # B D, or D for a context that the batch shares -> B dim
         if isinstance(context, Tensor) and context.dim() == 1:
             context = context[None]
         _expect(context, "B D", self.in_features, self)
         context = self.norm(context)
-        return self.mlp(context) + self.straight(context)
+        return self.mlp(context) + self.straight["vector"](context)
 
 
 class FeatureMapContext(Straight):
     """A feature map, or a stack of frames, through two strided convolutions and the strength of their answers.
 
     Its channels are standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`). The
-    code is an MLP, with a linear map beside it, of the standardised mean and log-variance over places. The plain mean of a convolution hardly
+    code is an MLP of the standardised mean and log-variance over places, with a linear map of these and of the channels'
+    means beside it. The plain mean of a convolution hardly
     varies between samples at first, and a controller then ignores it for hundreds of steps.
 
     Parameters
@@ -125,18 +145,20 @@ class FeatureMapContext(Straight):
         )
         self.norm = Standardise(2 * dim)
         self.mlp = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.straight = nn.Linear(2 * dim, dim, bias=False)
+        self.straight = nn.ModuleDict({"answers": even_map(2 * dim, dim), "means": even_map(in_channels, dim)})
 
     def forward(self, context: Tensor) -> Tensor:  # B D H W -> B dim
         _expect(context, "B D H W", self.in_channels, self)
-        places = self.features(self.input_norm(context)).flatten(2)  # B dim places
+        context = self.input_norm(context)
+        places = self.features(context).flatten(2)  # B dim places
         mean, spread = places.mean(2), places.var(2, correction=0)
         answers = self.norm(torch.cat([mean, (spread + 1e-6).log()], dim=1))
-        return self.mlp(answers) + self.straight(answers)
+        code = self.mlp(answers) + self.straight["answers"](answers)
+        return code + self.straight["means"](context.mean((2, 3)))
 
 
-class SequenceContext(nn.Module):
-    """A sequence through a gated recurrent unit; the code is its last state.
+class SequenceContext(Straight):
+    """A sequence through a gated recurrent unit; the code is its last state, and a linear map of the mean beside it.
 
     Its elements are standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`).
 
@@ -166,10 +188,12 @@ class SequenceContext(nn.Module):
         self.in_features, self.dim, self.out_dim = in_features, dim, dim
         self.norm = Gathered(in_features)
         self.gru = nn.GRU(in_features, dim, batch_first=True)
+        self.straight = nn.ModuleDict({"mean": even_map(in_features, dim)})
 
     def forward(self, context: Tensor) -> Tensor:  # B T D -> B dim
         _expect(context, "B T D", self.in_features, self)
-        return self.gru(self.norm(context))[1][-1]
+        context = self.norm(context)
+        return self.gru(context)[1][-1] + self.straight["mean"](context.mean(1))
 
 
 class OwnInputContext(nn.Module):
@@ -230,7 +254,7 @@ class OwnInputContext(nn.Module):
             raise ConfigError("This OwnInputContext serves another mutator already. Make one each.")
         self._set(inputs)
         self.norms = nn.ModuleList(Standardise(channels) for channels, _ in self.inputs.values())
-        self.maps = nn.ModuleList(nn.Linear(channels, self.dim) for channels, _ in self.inputs.values())
+        self.maps = nn.ModuleList(even_map(channels, self.dim, bias=True) for channels, _ in self.inputs.values())
 
     def _set(self, inputs: Mapping[str, tuple[int, int]]) -> None:
         self.inputs = {site: (channels, axis) for site, (channels, axis) in inputs.items()}

@@ -18,6 +18,8 @@ __all__ = ["CodeInput", "ContextMap", "context_map", "encode_positions", "linear
 
 BESIDE = 2  # numbers that tell the size of a code
 LITTLE = 0.1  # a size beside which smaller ones are alike
+FEW = 4  # numbers that make a code which is no longer small
+WAVES = (1, 2, 4)
 
 
 class CodeInput(nn.Module):
@@ -29,7 +31,8 @@ class CodeInput(nn.Module):
 
     where :math:`\mu` is the code's mean. So also a code of two numbers, of which standardising leaves a sign, tells
     contexts apart, and one that doubles changes the last number by 0.35, whatever its size. A code of length one stays
-    as it is.
+    as it is. One of less than four numbers has waves of each beside it, :math:`\sqrt{2} \, [\sin(k c), \cos(k c)]` for
+    k of 1, 2 and 4, for it has few ways to differ.
     ``magnitude_invariant``: :math:`\sqrt{2} [\cos(\pi s / 2), \sin(\pi s / 2)]` with :math:`s = \mathrm{sigmoid}(c)`,
     twice as long, and of the same norm for every code.
 
@@ -51,7 +54,8 @@ class CodeInput(nn.Module):
     References
     ----------
     Ortiz, Guttag and Dalca, Magnitude invariant parametrizations improve hypernetwork learning, 2023 (ICLR 2024),
-    section 4; Ba et al., Layer normalization, 2016. What stands beside it is ours.
+    section 4; Ba et al., Layer normalization, 2016 (what stands beside it is ours); Tancik et al., Fourier features let
+    networks learn high frequency functions in low dimensional domains, NeurIPS 2020 (waves).
 
     Examples
     --------
@@ -67,7 +71,8 @@ class CodeInput(nn.Module):
         self.dim, self.encoding, self.architecture = dim, encoding, architecture
         self.parts = [one for one in (dim - architecture, architecture) if one]
         self.is_invariant = encoding == "magnitude_invariant"
-        self.beside = 0 if self.is_invariant and not architecture else BESIDE * len(self.parts)
+        beside = sum(BESIDE + (2 * len(WAVES) * one if one < FEW else 0) for one in self.parts)
+        self.beside = 0 if self.is_invariant and not architecture else beside
         self.out_dim = self.beside + (2 * dim if self.is_invariant else dim)
 
     def forward(self, code: Tensor) -> Tensor:  # (B) dim -> (B) out_dim
@@ -76,7 +81,7 @@ class CodeInput(nn.Module):
         parts = code.split(self.parts, dim=-1)
         kept = torch.cat([_standardised(one) for one in parts], dim=-1) if len(parts) > 1 else _standardised(code)
         kept = _as_angles(kept) if self.is_invariant else _standardised(kept) if len(parts) > 1 else kept
-        return torch.cat([kept, *(number for one in parts for number in _size_of(one))], dim=-1)
+        return torch.cat([kept, *(one for part in parts for one in (*_size_of(part), *_waves_of(part)))], dim=-1)
 
     def widened(self, weight: Tensor) -> Tensor:
         """Return a map of codes that an earlier version had, which saw no sizes, as one that sees them and heeds not."""
@@ -101,6 +106,12 @@ def _size_of(code: Tensor) -> tuple[Tensor, Tensor]:  # ... dim -> twice ... 1
     size = torch.linalg.vector_norm(exact, dim=-1, keepdim=True) * code.shape[-1] ** -0.5 + LITTLE
     numbers = exact.mean(-1, keepdim=True) / size, size.log() / 2
     return numbers if exact is code else (numbers[0].to(code), numbers[1].to(code))
+
+
+def _waves_of(code: Tensor) -> list[Tensor]:  # ... dim -> each ... dim
+    if code.shape[-1] >= FEW:
+        return []
+    return [math.sqrt(2.0) * wave for k in WAVES for wave in ((k * code).sin(), (k * code).cos())]
 
 
 def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
