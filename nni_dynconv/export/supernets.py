@@ -14,7 +14,8 @@ import safetensors.torch
 from ..errors import ExportError
 from ..generation import NAME, ChunkedController, dim_of
 from .earlier import tensors_of_today
-from .files import FORMAT, READABLE, describe_controller, write_json, write_tensors
+from .files import FORMAT, check_format, describe_controller, tensors_as_bytes
+from .folder import FIRST_CHECKED, pack, read_folder, write_folder
 from .renames import renamed
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_supernet", "save_supernet"]
 
+MAIN, TENSORS = "supernet.json", "supernet.safetensors"
 FORMAT_1 = {"signs": False, "scale_rule": "hyperfan_in", "encoding": "layer_norm"}
 """The chunked controller of files that do not tell; their deltas are full, and no architecture is encoded."""
 
@@ -43,10 +45,10 @@ def save_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     """
     folder = Path(folder)
     description = _describe(mutator)
-    folder.mkdir(parents=True, exist_ok=True)
     choices = {label: list(choice.candidates) for label, choice in mutator.choices.items()}
-    write_json(folder / "supernet.json", {"format": FORMAT, "choices": choices, **description})
-    write_tensors(folder / "supernet.safetensors", mutator.space.state_dict())
+    tensors = tensors_as_bytes(mutator.space.state_dict())
+    files = pack(MAIN, {"format": FORMAT, "choices": choices, **description}, {TENSORS: tensors})
+    write_folder(folder, MAIN, files)
 
 
 def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
@@ -67,10 +69,11 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     folder = Path(folder)
     ours = _describe(mutator)
     try:
-        written = json.loads((folder / "supernet.json").read_text(encoding="utf-8"))
-        tensors = safetensors.torch.load_file(folder / "supernet.safetensors")
-        if written["format"] not in READABLE:
-            raise ValueError(f"it has format {written['format']}, but this version reads {READABLE}")
+        written, files = read_folder(folder, MAIN)
+        check_format(written["format"])
+        if written["format"] < FIRST_CHECKED:
+            files = {TENSORS: (folder / TENSORS).read_bytes()}
+        tensors: Any = safetensors.torch.load(files[TENSORS])
         if written["format"] == 1:
             ours, theirs = _in_format_1(mutator, ours)
         else:

@@ -4,7 +4,7 @@ Nothing here chooses an architecture.
 """
 
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
-from .calling import refusing_pairs, unasked_in
+from .calling import Call, refusing_pairs, unasked_in
 from .codes import dim_of
 from .context import FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
 from .controllers import (
@@ -20,12 +20,14 @@ from .given import ORIGINAL, Original, bind_own_input, own_inputs_of, recipes_fo
 from .installing import NAME, install, uninstall
 from .loading import load_original
 from .network import DynamicNetwork
+from .remembering import drawn
 from .source import WeightSource
 
 __all__ = [
     "NAME",
     "ORIGINAL",
     "ArchitectureEncoder",
+    "Call",
     "ChunkedController",
     "Controller",
     "CoordinateController",
@@ -44,6 +46,7 @@ __all__ = [
     "WeightSource",
     "bind_own_input",
     "dim_of",
+    "drawn",
     "install",
     "load_original",
     "own_inputs_of",

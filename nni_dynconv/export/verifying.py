@@ -1,0 +1,158 @@
+"""A network that was read back is compared with the one that was saved, before it is written for good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DynConvError, ExportError
+from ..generation import Call, DynamicNetwork, drawn
+from .values import is_record, items_of
+
+__all__ = ["runs_with", "verify"]
+
+TOLERANCE = 1e-5
+"""Of the largest value of each tensor."""
+
+
+def verify(network: DynamicNetwork, read: Callable[[], DynamicNetwork], call: Call) -> None:
+    """Run a network and what is read back of it, in both modes, and compare: outputs, gradients, buffers.
+
+    Parameters
+    ----------
+    network
+        It is not needed any more.
+    read
+        Reads it back.
+    call
+        What it is called with.
+
+    Raises
+    ------
+    ExportError
+        They are not the same, or cannot be run.
+    """
+    again = read()
+    seen = [_compare(network.eval(), again.eval(), drawn(call, batch)) for batch in BATCHES]
+    if not any(seen):
+        raise ExportError(
+            f"{_name(network)} cannot be saved: it gives no finite number on inputs of the shapes that it was called "
+            f"with. Give an example: `export.save(network, folder, example=(x, context))`."
+        )
+    if not any(_compare(network.train(), again.train(), drawn(call, batch), learns=True) for batch in BATCHES[1:]):
+        raise ExportError(
+            f"{_name(network)} cannot be saved: in training mode it does not run on inputs of the shapes that it was "
+            f"called with. Give an example: `export.save(network, folder, example=(x, context))`."
+        )
+
+
+BATCHES = (1, 3, None)
+"""Samples; with ``None`` as many as in the call."""
+
+
+def runs_with(network: DynamicNetwork, call: Call, batch: int) -> bool:
+    """Whether a network takes inputs like those of a call with another number of samples."""
+    return _outcome(network.eval(), drawn(call, batch), learns=False) is not None
+
+
+def _compare(network: DynamicNetwork, again: DynamicNetwork, call: Call, learns: bool = False) -> bool:
+    """Compare what two networks do; return whether there was a number to compare.
+
+    Raises
+    ------
+    ExportError
+        They are not the same.
+    """
+    ours = _outcome(network, call, learns)
+    if ours is None:
+        return False
+    try:
+        theirs = _run(again, call, learns)
+    except Exception as error:  # whatever the one that was read back raises
+        raise ExportError(
+            f"{_name(network)} cannot be saved: read back it raises {type(error).__name__} where the network itself "
+            f"does not: {error}"
+        ) from error
+    mode = "training" if learns else "evaluation"
+    for place, one in ours.items():
+        if not _is_same(one, theirs.get(place)):
+            raise ExportError(
+                f"{_name(network)} cannot be saved: read back it is another network. In {mode}, {place} is "
+                f"{_shown(one)}, and {_shown(theirs.get(place))} of the one that was read back."
+            )
+    if set(theirs) != set(ours):
+        raise ExportError(f"{_name(network)} cannot be saved: read back, {min(set(theirs) - set(ours))} is new.")
+    return any(isinstance(one, Tensor) and bool(torch.isfinite(one).any()) for one in ours.values())
+
+
+def _outcome(network: DynamicNetwork, call: Call, learns: bool) -> dict[str, Any] | None:
+    """Return what a network does; ``None`` where it does not take that."""
+    try:
+        return _run(network, call, learns)
+    except Exception:  # a batch that it does not take is none that it has to be compared on
+        return None
+
+
+def _run(network: DynamicNetwork, call: Call, learns: bool) -> dict[str, Any]:
+    """Return outputs, and after a step of learning gradients and buffers, by what they are."""
+    options = dict(call.kwargs)
+    options |= {name: one for name, one in (("context", call.context), ("index", call.index)) if one is not None}
+    network.zero_grad()
+    before = {name: one.clone() for name, one in network.named_buffers()} if learns else {}
+    with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(learns):
+        torch.manual_seed(0)
+        outputs = dict(_leaves(network(*call.args, **options), "the output"))
+    if not learns:
+        return outputs
+    losses = [_loss(one) for one in outputs.values() if isinstance(one, Tensor) and one.requires_grad]
+    if losses:
+        torch.stack(losses).sum().backward()
+    gradients = {f"the gradient of `{name}`": one.grad for name, one in network.named_parameters()}
+    found = {place: one for place, one in gradients.items() if one is not None and bool(one.count_nonzero())}
+    after = {name: one.clone() for name, one in network.named_buffers()}
+    changed = {f"the buffer `{name}`": one for name, one in after.items() if not _is_still(one, before.get(name))}
+    return {**outputs, **found, **changed}
+
+
+def _is_still(one: Tensor, before: Tensor | None) -> bool:
+    return before is not None and one.shape == before.shape and torch.equal(one, before)
+
+
+def _loss(one: Tensor) -> Tensor:
+    flat = one.abs().flatten() if one.is_complex() else one.flatten().float()
+    return (flat * torch.linspace(0.5, 1.5, flat.numel())).nan_to_num(0.0, 0.0, 0.0).mean()
+
+
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    if is_record(value) or isinstance(value, dict):
+        for key, one in items_of(value).items():
+            yield from _leaves(one, f"{place}[{key!r}]")
+    elif isinstance(value, (tuple, list)):
+        for key, one in enumerate(value):
+            yield from _leaves(one, f"{place}[{key}]")
+    else:
+        yield place, value
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return type(one) is type(other) and one == other
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not (one.is_floating_point() or one.is_complex()):
+        return torch.equal(one, other)
+    largest = one.detach().abs().nan_to_num(0.0, 0.0, 0.0).max().item() if one.numel() else 0.0
+    return torch.allclose(one, other, rtol=0.0, atol=TOLERANCE * max(1.0, largest), equal_nan=True)
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    return f"{tuple(value.shape)} {value.dtype}, {value.detach().flatten()[:3].tolist()} ..."
+
+
+def _name(network: DynamicNetwork) -> str:
+    return network.network._get_name()
