@@ -80,8 +80,8 @@ def _imported(place: str, name: str, reference: str) -> type[nn.Module]:
 
 # Operators
 
-OPERATOR = re.compile(r"aten::([a-z][a-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
-ALSO = re.compile(r"aten::(__(?:i?and|i?or|i?xor|i?lshift|i?rshift)__|_[a-z][a-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
+OPERATOR = re.compile(r"aten::([A-Za-z][A-Za-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
+ALSO = re.compile(r"aten::(__(?:i?and|i?or|i?xor|i?lshift|i?rshift)__|_[a-z][A-Za-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
 PRIVATE = frozenset(
     "_adaptive_avg_pool2d _adaptive_avg_pool3d _add_relu _cdist_forward _cholesky_solve_helper _conj "
     "_convolution_mode _euclidean_dist _fft_c2c _fft_c2r _fft_r2c _local_scalar_dense _log_softmax _neg_view _pdist "

@@ -233,8 +233,9 @@ def _call(network: nn.Module, path: tuple[str, ...], *args: Any, **kwargs: Any) 
 def _check(found: Any, expected: Any) -> None:
     if found != expected:
         raise ShapeError(
-            "This network decides by the sizes of its inputs, and with these it goes a way that was not saved. Save "
-            "it with an example of these sizes: `export.save(network, folder, example=...)`."
+            f"This network decides by the sizes of its inputs, and with these it goes a way that was not saved: what "
+            f"was {expected} of those that it was saved with is {found} now. Save it with an example of these sizes: "
+            f"`export.save(network, folder, example=...)`."
         )
 
 

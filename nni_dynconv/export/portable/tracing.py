@@ -266,7 +266,7 @@ class Tracer:
     def _decided(self, node: SymNode, result: Any) -> None:
         """Write down what the network's own code found out of sizes."""
         active = proxy_tensor.get_proxy_mode()
-        if active is None or self.inside or not node.expr.free_symbols or _is_torchs_own():
+        if active is None or self.inside or not node.expr.free_symbols or _is_torchs_own(node.pytype):
             return
         asked = {bool: SymBool, int: SymInt, float: SymFloat}[node.pytype](node)
         proxy = active.tracer.unwrap_proxy(asked)
@@ -289,9 +289,11 @@ def _set_mode(module: nn.Module, value: bool) -> None:
     vars(module)["training"] = value
 
 
-def _is_torchs_own() -> bool:
-    """Whether torch itself asks, inside of an operator."""
-    frame = sys._getframe(2)
+def _is_torchs_own(kind: type) -> bool:
+    """Whether torch itself asks, inside of an operator; or before one, how a tensor lies."""
+    frame = sys._getframe(3)
+    if kind is bool and frame.f_code is not SymNode.bool_.__code__:
+        return True
     while frame is not None:
         if frame.f_code.co_name == "__torch_dispatch__":
             return True
