@@ -33,16 +33,12 @@ from ..sites import Site, WeightSpec
 from . import earlier_graph, modules
 from .allowed import OURS, name_of
 from .earlier import tensors_of_today
-from .folder import FIRST_CHECKED, pack, read_folder, unpack, write_folder
+from .folder import FIRST_CHECKED, FORMAT, pack, read_folder, unpack, write_folder
 from .portable import Portable, describe_network
 from .verifying import runs_with, verify
 
 __all__ = ["load", "save"]
 
-FORMAT = 4
-READABLE = (1, 2, 3, FORMAT)
-"""Format 1 has one base for all sites, full deltas, and chunked controllers without signs; until 2 bases are flat; until
-3 the forward is a graph of torch's functions, and files have no checksums."""
 MAIN, TENSORS, ARCHITECTURE = "network.json", "network.safetensors", "architecture.json"
 BROKEN = (
     OSError,
@@ -249,21 +245,7 @@ def describe_controller(controller: Controller | None) -> dict[str, Any] | None:
 # Reading
 
 
-def check_format(written: Any) -> None:
-    """Check that a file is of a format that this version reads.
-
-    Raises
-    ------
-    ExportError
-        It is not.
-    """
-    newer = " It was written by a newer version: update nni_dynconv." if type(written) is int and written > FORMAT else ""
-    if written not in READABLE or type(written) is not int:
-        raise ExportError(f"it has format {written}, but this version reads {READABLE}.{newer}")
-
-
 def _read(description: Mapping[str, Any], files: Mapping[str, bytes], trust: Collection[str]) -> DynamicNetwork:
-    check_format(description["format"])
     sample = json.loads(files[ARCHITECTURE].decode())["architecture"]
     if description.get("architecture", sample) != sample:
         raise ExportError(f"`{ARCHITECTURE}` is of another architecture than `{MAIN}`.")

@@ -16,8 +16,12 @@ from typing import Any
 from ..errors import ExportError
 from ..files import PARTIAL, sync_folder, write_atomically, write_whole
 
-__all__ = ["FIRST_CHECKED", "pack", "read_folder", "unpack", "write_folder"]
+__all__ = ["FIRST_CHECKED", "FORMAT", "check_format", "pack", "read_folder", "unpack", "write_folder"]
 
+FORMAT = 4
+READABLE = (1, 2, 3, FORMAT)
+"""Format 1 has one base for all sites, full deltas, and chunked controllers without signs; until 2 bases are flat; until
+3 the forward is a graph of torch's functions, and files have no checksums."""
 FIRST_CHECKED = 4
 """The first format whose files have checksums."""
 BLANK = "0" * 64
@@ -55,8 +59,9 @@ def unpack(main: str, read: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
     """
     text = read(main, None)
     description = json.loads(text.decode())
-    if not isinstance(description, dict) or type(description.get("format")) is not int:
+    if not isinstance(description, dict) or "format" not in description:
         raise ExportError(f"`{main}` has no format.")
+    check_format(description["format"])
     if description["format"] < FIRST_CHECKED:
         return description, {}
     if _own_sum(text) != description.get("checksum"):
@@ -71,6 +76,19 @@ def unpack(main: str, read: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
                 f"`{name}` is damaged, or of another save than `{main}`: its checksum is not the one told there."
             )
     return description, others
+
+
+def check_format(written: Any) -> None:
+    """Check that a file is of a format that this version reads.
+
+    Raises
+    ------
+    ExportError
+        It is not.
+    """
+    newer = " It was written by a newer version: update nni_dynconv." if type(written) is int and written > FORMAT else ""
+    if written not in READABLE or type(written) is not int:
+        raise ExportError(f"it has format {written}, but this version reads {READABLE}.{newer}")
 
 
 def _own_sum(text: bytes) -> str:

@@ -14,8 +14,8 @@ import safetensors.torch
 from ..errors import ExportError
 from ..generation import NAME, ChunkedController, dim_of
 from .earlier import tensors_of_today
-from .files import FORMAT, check_format, describe_controller, tensors_as_bytes
-from .folder import FIRST_CHECKED, pack, read_folder, write_folder
+from .files import describe_controller, tensors_as_bytes
+from .folder import FIRST_CHECKED, FORMAT, pack, read_folder, write_folder
 from .renames import renamed
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     ours = _describe(mutator)
     try:
         written, files = read_folder(folder, MAIN)
-        check_format(written["format"])
         if written["format"] < FIRST_CHECKED:
             files = {TENSORS: (folder / TENSORS).read_bytes()}
         tensors: Any = safetensors.torch.load(files[TENSORS])
