@@ -25,7 +25,6 @@ from ..generation import (
     OwnInputContext,
     WeightSource,
     dim_of,
-    drawn,
 )
 from ..ops import DynamicOp
 from ..settings import Recipe
@@ -35,7 +34,7 @@ from .allowed import OURS, name_of
 from .earlier import tensors_of_today
 from .folder import FIRST_CHECKED, FORMAT, pack, read_folder, unpack, write_folder
 from .portable import Portable, describe_network
-from .verifying import runs_with, verify
+from .verifying import fitting, verify
 
 __all__ = ["load", "save"]
 
@@ -82,7 +81,7 @@ def save(
     """
     call = _example_of(network, example)
     tried = copy.deepcopy(network).cpu()
-    tried.source.caller = "network"
+    call = fitting(tried, call)
     sample = dict(network.architecture if architecture is None else architecture)
     description, tensors = _describe(tried, sample, call)
     files = _packed(description, tensors, sample)
@@ -156,9 +155,8 @@ def _example_of(network: DynamicNetwork, example: Any) -> Call:
 
 def _describe(network: DynamicNetwork, sample: Any, call: Call) -> tuple[dict[str, Any], dict[str, Tensor]]:
     source = network.source
-    tried = drawn(call, 2 if runs_with(network, call, 2) else None)
-    described, own = describe_network(network.network, tried.args, tried.kwargs)
-    encoder, written = _write_encoder(source, tried.context)
+    described, own = describe_network(network.network, call.args, call.kwargs)
+    encoder, written = _write_encoder(source, call.context)
     description = {
         "format": FORMAT,
         "architecture": sample,

@@ -12,10 +12,31 @@ from ..errors import DynConvError, ExportError
 from ..generation import Call, DynamicNetwork, drawn
 from .values import is_record, items_of
 
-__all__ = ["runs_with", "verify"]
+__all__ = ["fitting", "verify"]
 
+SAMPLES = 2
+"""How many are enough to tell them apart."""
 TOLERANCE = 1e-5
 """Of the largest value of each tensor."""
+
+
+def fitting(network: DynamicNetwork, call: Call) -> Call:
+    """Return inputs like those of a call, few of them where the network takes them.
+
+    Raises
+    ------
+    ExportError
+        It does not run, or gives no finite number.
+    """
+    for batch in (SAMPLES, None):
+        tried = drawn(call, batch)
+        outcome = _outcome(network.eval(), tried, learns=False)
+        if outcome is not None and _has_numbers(outcome):
+            return tried
+    raise ExportError(
+        f"{_name(network)} cannot be saved: on inputs of the shapes that it was called with it does not run, or gives no "
+        f"finite number. Give an example: `export.save(network, folder, example=(x, context))`."
+    )
 
 
 def verify(network: DynamicNetwork, read: Callable[[], DynamicNetwork], call: Call) -> None:
@@ -28,7 +49,7 @@ def verify(network: DynamicNetwork, read: Callable[[], DynamicNetwork], call: Ca
     read
         Reads it back.
     call
-        What it is called with.
+        What it is called with, as :func:`fitting` returns it; in evaluation, one sample is tried too.
 
     Raises
     ------
@@ -36,30 +57,17 @@ def verify(network: DynamicNetwork, read: Callable[[], DynamicNetwork], call: Ca
         They are not the same, or cannot be run.
     """
     again = read()
-    seen = [_compare(network.eval(), again.eval(), drawn(call, batch)) for batch in BATCHES]
-    if not any(seen):
-        raise ExportError(
-            f"{_name(network)} cannot be saved: it gives no finite number on inputs of the shapes that it was called "
-            f"with. Give an example: `export.save(network, folder, example=(x, context))`."
-        )
-    if not any(_compare(network.train(), again.train(), drawn(call, batch), learns=True) for batch in BATCHES[1:]):
+    for tried in (call, drawn(call, 1)):
+        _compare(network.eval(), again.eval(), tried, learns=False)
+    if not _compare(network.train(), again.train(), call, learns=True):
         raise ExportError(
             f"{_name(network)} cannot be saved: in training mode it does not run on inputs of the shapes that it was "
             f"called with. Give an example: `export.save(network, folder, example=(x, context))`."
         )
 
 
-BATCHES = (1, 3, None)
-"""Samples; with ``None`` as many as in the call."""
-
-
-def runs_with(network: DynamicNetwork, call: Call, batch: int) -> bool:
-    """Whether a network takes inputs like those of a call with another number of samples."""
-    return _outcome(network.eval(), drawn(call, batch), learns=False) is not None
-
-
-def _compare(network: DynamicNetwork, again: DynamicNetwork, call: Call, learns: bool = False) -> bool:
-    """Compare what two networks do; return whether there was a number to compare.
+def _compare(network: DynamicNetwork, again: DynamicNetwork, call: Call, learns: bool) -> bool:
+    """Compare what two networks do; return whether the first does anything with these inputs.
 
     Raises
     ------
@@ -85,7 +93,11 @@ def _compare(network: DynamicNetwork, again: DynamicNetwork, call: Call, learns:
             )
     if set(theirs) != set(ours):
         raise ExportError(f"{_name(network)} cannot be saved: read back, {min(set(theirs) - set(ours))} is new.")
-    return any(isinstance(one, Tensor) and bool(torch.isfinite(one).any()) for one in ours.values())
+    return True
+
+
+def _has_numbers(outcome: dict[str, Any]) -> bool:
+    return any(isinstance(one, Tensor) and bool(torch.isfinite(one).any()) for one in outcome.values())
 
 
 def _outcome(network: DynamicNetwork, call: Call, learns: bool) -> dict[str, Any] | None:

@@ -105,7 +105,7 @@ class Tracer:
     """
 
     def __init__(self, network: nn.Module, leaves: Mapping[nn.Module, Leaf]):
-        self.network, self.leaves = network, leaves
+        self.network, self.leaves, self.own = network, leaves, set(network.modules())
         self.env = ShapeEnv(
             duck_shape=False,
             specialize_zero_one=False,
@@ -213,11 +213,12 @@ class Tracer:
             stack.enter_context(scope.enter(Scope(self, self._weights_read)))
             for name in ("guard_bool", "guard_int", "guard_float"):
                 stack.enter_context(patch.object(SymNode, name, _telling(getattr(SymNode, name), self._decided)))
+            stack.enter_context(patch.object(proxy_tensor, "_extract_tensor_metadata", _no_metadata))
             stack.enter_context(patch.object(nn.Module, "training", property(self._mode_of, _set_mode), create=True))
             yield
 
     def _mode_of(self, module: nn.Module) -> bool:
-        self.asked = self.asked or not (self.inside or module in self.leaves)
+        self.asked = self.asked or (module in self.own and module not in self.leaves and not self.inside)
         return vars(module)["training"]
 
     def _recording(self, leaf: Leaf) -> Callable[..., Any]:
@@ -283,6 +284,10 @@ def _telling(original: Callable[..., Any], tell: Callable[[SymNode, Any], None])
         return result
 
     return guarded
+
+
+def _no_metadata(tensor: Tensor) -> None:
+    """Take the place of what nobody reads here, and what takes a third of the time."""
 
 
 def _set_mode(module: nn.Module, value: bool) -> None:
