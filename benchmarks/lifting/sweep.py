@@ -15,6 +15,7 @@ import multiprocessing
 import resource
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -40,6 +41,7 @@ WHERE = {"pytorchcv": None, "transformers": [*CONVOLUTIONS, nn.Linear, nn.LayerN
 LIMIT = 60
 """Seconds of a processor; five times as many by the clock."""
 FACTOR = 0.3
+Attempt = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def try_one(one: dict[str, Any]) -> dict[str, Any]:
@@ -104,15 +106,16 @@ def _distance(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1)).item()
 
 
-def _limited(one: dict[str, Any]) -> dict[str, Any]:
-    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
-    return try_one(one)
+def in_a_process(one: dict[str, Any], attempt: Attempt, limit: int = LIMIT) -> dict[str, Any]:
+    """Try a model in a process of its own, which ends after some seconds."""
 
+    def limited() -> dict[str, Any]:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+        return attempt(one)
 
-def _in_a_process(one: dict[str, Any]) -> dict[str, Any]:
     context = multiprocessing.get_context("fork")  # what is imported already is not imported again
     answers = context.Queue()
-    process = context.Process(target=lambda: answers.put(_limited(one)))
+    process = context.Process(target=lambda: answers.put(limited()))
     start, found = time.perf_counter(), None
     process.start()
     while process.is_alive() or not answers.empty():
@@ -120,7 +123,7 @@ def _in_a_process(one: dict[str, Any]) -> dict[str, Any]:
             found = answers.get(timeout=0.2)
             break
         except Empty:
-            if time.perf_counter() - start > 5 * LIMIT:
+            if time.perf_counter() - start > 5 * limit:
                 process.kill()
                 break
     else:
@@ -143,8 +146,15 @@ def report(results: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=HERE / "results.json")
+    sweep(__doc__ or "", HERE / "results.json", try_one, report)
+
+
+def sweep(
+    about: str, output: Path, attempt: Attempt, told: Callable[[list[dict[str, Any]]], str], limit: int = LIMIT
+) -> None:
+    """Try every model that has no result yet, and print what came of it."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--output", type=Path, default=output)
     parser.add_argument("--only", help="names of models, with commas")
     arguments = parser.parse_args()
     import transformers  # noqa: F401  before the processes part
@@ -158,10 +168,10 @@ def main() -> None:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     for one in models:
         if (one["package"], one["model"]) not in known:
-            done.append(_in_a_process(one))
+            done.append(in_a_process(one, attempt, limit))
             print(f"{one['model']}: {done[-1]['stage']} {done[-1]['reason']} ({done[-1]['seconds']} s)", flush=True)
             arguments.output.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
-    print(report(done))
+    print(told(done))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..errors import ExportError
+from ..errors import DynConvError, ExportError
 from ..generation import (
+    Call,
     ChunkedController,
     Controller,
     DynamicNetwork,
@@ -26,19 +29,37 @@ from ..generation import (
 from ..ops import DynamicOp
 from ..settings import Recipe
 from ..sites import Site, WeightSpec
-from . import graph, modules
+from . import earlier_graph, modules
+from .allowed import OURS, name_of
 from .earlier import tensors_of_today
+from .folder import FIRST_CHECKED, FORMAT, pack, read_folder, unpack, write_folder
+from .portable import Portable, describe_network
+from .verifying import fitting, verify
 
 __all__ = ["load", "save"]
 
-FORMAT = 4
-READABLE = (1, 2, 3, FORMAT)
-"""Format 1 has one base for all sites, full deltas, and chunked controllers without signs; until 2 bases are flat; until
-3 fans are whole numbers."""
+MAIN, TENSORS, ARCHITECTURE = "network.json", "network.safetensors", "architecture.json"
+BROKEN = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RuntimeError,
+    RecursionError,
+    safetensors.SafetensorError,
+)
+"""What a damaged file may raise where it is read."""
 
 
-def save(network: DynamicNetwork, folder: str | Path, architecture: Mapping[str, Any] | None = None) -> None:
-    """Write a frozen network into a folder.
+def save(
+    network: DynamicNetwork,
+    folder: str | Path,
+    architecture: Mapping[str, Any] | None = None,
+    example: Any = None,
+) -> None:
+    """Write a frozen network into a folder, once it has been read back and found to be the same.
 
     Parameters
     ----------
@@ -48,44 +69,39 @@ def save(network: DynamicNetwork, folder: str | Path, architecture: Mapping[str,
         Made where it is missing.
     architecture
         The sample to note; the network's own by default.
+    example
+        What it is called with: ``x``, ``(x, context)``, or a dict of arguments by name. By default inputs like those of
+        its last call, or of its mutator's, whose shapes are remembered.
 
     Raises
     ------
     ExportError
-        Its forward cannot be written as a graph of torch's layers and functions, or a layer not as its arguments.
+        There is nothing to try it on; its forward decides by values of tensors; a layer or controller cannot be written;
+        what is read back is not the same; the files cannot be written. The folder holds what it held then.
     """
-    source = network.source
-    traced = graph.trace(network.network)
-    encoder, written = _write_encoder(source)
-    description = {
-        "format": FORMAT,
-        "network": graph.describe_network(traced),
-        "encoder": written,
-        "architecture_dim": dim_of(source.architecture),
-        "controller": describe_controller(source.controller),
-        "ops": _ops_of(traced),
-        "sites": [{**asdict(site), "recipe": asdict(source.recipes[name])} for name, site in source.sites.items()],
-    }
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"network.{name}": one for name, one in traced.state_dict().items()}
-    tensors |= {f"encoder.{name}": one for name, one in (encoder.state_dict() if encoder is not None else {}).items()}
-    tensors |= {f"source.{name}": one for name, one in _own_tensors(source).items()}
+    call = _example_of(network, example)
+    tried = copy.deepcopy(network).cpu()
+    call = fitting(tried, call)
     sample = dict(network.architecture if architecture is None else architecture)
-    write_json(folder / "architecture.json", {"architecture": sample})
-    write_json(folder / "network.json", description)
-    write_tensors(folder / "network.safetensors", tensors)
+    description, tensors = _describe(tried, sample, call)
+    files = _packed(description, tensors, sample)
+    trust = {reference.partition(":")[0] for reference in modules.foreign_in(description)}
+    verify(tried, partial(_read, *_unpacked(files), trust), call)
+    write_folder(Path(folder), MAIN, files)
 
 
-def load(folder: str | Path) -> DynamicNetwork:
+def load(folder: str | Path, trust: Collection[str] = ()) -> DynamicNetwork:
     """Read a network: a plain module ``network(x, context)``, in evaluation mode.
 
-    Neither NNI nor the class that defined the network is imported; a controller of your own is, by its name.
+    Neither NNI nor the class that defined the network is imported, and no code is run that the files bring.
 
     Parameters
     ----------
     folder
         What :func:`save` wrote, or a search.
+    trust
+        Names of modules or packages whose classes may be imported: for a network with a controller, an op or a layer
+        of your own that can only be read by its class. The error of a load without it says which.
 
     Returns
     -------
@@ -95,7 +111,7 @@ def load(folder: str | Path) -> DynamicNetwork:
     ------
     ExportError
         The folder holds no network, one that is damaged or of a format that this version does not read, or one with a
-        class that is not to be found here.
+        class that is not to be found here, or not trusted.
 
     Examples
     --------
@@ -104,45 +120,179 @@ def load(folder: str | Path) -> DynamicNetwork:
     """
     folder = Path(folder)
     try:
-        description = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-        sample = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))["architecture"]
-        tensors = safetensors.torch.load_file(folder / "network.safetensors")
-        if description["format"] not in READABLE:
-            raise ExportError(f"it has format {description['format']}, but this version reads {READABLE}")
-        network = _make_network(description, sample)
-        _fill(network, tensors_of_today(tensors, network.source, "source.", description["format"]))
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        safetensors.SafetensorError,
-    ) as error:
+        description, files = read_folder(folder, MAIN)
+        if description["format"] < FIRST_CHECKED:
+            files = {name: (folder / name).read_bytes() for name in (ARCHITECTURE, TENSORS)}
+        return _read(description, files, (trust,) if isinstance(trust, str) else trust)
+    except BROKEN as error:
         raise ExportError(
-            f"There is no network that can be read in `{folder}`: {error}\nA search writes one, and so does "
+            f"There is no network that can be read in `{folder}`: {_told(error)}\nA search writes one, and so does "
             f"`nni_dynconv.export.save(mutator.freeze(sample), folder)`."
         ) from error
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, (DynConvError, OSError)) else f"{type(error).__name__}: {error}"
+
+
+# Writing
+
+
+def _example_of(network: DynamicNetwork, example: Any) -> Call:
+    """Return what the network is tried on."""
+    if example is None:
+        if network.source.seen is None:
+            raise ExportError(
+                "A network is saved once it has been tried, and there is nothing to try this one on: it has not been "
+                "called yet. Call it once, or say what it is called with: "
+                "`export.save(network, folder, example=(x, context))`."
+            )
+        return network.source.seen
+    args = () if isinstance(example, Mapping) else example if isinstance(example, tuple) else (example,)
+    options = dict(example) if isinstance(example, Mapping) else {}
+    return network.takes.call(args, options, network.source.of_context is not None)
+
+
+def _describe(network: DynamicNetwork, sample: Any, call: Call) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    source = network.source
+    described, own = describe_network(network.network, call.args, call.kwargs)
+    encoder, written = _write_encoder(source, call.context)
+    description = {
+        "format": FORMAT,
+        "architecture": sample,
+        "network": described,
+        "encoder": encoder,
+        "architecture_dim": dim_of(source.architecture),
+        "controller": describe_controller(source.controller),
+        "ops": {path: str(one.site) for path, one in _ops_of(network.network) if _is_inside(path, described)},
+        "sites": [{**asdict(site), "recipe": asdict(source.recipes[name])} for name, site in source.sites.items()],
+    }
+    kept = [name for name in _state_of(network.network) if _is_inside(name, described)]
+    tensors = {f"network.{name}": one for name, one in _state_of(network.network).items() if name in kept}
+    tensors |= {f"network.{name}": one for name, one in own.items()}
+    tensors |= {f"encoder.{name}": one for name, one in written.items()}
+    tensors |= {f"source.{name}": one for name, one in _own_tensors(source).items()}
+    for name in described["ties"]:
+        tensors.pop(f"network.{name}", None)
+    return description, tensors
+
+
+def _is_inside(name: str, described: Mapping[str, Any]) -> bool:
+    """Whether a tensor, or an op, is one of those that a description has."""
+    layers = described["layers"]
+    return name in described["tensors"] or any(name.startswith(f"{path}.") or name == path for path in layers)
+
+
+def _state_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers, also those that are in no ``state_dict``, and those by several names."""
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    return {**network.state_dict(), **dict(network.named_buffers(remove_duplicate=False)), **parameters}
+
+
+def _packed(description: dict[str, Any], tensors: Mapping[str, Tensor], sample: Any) -> dict[str, bytes]:
+    others = {
+        TENSORS: tensors_as_bytes(tensors),
+        ARCHITECTURE: (json.dumps({"architecture": sample}, indent=2) + "\n").encode(),
+    }
+    return pack(MAIN, description, others)
+
+
+def _unpacked(files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    return unpack(MAIN, lambda name, known: files[name])
+
+
+def tensors_as_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return tensors as safetensors; two names of one tensor are written twice, for it takes no shared memory."""
+    return safetensors.torch.save({name: one.detach().cpu().contiguous().clone() for name, one in tensors.items()})
+
+
+def _ops_of(network: nn.Module) -> list[tuple[str, DynamicOp]]:
+    return [(path, one) for path, one in network.named_modules() if isinstance(one, DynamicOp)]
+
+
+def _own_tensors(source: WeightSource) -> dict[str, Tensor]:
+    return {name: one for name, one in source.state_dict().items() if not name.startswith("encoder.")}
+
+
+def _write_encoder(source: WeightSource, context: Any) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """Return the description of an encoder, and its tensors."""
+    encoder = source.encoder
+    if encoder is None:
+        return None, {}
+    if source.own_input is not None:
+        if type(encoder) is not OwnInputContext:
+            raise ExportError(
+                f"The context encoder {type(encoder).__name__} cannot be written: it would be read back as "
+                f"the OwnInputContext that it inherits. Take `OwnInputContext` itself."
+            )
+        return {"own_input": source.own_input.inputs, "out_dim": source.context_dim}, encoder.state_dict()
+    if name_of(type(encoder)) in OURS:
+        return {**modules.describe_module(encoder, "the context encoder"), "out_dim": source.context_dim}, (
+            encoder.state_dict()
+        )
+    described, own = describe_network(encoder, (context,))
+    tensors = {name: one for name, one in _state_of(encoder).items() if _is_inside(name, described)}
+    return {"portable": described, "out_dim": source.context_dim}, {**tensors, **own}
+
+
+def describe_controller(controller: Controller | None) -> dict[str, Any] | None:
+    """Return a controller's class and settings, as data."""
+    return None if controller is None else modules.describe_module(controller, "controller", complete=False)
+
+
+# Reading
+
+
+def _read(description: Mapping[str, Any], files: Mapping[str, bytes], trust: Collection[str]) -> DynamicNetwork:
+    sample = json.loads(files[ARCHITECTURE].decode())["architecture"]
+    if description.get("architecture", sample) != sample:
+        raise ExportError(f"`{ARCHITECTURE}` is of another architecture than `{MAIN}`.")
+    tensors = safetensors.torch.load(files[TENSORS])
+    with torch.random.fork_rng(devices=[]):
+        network = _make_network(description, sample, trust)
+    _fill(network, tensors_of_today(tensors, network.source, "source.", description["format"]))
+    _tie(network.network, description["network"].get("ties", {}))
     return network.eval()
 
 
-def _make_network(description: Mapping[str, Any], sample: Mapping[str, Any]) -> DynamicNetwork:
-    encoder = _read_encoder(description["encoder"])
+def _make_network(description: Mapping[str, Any], sample: Any, trust: Collection[str]) -> DynamicNetwork:
+    encoder = _read_encoder(description["encoder"], trust)
     dim = description.get("architecture_dim")
     architecture = None if dim is None else FixedArchitecture(torch.zeros(dim))
     sites = [_read_site(site) for site in description["sites"]]
     recipes = [Recipe(**site.get("recipe", {"base": description.get("base")})) for site in description["sites"]]
-    controller = _make_controller(description["controller"], description["format"])
+    controller = _make_controller(description["controller"], description["format"], trust)
     source = WeightSource(controller, encoder, sites, recipes, architecture)
-    network = graph.make_network(description["network"])
-    for path, site in description["ops"].items():
-        network.get_submodule(path).site = site
+    if description["format"] < FIRST_CHECKED:
+        network: nn.Module = earlier_graph.make_network(description["network"], trust)
+    else:
+        network = Portable(description["network"], trust)
+    for path, name in description["ops"].items():
+        _stand_at(network, path, source.sites[name])
     return DynamicNetwork(network, source, sample)
+
+
+def _stand_at(network: nn.Module, path: str, site: Site) -> None:
+    """Tell an op where it stands, once it is sure that it needs what is made there."""
+    op = network.get_submodule(path)
+    if not isinstance(op, DynamicOp) or _needs(op.weight_specs()) != _needs(site.specs):
+        found = [f"{one.name} {one.shape}" for one in op.weight_specs()] if isinstance(op, DynamicOp) else type(op)
+        told = [f"{one.name} {one.shape}" for one in site.specs]
+        raise ExportError(f"`{path}` needs {found}, but at its site `{site.name}` {told} is made.")
+    op.site = site.name
+
+
+def _needs(specs: Sequence[WeightSpec]) -> list[WeightSpec]:
+    """Return specs without their fans: by those a file scales what is made, as the version that wrote it did."""
+    return [replace(spec, fan_in=1, fan_out=None) for spec in specs]
 
 
 def _fill(network: DynamicNetwork, tensors: Mapping[str, Tensor]) -> None:
     parts = {"network": network.network, "encoder": network.source.encoder, "source": network.source}
+    known = tuple(f"{prefix}." for prefix, part in parts.items() if part is not None)
+    for name in tensors:
+        if not name.startswith(known):
+            raise ExportError(f"There is a tensor `{name}`, which is nothing's.")
     for prefix, part in parts.items():
         if part is None:
             continue
@@ -150,7 +300,7 @@ def _fill(network: DynamicNetwork, tensors: Mapping[str, Tensor]) -> None:
         if prefix == "source":
             own |= {f"encoder.{name}": one for name, one in _state(network.source.encoder).items()}
         _take_types(part, own)
-        part.load_state_dict(own)
+        part.load_state_dict(own, assign=True)
 
 
 def _take_types(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -159,59 +309,49 @@ def _take_types(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     if first is not None:
         module.to(first)
     for name, one in module.state_dict(keep_vars=True).items():
-        if name in tensors and one.dtype != tensors[name].dtype:
+        if name not in tensors:
+            continue
+        if one.is_floating_point() != tensors[name].is_floating_point():
+            raise ExportError(f"`{name}` is {tensors[name].dtype} in the file, but {one.dtype} in the network.")
+        if one.dtype != tensors[name].dtype:
             one.data = one.data.to(tensors[name].dtype)
 
 
-def _ops_of(network: nn.Module) -> dict[str, str]:
-    """Sites by the path of their op."""
-    return {path: str(one.site) for path, one in network.named_modules() if isinstance(one, DynamicOp)}
-
-
 def _state(module: nn.Module | None) -> dict[str, Tensor]:
-    return {} if module is None else module.state_dict()
+    return {} if module is None else module.state_dict(keep_vars=True)
 
 
-def _own_tensors(source: WeightSource) -> dict[str, Tensor]:
-    return {name: one for name, one in source.state_dict().items() if not name.startswith("encoder.")}
+def _tie(network: nn.Module, ties: Mapping[str, str]) -> None:
+    """Let tensors that were one be one again."""
+    for name, other in ties.items():
+        owner, _, last = name.rpartition(".")
+        there, _, kept = other.rpartition(".")
+        one = getattr(network.get_submodule(there), kept)
+        module = network.get_submodule(owner)
+        (module._parameters if last in module._parameters else module._buffers)[last] = one
 
 
-def _write_encoder(source: WeightSource) -> tuple[nn.Module | None, dict[str, Any] | None]:
-    """Return what holds the encoder's tensors, and its description."""
-    if source.encoder is None:
-        return None, None
-    if source.own_input is not None:
-        if type(source.own_input) is not OwnInputContext:
-            raise ExportError(
-                f"The context encoder {type(source.own_input).__name__} cannot be written: it would be read back as "
-                f"the OwnInputContext that it inherits. Take `OwnInputContext` itself."
-            )
-        return source.own_input, {"own_input": source.own_input.inputs, "out_dim": source.context_dim}
-    traced = graph.trace(nn.Sequential(source.encoder).train(source.encoder.training))
-    return traced, {**graph.describe_network(traced), "out_dim": source.context_dim}
-
-
-def _read_encoder(description: dict[str, Any] | None) -> nn.Module | None:
+def _read_encoder(description: dict[str, Any] | None, trust: Collection[str]) -> nn.Module | None:
     if description is None:
         return None
     if "own_input" in description:
         own = OwnInputContext(description["out_dim"])
         own.bind(description["own_input"])
         return own
-    encoder: Any = graph.make_network(description)
-    encoder.out_dim = description["out_dim"]
+    encoder: Any
+    if "nodes" in description:
+        encoder = earlier_graph.make_network(description, trust)
+    else:
+        encoder = modules.make_module(description, trust)
+    if getattr(encoder, "out_dim", None) != description["out_dim"]:
+        encoder.out_dim = description["out_dim"]
     return encoder
 
 
-def describe_controller(controller: Controller | None) -> dict[str, Any] | None:
-    """Return a controller's class and settings, as data."""
-    return None if controller is None else modules.describe_module(controller, "controller", complete=False)
-
-
-def _make_controller(description: dict[str, Any] | None, written_as: int) -> Controller | None:
+def _make_controller(description: dict[str, Any] | None, written_as: int, trust: Collection[str]) -> Controller | None:
     if description is None:
         return None
-    controller = modules.make_module(description)
+    controller = modules.make_module(description, trust)
     if not isinstance(controller, Controller):
         raise ExportError(f"`{description['class']}` is no controller.")
     if written_as == 1 and isinstance(controller, ChunkedController):  # it had none, a class of one's own neither
@@ -222,13 +362,3 @@ def _make_controller(description: dict[str, Any] | None, written_as: int) -> Con
 def _read_site(data: Mapping[str, Any]) -> Site:
     specs = (WeightSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in data["specs"])
     return Site(data["name"], data["op"], tuple(specs))
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write data as JSON."""
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors; two names of one tensor are written twice, for safetensors takes no shared memory."""
-    safetensors.torch.save_file({name: one.detach().contiguous().clone() for name, one in tensors.items()}, path)

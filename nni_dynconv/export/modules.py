@@ -2,60 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ExportError
-from .renames import renamed
+from ..ops import DynamicOp
+from .allowed import class_named, is_allowed, name_of
+from .values import decode, encode
 
-__all__ = ["decode", "describe_module", "encode", "make_module"]
+__all__ = ["describe_module", "foreign_in", "make_module", "shapes_of"]
 
 _IGNORED = ("device", "dtype")
-
-
-def encode(value: Any) -> Any:
-    """Write a constructor's argument as JSON.
-
-    Examples
-    --------
-    >>> encode((3, 3)), encode(torch.float32)
-    ({'tuple': [3, 3]}, {'dtype': 'float32'})
-    """
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, tuple):
-        return {"tuple": [encode(one) for one in value]}
-    if isinstance(value, list):
-        return {"list": [encode(one) for one in value]}
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {"dict": {key: encode(one) for key, one in value.items()}}
-    if isinstance(value, torch.dtype):
-        return {"dtype": str(value).removeprefix("torch.")}
-    if isinstance(value, nn.Module):
-        return {"module": describe_module(value)}
-    raise ExportError(f"{value!r} ({type(value).__name__}) cannot be written as data.")
-
-
-def decode(data: Any) -> Any:
-    """Read what :func:`encode` wrote."""
-    if not isinstance(data, dict):
-        return data
-    ((kind, value),) = data.items()
-    if kind == "tuple":
-        return tuple(decode(one) for one in value)
-    if kind == "list":
-        return [decode(one) for one in value]
-    if kind == "dict":
-        return {key: decode(one) for key, one in value.items()}
-    if kind == "dtype":
-        return getattr(torch, value)
-    if kind == "module":
-        return make_module(value)
-    raise ExportError(f"Unknown kind of value `{kind}`.")
+_OURS = ("site", "recipe", "repeats", "original")
+"""What is told of an op elsewhere in a file."""
+_PLAIN = (bool, int, float, str, tuple, list, type(None), torch.dtype)
 
 
 def describe_module(module: nn.Module, path: str = "", complete: bool = True) -> dict[str, Any]:
@@ -71,7 +35,8 @@ def describe_module(module: nn.Module, path: str = "", complete: bool = True) ->
     Raises
     ------
     ExportError
-        Its constructor has an argument that it does not keep, so that it could not be made again.
+        Its constructor has an argument that it does not keep, so that it could not be made again; or made again it is
+        another one.
     """
     cls = type(module)
     args: dict[str, Any] = {}
@@ -79,48 +44,94 @@ def describe_module(module: nn.Module, path: str = "", complete: bool = True) ->
         if name == "self" or name in _IGNORED or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if name not in vars(module) and not hasattr(module, name):
+            if complete and parameter.default is not parameter.empty:
+                continue  # the default, unless the twin shows that it was another
             raise ExportError(
                 f"`{path or cls.__name__}` ({cls.__name__}) cannot be written: it does not keep its constructor's "
                 f"argument `{name}`. Keep it as `self.{name}`."
             )
         value = vars(module)[name] if name in vars(module) else getattr(module, name)
         bias = name == "bias" and not isinstance(value, bool)  # torch's layers take a bool and keep a parameter or None
-        args[name] = value is not None if bias else encode(value)
-    description = {"class": f"{cls.__module__}:{cls.__qualname__}", "args": args}
+        args[name] = value is not None if bias else encode(value, _module)
+    description = {"class": name_of(cls), "args": args}
     if complete:
         _check_twin(module, description, path)
     return description
 
 
-def make_module(description: dict[str, Any]) -> nn.Module:
+def _module(value: Any) -> Any:
+    return {"module": describe_module(value)} if isinstance(value, nn.Module) else None
+
+
+def make_module(description: Mapping[str, Any], trust: Collection[str] = ()) -> nn.Module:
     """Make the module that :func:`describe_module` wrote, with new weights.
+
+    Parameters
+    ----------
+    trust
+        As of :func:`~nni_dynconv.export.load`.
 
     Raises
     ------
     ExportError
-        There is no such class, or it is no module.
+        There is no such class, it is no module, or it is neither torch's nor this package's and not trusted.
     """
-    module_name, _, name = renamed(description["class"]).partition(":")
+    if "portable" in description:
+        from .portable import Portable  # which makes its layers here
+
+        return Portable(description["portable"], trust)
+    return _make(class_named(description["class"], trust), description, trust)
+
+
+def _make(cls: type[nn.Module], description: Mapping[str, Any], trust: Collection[str]) -> nn.Module:
+    known = {"module": lambda one: make_module(one, trust)}
+    return cls(**{key: decode(value, known) for key, value in description["args"].items()})
+
+
+def foreign_in(data: Any) -> Iterator[str]:
+    """Yield the classes in a description that are neither torch's nor this package's."""
+    if isinstance(data, Mapping):
+        if isinstance(data.get("class"), str) and not is_allowed(data["class"]):
+            yield data["class"]
+        for one in data.values():
+            yield from foreign_in(one)
+    elif isinstance(data, list):
+        for one in data:
+            yield from foreign_in(one)
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of some tensors."""
+    return {name: tuple(one.shape) for name, one in tensors.items()}
+
+
+def _check_twin(module: nn.Module, description: Mapping[str, Any], path: str) -> None:
     try:
-        found: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+        with torch.random.fork_rng(devices=[]):
+            twin = _make(type(module), description, ())
+    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError) as error:
+        if isinstance(error, ExportError):
+            raise
         raise ExportError(
-            f"The class `{description['class']}` of the saved network is not to be found: {error}."
-        ) from None
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ExportError(f"`{description['class']}` is no class of torch modules.")
-    return found(**{key: decode(value) for key, value in description["args"].items()})
-
-
-def _check_twin(module: nn.Module, description: dict[str, Any], path: str) -> None:
-    with torch.random.fork_rng(devices=[]):
-        twin = make_module(description)
-    shapes = ({name: tuple(t.shape) for name, t in one.state_dict().items()} for one in (module, twin))
-    ours, theirs = shapes
+            f"`{path or type(module).__name__}` ({type(module).__name__}) cannot be written: it cannot be made again "
+            f"from its attributes ({type(error).__name__}: {error})."
+        ) from error
+    ours, theirs = (shapes_of(one.state_dict()) for one in (module, twin))
     if ours != theirs:
         raise ExportError(
             f"`{path or type(module).__name__}` ({type(module).__name__}) cannot be written: made again from its "
             f"attributes it has the tensors {theirs}, but it has {ours}."
         )
+    for name, value in _plain_of(module).items():
+        if _plain_of(twin).get(name, value) != value:
+            raise ExportError(
+                f"`{path or type(module).__name__}` ({type(module).__name__}) cannot be written: made again from its "
+                f"constructor's arguments it has `{name}` {getattr(twin, name)!r}, but it has {value!r}."
+            )
+
+
+def _plain_of(module: nn.Module) -> dict[str, Any]:
+    own = {name: one for name, one in vars(module).items() if not name.startswith("_") and name != "training"}
+    if isinstance(module, DynamicOp):
+        own = {name: one for name, one in own.items() if name not in _OURS}
+    return {name: one for name, one in own.items() if isinstance(one, _PLAIN)}

@@ -15,7 +15,8 @@ from ..errors import ExportError
 from ..generation import NAME, ChunkedController, dim_of, upgraded
 from ..sites import Site
 from .earlier import tensors_of_today
-from .files import FORMAT, READABLE, describe_controller, write_json, write_tensors
+from .files import describe_controller, tensors_as_bytes
+from .folder import FIRST_CHECKED, FORMAT, pack, read_folder, write_folder
 from .renames import renamed
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_supernet", "save_supernet"]
 
+MAIN, TENSORS = "supernet.json", "supernet.safetensors"
 FORMAT_1 = {"signs": False, "scale_rule": "hyperfan_in", "encoding": "layer_norm", "nonlinearity": "linear"}
 """The chunked controller of files that do not tell; their deltas are full, and no architecture is encoded."""
 UNTIL_3 = {"nonlinearity": "linear"}
@@ -47,10 +49,10 @@ def save_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     """
     folder = Path(folder)
     description = _describe(mutator)
-    folder.mkdir(parents=True, exist_ok=True)
     choices = {label: list(choice.candidates) for label, choice in mutator.choices.items()}
-    write_json(folder / "supernet.json", {"format": FORMAT, "choices": choices, **description})
-    write_tensors(folder / "supernet.safetensors", mutator.space.state_dict())
+    tensors = tensors_as_bytes(mutator.space.state_dict())
+    files = pack(MAIN, {"format": FORMAT, "choices": choices, **description}, {TENSORS: tensors})
+    write_folder(folder, MAIN, files)
 
 
 def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
@@ -71,10 +73,10 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     folder = Path(folder)
     ours = _describe(mutator)
     try:
-        written = json.loads((folder / "supernet.json").read_text(encoding="utf-8"))
-        tensors = safetensors.torch.load_file(folder / "supernet.safetensors")
-        if written["format"] not in READABLE:
-            raise ValueError(f"it has format {written['format']}, but this version reads {READABLE}")
+        written, files = read_folder(folder, MAIN)
+        if written["format"] < FIRST_CHECKED:
+            files = {TENSORS: (folder / TENSORS).read_bytes()}
+        tensors: Any = safetensors.torch.load(files[TENSORS])
         if written["format"] == 1:
             ours, theirs = _in_format_1(mutator, ours)
         else:

@@ -4,7 +4,7 @@ Nothing here chooses an architecture.
 """
 
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
-from .calling import refusing_pairs, unasked_in
+from .calling import Call, refusing_pairs, unasked_in
 from .codes import dim_of
 from .context import FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
 from .controllers import (
@@ -21,12 +21,14 @@ from .installing import NAME, install, uninstall
 from .loading import load_original
 from .network import DynamicNetwork
 from .parts import upgraded
+from .remembering import drawn
 from .source import WeightSource
 
 __all__ = [
     "NAME",
     "ORIGINAL",
     "ArchitectureEncoder",
+    "Call",
     "ChunkedController",
     "Controller",
     "CoordinateController",
@@ -45,6 +47,7 @@ __all__ = [
     "WeightSource",
     "bind_own_input",
     "dim_of",
+    "drawn",
     "install",
     "load_original",
     "own_inputs_of",

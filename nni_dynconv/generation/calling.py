@@ -122,7 +122,8 @@ def takes_of(network: nn.Module) -> Takes:
     >>> takes_of(nn.Bilinear(2, 2, 2))
     Takes(names=('input1', 'input2'), needed=2, any_number=False)
     """
-    given = list(inspect.signature(network.forward).parameters.values())
+    told = getattr(network, "call_signature", None) or inspect.signature(network.forward)  # of one read from a file
+    given = list(told.parameters.values())
     named = [one for one in given if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     needed = sum(one.default is one.empty for one in named)
     return Takes(tuple(one.name for one in named), needed, any(one.kind is one.VAR_POSITIONAL for one in given))

@@ -13,8 +13,9 @@ from torch import nn
 
 from ..errors import ContextError, SpaceError
 from ..sites import batch_of, scope
-from .calling import UNASKED, is_unasked
+from .calling import UNASKED, Call, is_unasked
 from .decision import Decision
+from .remembering import remembered
 from .source import WeightSource
 
 __all__ = ["NAME", "install", "uninstall"]
@@ -68,6 +69,7 @@ class _Opener:
                 f"The context is missing: the {len(args)} positional arguments go to the network itself. Call "
                 f"`mutator(x, context=c)`, or the space as `space((x, c))`."
             )
+        source.seen = remembered(Call(args, kwargs, context, index), source.seen)
         opened = source.open(decision, context, batch_of(*args, *kwargs.values()), index)
         opened.around = True
         scope.open_(opened)

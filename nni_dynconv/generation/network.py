@@ -11,6 +11,7 @@ from torch import nn
 from ..sites import batch_of, scope
 from .calling import refusing_pairs, takes_of
 from .decision import Decision
+from .remembering import remembered
 from .source import WeightSource
 
 __all__ = ["DynamicNetwork"]
@@ -54,6 +55,7 @@ class DynamicNetwork(nn.Module):
             The context is missing, not wanted, or of another batch size; the index does not fit.
         """
         called = self.takes.call(inputs, options, self.source.of_context is not None)
+        self.source.seen = remembered(called, self.source.seen)
         decision = Decision(sites=tuple(self.source.sites.values()))
         batch = batch_of(*called.args, *called.kwargs.values())
         opened = self.source.open(decision, called.context, batch, called.index)

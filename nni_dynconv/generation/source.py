@@ -40,6 +40,8 @@ class WeightSource(WeightMaker):
     ----------
     context_dim, code_dim
         Lengths of the context's code, and of the code that weights are made from; ``None`` where there is none.
+    seen
+        What its network was last called with, by shape.
     """
 
     architecture: Any  # a module, or None
@@ -61,6 +63,7 @@ class WeightSource(WeightMaker):
         self.context_dim, self.code_dim = context_dim, code_dim
         self.caller = "mutator"  # what errors tell to call
         self.decide: Callable[[], Decision] | None = None  # the mutator's word on what runs; a copy has none
+        self.seen: Call | None = None  # what its network was last called with, by shape
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "decide": None}

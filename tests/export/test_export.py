@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
 import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from spaces import CellSpace, Everything, OneChoice, PlainCellSpace, conv, image, vector
+from tampering import tamper
 from torch import nn
 
 import nni_dynconv
@@ -50,10 +53,13 @@ class OwnEncoder(nn.Module):
         return torch.tanh(self.layer(context)) + self.shift / context.shape[1]
 
 
-def frozen(space=OneChoice, encoder=None, base="none", **choices):
+def frozen(space=OneChoice, encoder=None, base="none", context=None, **choices):
+    """A network that has been called, so that it can be tried when it is saved."""
     torch.manual_seed(0)
     mutator = DynamicWeightMutator(space(), sampler=RandomSampler(seed=0), context=encoder, base=base).eval()
-    return mutator.freeze({**mutator.reset(), **choices})
+    network = mutator.freeze({**mutator.reset(), **choices})
+    network(image(), context)
+    return network
 
 
 CONTEXTS = [
@@ -68,7 +74,7 @@ CONTEXTS = [
 @pytest.mark.parametrize("space", [OneChoice, Everything, CellSpace, PlainCellSpace])
 @pytest.mark.parametrize(("encoder", "context"), CONTEXTS)
 def test_a_network_comes_back_as_it_was(space, encoder, context, tmp_path):
-    network = frozen(space, encoder(), base="learned")
+    network = frozen(space, encoder(), base="learned", context=context)
     export.save(network, tmp_path)
     again = nni_dynconv.load(tmp_path)
     assert again.architecture == network.architecture and not again.training
@@ -103,7 +109,7 @@ class EveryOp(ModelSpace):
 
 @pytest.mark.parametrize("width", [2, 4])
 def test_every_op_comes_back(width, tmp_path):
-    network = frozen(EveryOp, VectorContext(5, 8), width=width)
+    network = frozen(EveryOp, VectorContext(5, 8), context=vector(), width=width)
     export.save(network, tmp_path)
     again = nni_dynconv.load(tmp_path)
     for context in (vector(), vector(1)):
@@ -111,7 +117,7 @@ def test_every_op_comes_back(width, tmp_path):
 
 
 def test_it_is_read_without_nni_in_another_process(tmp_path):
-    network, x = frozen(encoder=OwnEncoder(), op="5x5"), image()
+    network, x = frozen(encoder=OwnEncoder(), context=vector(), op="5x5"), image()
     export.save(network, tmp_path)
     save_file({"x": x, "context": vector(), "y": network(x, vector()).detach()}, tmp_path / "expected.safetensors")
     code = """
@@ -160,41 +166,51 @@ def test_a_tensor_that_is_missing_is_refused_in_words(tmp_path):
     export.save(frozen(op="3x3"), tmp_path)
     tensors = load_file(tmp_path / "network.safetensors")
     tensors.pop("source.controller.embedding")
-    save_file(tensors, tmp_path / "network.safetensors")
+    tamper(tmp_path, tensors=save(tensors))
     with pytest.raises(ExportError, match="controller.embedding"):
         nni_dynconv.load(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    "step",
     [
-        ("target", "os.system"),
-        ("target", "torch.load"),
-        ("target", "builtins.eval"),
-        ("name", "x = __import__('os')"),
-        ("op", "call_everything"),
+        {"call": "os.system", "args": ["true"]},
+        {"call": "aten::from_file.default", "args": ["/etc/passwd"]},
+        {"call": "aten::_reshape_alias.default", "args": [{"value": 0}, {"list": [9]}, {"list": [1]}]},
+        {"call": "prims::add.default", "args": [{"value": 0}, {"value": 0}]},
+        {"size": "__import__", "args": ["os"]},
+        {"size": "attrgetter", "args": ["__class__"]},
+        {"get": "__class__"},
+        {"layer": "nothing", "args": [{"value": 0}], "sizes": []},
+        {"call_everything": "x", "args": []},
+        {"call": "aten::relu.default", "args": [{"value": 99}]},
+        {"call": "aten::relu.default", "args": [{"value": 0}], "kwargs": {"a=1)\rimport os\r(b": 1}},
+        {"call": "aten::relu.default", "args": [{"value": 0}], "kwargs": {"out": {"value": 0}}},
     ],
 )
-def test_a_file_that_calls_anything_but_torchs_functions_is_refused(key, value, tmp_path):
+def test_a_file_that_calls_anything_but_torchs_operators_is_refused(step, tmp_path):
     export.save(frozen(Everything), tmp_path)
-    description = json.loads((tmp_path / "network.json").read_text())
-    node = next(node for node in description["network"]["nodes"] if node["op"] == "call_function")
-    node[key] = value
-    (tmp_path / "network.json").write_text(json.dumps(description))
+    tamper(tmp_path, lambda told: told["network"]["modes"]["eval"]["steps"].append(step))
     with pytest.raises(ExportError, match="There is no network that can be read"):
         nni_dynconv.load(tmp_path)
 
 
+def named(reference):
+    def change(description):
+        description["controller"]["class"] = reference
+
+    return change
+
+
 def test_a_class_that_is_no_module_is_refused(tmp_path):
     export.save(frozen(op="3x3"), tmp_path)
-    text = (
-        (tmp_path / "network.json")
-        .read_text()
-        .replace("nni_dynconv.generation.controllers.chunked:ChunkedController", "os:system")
-    )
-    (tmp_path / "network.json").write_text(text)
-    with pytest.raises(ExportError, match="`os:system` is no class of torch modules"):
+    tamper(tmp_path, named("os:system"))
+    with pytest.raises(
+        ExportError, match="It needs the class `os:system`, which is neither torch's nor this package's"
+    ):
         nni_dynconv.load(tmp_path)
+    with pytest.raises(ExportError, match="`os:system` is no class of torch modules"):
+        nni_dynconv.load(tmp_path, trust=["os"])
 
 
 class Deciding(OneChoice):
@@ -326,7 +342,11 @@ class TestSupernet:
 
     @pytest.mark.parametrize(
         ("text", "words"),
-        [('{"format": 7}', "it has format 7, but this version reads"), ("[]", "TypeError"), ("{", "JSONDecodeError")],
+        [
+            ('{"format": 7}', "it has format 7, but this version reads .* newer version: update nni_dynconv"),
+            ("[]", "`supernet.json` has no format"),
+            ("{", "JSONDecodeError"),
+        ],
     )
     def test_a_damaged_description_is_refused(self, text, words, tmp_path):
         export.save_supernet(self.make(), tmp_path)
@@ -352,17 +372,36 @@ def test_a_supernet_of_0_1_0_with_a_controller_of_ones_own_has_no_signs_either(t
         export.load_supernet(make(controller=Narrow()), tmp_path)
 
 
-def test_a_chunked_controller_of_ones_own_that_0_1_0_saved_has_no_signs(tmp_path):
+def test_a_class_of_ones_own_is_read_where_it_is_trusted(tmp_path):
     torch.manual_seed(0)
-    mutator = DynamicWeightMutator(OneChoice(), controller=OwnChunked(signs=False)).eval()
-    network = mutator.freeze({"op": "3x3"})
-    export.save(network, tmp_path)
-    description = json.loads((tmp_path / "network.json").read_text())
-    description["format"] = 1
+    network = DynamicWeightMutator(OneChoice(), controller=OwnChunked()).eval().freeze({"op": "3x3"})
+    export.save(network, tmp_path, example=image())
+    name, package = OwnChunked.__module__, OwnChunked.__module__.partition(".")[0]
+    with pytest.raises(
+        ExportError, match=rf'If you trust that, say so: `nni_dynconv.load\(folder, trust=\["{package}"\]'
+    ):
+        nni_dynconv.load(tmp_path)
+    for trust in ([name], [package], package):
+        torch.testing.assert_close(nni_dynconv.load(tmp_path, trust=trust)(image()), network(image()))
+
+
+FILES = Path(__file__).parents[1] / "fixtures" / "v0_1_0" / "chunked"
+
+
+def test_a_chunked_controller_of_ones_own_that_0_1_0_saved_has_no_signs(tmp_path):
+    shutil.copytree(FILES, tmp_path, dirs_exist_ok=True)
+    written, example = json.loads((FILES / "network.json").read_text()), load_file(FILES / "example.safetensors")
+    written["format"] = 1
+    written["controller"]["class"] = f"{OwnChunked.__module__}:OwnChunked"
     for name in ("signs", "scale_rule", "encoding"):  # as it was then
-        del description["controller"]["args"][name]
-    (tmp_path / "network.json").write_text(json.dumps(description))
-    torch.testing.assert_close(nni_dynconv.load(tmp_path)(image()), network(image()))
+        written["controller"]["args"].pop(name, None)
+    (tmp_path / "network.json").write_text(json.dumps(written))
+    network = nni_dynconv.load(tmp_path, trust=[OwnChunked.__module__])
+    assert not network.source.controller.signs
+    same = nni_dynconv.load(FILES)
+    same.source.controller.signs = False
+    inputs = example["x"], example.get("context")
+    torch.testing.assert_close(network(*inputs), same(*inputs))
 
 
 class OwnOwnInput(OwnInputContext):
