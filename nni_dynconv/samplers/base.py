@@ -91,8 +91,8 @@ class Sampler(nn.Module, MutationSampler, ABC):
         if self.learns == "gradient":
             raise LearningError(
                 f"{type(self).__name__} learns by a loss's gradient, and `observe` teaches it nothing. Call "
-                f"`backward()` on held-out batches and step the optimizer of `sampler.optimizer()`, or take a sampler "
-                f"that learns from rewards, such as `EnasSampler`."
+                f"`mutator.architecture_loss(run).backward()` on held-out batches and step the optimizer of "
+                f"`sampler.optimizer()`, or take a sampler that learns from rewards, such as `EnasSampler`."
             )
 
     def objection(self, reward: float) -> str | None:

@@ -1,4 +1,4 @@
-"""What DARTS and GDAS share: one learned logit a candidate, trained by the loss's gradient on held-out batches."""
+"""What DARTS and GDAS share: one learned logit a candidate, trained by a gradient on held-out batches."""
 
 from __future__ import annotations
 

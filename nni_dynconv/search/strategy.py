@@ -37,10 +37,9 @@ class DynamicStrategy(OneShotStrategy):
     """Search the space of a mutator by training its supernet once.
 
     Weights and controller train on training batches, by the evaluator's own optimizer and loss. The sampler learns on
-    validation batches: by gradient (DARTS, GDAS; its learning rate falls in a line after the
-    warm-up, to zero in the last epoch), by
-    rewards, each the negative loss of one drawn architecture (ENAS), or by comparing some architectures when training
-    has ended (random, fair). Validation measures the architecture that :meth:`DynamicWeightMutator.export` would give,
+    validation batches: by the gradient of a mixture (DARTS) or of two compared architectures (GDAS), its learning rate
+    falling in a line over the steps after the warm-up; by rewards, each the negative loss of one drawn architecture
+    (ENAS); or by comparing some architectures when training has ended (random, fair). Validation measures the architecture that :meth:`DynamicWeightMutator.export` would give,
     with BatchNorm statistics of its own.
 
     In the end copies of the best few are trained briefly, from the generated weights on, and the best of them on
