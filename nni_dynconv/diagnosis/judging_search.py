@@ -13,11 +13,12 @@ from .thresholds import (
     LEAST_ENTROPY,
     LEAST_GRADIENT,
     LEAST_LESSON,
-    SETTLED,
+    LEFT,
     SKIPS,
     STALE_SHIFT,
     STALE_VARIANCE,
     TRAINED_SCALE,
+    WON,
     WORSE,
     at_the_start,
 )
@@ -135,7 +136,7 @@ def _modes(norms: Sequence[NormReading]) -> list[Finding]:
 
 def _stale(norms: Sequence[NormReading]) -> list[Finding]:
     """Running statistics of something else spoil what is in evaluation mode now, and what will be later."""
-    wrong = [one for one in norms if one.updates is not None and one.updates >= SETTLED and _is_stale(one)]
+    wrong = [one for one in norms if one.left is not None and one.left <= LEFT and _is_stale(one)]
     if not wrong:
         return []
     severity: Severity = "warning" if all(one.training for one in wrong) else "fault"
@@ -181,7 +182,7 @@ def _decided(one: ChoiceReading) -> str:
 
 def _skips(d: Diagnosis) -> list[Finding]:
     open_to_skips = [one for one in d.choices if one.free is not None]
-    won = [one for one in open_to_skips if one.free and one.probability > 2 / one.candidates]
+    won = [one for one in open_to_skips if one.free and _has_won(one)]
     if len(open_to_skips) < 2 or len(won) < SKIPS * len(open_to_skips):
         return []
     where = places([one.label for one in won], len(d.choices), "all choices")
@@ -191,3 +192,8 @@ def _skips(d: Diagnosis) -> list[Finding]:
         "GDAS in the place of DARTS."
     )
     return [Finding("skips-dominate", "warning", where, found, f"fewer than {SKIPS:.0%}", remedy)]
+
+
+def _has_won(one: ChoiceReading) -> bool:
+    """Whether the winner is clearly more probable than of equal candidates, by odds, which no number of them bounds."""
+    return one.probability * (one.candidates - 1) > WON * (1 - one.probability)

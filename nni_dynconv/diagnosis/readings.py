@@ -170,6 +170,8 @@ class NormReading(NamedTuple):
         Its mode, and the network's.
     updates
         Batches that its running statistics have seen; ``None`` where it keeps none.
+    left
+        Share of the first running statistics, 0 and 1, that these left by its momentum.
     mean_shift
         Distance of the batches' means from the running mean in running standard deviations, root mean square over
         channels. ``None`` before the first update, or where it did not run.
@@ -181,6 +183,7 @@ class NormReading(NamedTuple):
     training: bool
     expected: bool
     updates: int | None
+    left: float | None
     mean_shift: float | None
     variance_ratio: float | None
 

@@ -25,20 +25,23 @@ __all__ = ["NormState", "candidate_readings", "choice_readings", "context_readin
 
 
 class NormState(NamedTuple):
-    """A normalisation as it was before anything ran: mode, the network's mode, running statistics."""
+    """A normalisation as it was before anything ran: mode, the network's mode, running statistics and how settled."""
 
     training: bool
     expected: bool
     updates: int | None
+    left: float | None
     mean: Tensor | None
     variance: Tensor | None
 
     @classmethod
     def of(cls, norm: _BatchNorm, expected: bool) -> NormState:
         if norm.running_mean is None or norm.running_var is None:
-            return cls(norm.training, expected, None, None, None)
+            return cls(norm.training, expected, None, None, None, None)
         updates = int(norm.num_batches_tracked) if norm.num_batches_tracked is not None else None
-        return cls(norm.training, expected, updates, norm.running_mean.clone(), norm.running_var.clone())
+        momentum = 1.0 if norm.momentum is None else norm.momentum  # torch's word for the mean of all
+        left = None if updates is None else (1 - momentum) ** updates
+        return cls(norm.training, expected, updates, left, norm.running_mean.clone(), norm.running_var.clone())
 
 
 # Sites
@@ -185,7 +188,7 @@ def norm_readings(states: Mapping[str, NormState], runs: Sequence[Run]) -> tuple
 
 def _norm(name: str, state: NormState, runs: Sequence[Run]) -> NormReading:
     seen = [moments for run in runs for moments in run.record.norms.get(name, [])]
-    known = NormReading(name, state.training, state.expected, state.updates, None, None)
+    known = NormReading(name, state.training, state.expected, state.updates, state.left, None, None)
     if state.mean is None or state.variance is None or not seen or state.updates == 0:
         return known
     mean, variance = (torch.stack(ones).mean(0) for ones in zip(*seen, strict=True))

@@ -24,7 +24,8 @@ LEAST_GAP = 0.002  # a note only: it is below in healthy runs of few steps
 LEAST_DEVIATION = 1e-4  # 0.34 to 1
 LEAST_ENTROPY = 0.1  # 0.074 to 1: below it in one run, of ENAS, whose policy had settled early
 SKIPS = 2 / 3  # of the choices
-SETTLED = 50  # updates: of the first running variance, 1, 0.9^50 = 0.5 % is left
+WON = 3.0  # odds of a winner over those of equal candidates: p = 3/4 of two, 1/2 of four, 3/10 of eight
+LEFT = 0.006  # of the first running statistics, 0 and 1: with torch's momentum, 0.1, after 50 updates
 STALE_SHIFT = 3.0  # 0.12 to 0.65
 STALE_VARIANCE = 10.0  # 1.1 to 1.5
 WORSE = 3.0  # loss over that of the first weights: what is trained is below it

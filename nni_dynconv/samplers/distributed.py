@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from .base import Sampler
 
-__all__ = ["agree", "any_of", "is_first", "mean", "of_first"]
+__all__ = ["agree", "any_of", "is_first", "mean", "of_all", "of_first"]
 
 Value = TypeVar("Value")
 
@@ -54,10 +54,7 @@ def mean(value: float) -> float:
     >>> mean(0.5)
     0.5
     """
-    if not _together():
-        return value
-    values = [0.0] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    values = of_all(value)
     return sum(values) / len(values)
 
 
@@ -70,6 +67,21 @@ def any_of(mine: bool) -> bool:
     (False, True)
     """
     return mean(float(mine)) > 0
+
+
+def of_all(value: Value) -> list[Value]:
+    """Return what each process has, in their order. Every process has to call this.
+
+    Examples
+    --------
+    >>> of_all("mine")
+    ['mine']
+    """
+    if not _together():
+        return [value]
+    values = [value] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def of_first(value: Value) -> Value:

@@ -116,7 +116,7 @@ def end_search(
         sampler.forget()
     count, calibration = settings.contender_batches, end.training(settings.calibration_batches)
     held_out = end.held_out(2 * count)
-    task = Task(network_loss(training_module), held_out[:count], calibration, held_out[count:])
+    task = Task(network_loss(training_module), held_out[:count], calibration, held_out[count:], together=True)
 
     def measured(sample: Mapping[str, Any], measure: Callable[[], float]) -> float:
         try:

@@ -133,7 +133,8 @@ class SearchModule(Learning):
             with self.mutator.using(sample), silent(self.training_module), self._precision():
                 self.training_module.training_step(batch, 0)
 
-        return recalibrated(self.mutator.space, run, self._first_batches() if batches is None else batches)
+        batches = self._first_batches() if batches is None else batches
+        return recalibrated(self.mutator.space, run, batches, together=True)
 
     def calibrate(self, network: nn.Module) -> None:
         """Give a copy of one architecture BatchNorm statistics of its own, as it was measured with."""

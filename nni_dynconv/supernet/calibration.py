@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from ..errors import ConfigError
+from ..errors import CandidateError, ConfigError
+from ..samplers import distributed
+from .pooling import Pool
 
 __all__ = [
     "calibrate",
@@ -22,6 +24,9 @@ __all__ = [
     "recalibrated",
     "tracking_norms",
 ]
+
+
+PASSES = 8
 
 
 def tracking_norms(network: nn.Module) -> list[_BatchNorm]:
@@ -74,11 +79,17 @@ def input_of(batch: Any, network: nn.Module) -> Any:
     return pytree.tree_map_only(Tensor, lambda one: one.to(device), found)
 
 
-def calibrate(network: nn.Module, run: Callable[[Any], object], batches: Iterable[Any]) -> int:
-    """Give the BatchNorms of a network the statistics of some batches, averaged, to keep.
+def calibrate(
+    network: nn.Module, run: Callable[[Any], object], batches: Iterable[Any], together: bool = False
+) -> int:
+    """Give the BatchNorms of a network the statistics of some batches, as if these were one, to keep.
 
-    All else stays as it was: momenta, modes, the statistics of a norm that no batch reached, torch's global
-    generators; after an error, all statistics too. While it gathers, only the norms are in training mode.
+    Every sample weighs the same, and of sequences and images every position, however long the batches are and in
+    whatever order. What a norm sees depends on the norms before it: so the batches are gone through once for each norm
+    that another one follows, up to eight times, or until nothing moves any more.
+
+    All else stays as it was: momenta, modes, the statistics of a norm that no batch reached, or one value at a time
+    only, torch's global generators; after an error, all statistics too. While it gathers, all is in evaluation mode.
 
     Parameters
     ----------
@@ -87,12 +98,29 @@ def calibrate(network: nn.Module, run: Callable[[Any], object], batches: Iterabl
     run
         Takes a batch and runs the network on it, without gradient.
     batches
-        Of training data; all of them are gone through, each weighing the same. A network without running statistics
+        Of training data; all of them are gone through, and kept in a list. A network without running statistics
         takes none.
+    together
+        Whether the batches of all processes of ``torch.distributed`` are gathered; every one of them has to call this.
 
     Returns
     -------
-    How many batches were run.
+    How many batches there were, in this process.
+
+    Raises
+    ------
+    CandidateError
+        With ``together``: another process could not run a batch.
+
+    Notes
+    -----
+    A forward in training mode would standardise a batch by its own statistics, and so hide from all norms but the first
+    how batches differ. The variance that is kept is the unbiased one, as torch's.
+
+    References
+    ----------
+    Wu and Johnson, Rethinking "batch" in BatchNorm, 2021, section 3 (statistics of the whole population; there of
+    batches that are standardised by themselves).
 
     Examples
     --------
@@ -107,14 +135,11 @@ def calibrate(network: nn.Module, run: Callable[[Any], object], batches: Iterabl
     try:
         with modes_kept(network), torch.random.fork_rng(devices=_cuda_devices(network)):
             network.eval()
-            count = _gather(norms, run, batches)
+            return _gather(norms, run, batches, together) if norms else 0
     except BaseException:
         for one in before:
             one.restore()
         raise
-    for one in before:
-        one.settle()
-    return count
 
 
 def calibrate_copy(network: nn.Module, batches: Iterable[Any]) -> None:
@@ -144,8 +169,10 @@ def _cuda_devices(network: nn.Module) -> list[int]:
 
 
 @contextmanager
-def recalibrated(network: nn.Module, run: Callable[[Any], object], batches: Iterable[Any]) -> Iterator[None]:
-    """For a block, evaluate with BatchNorm statistics of some batches, averaged; afterwards all is as before.
+def recalibrated(
+    network: nn.Module, run: Callable[[Any], object], batches: Iterable[Any], together: bool = False
+) -> Iterator[None]:
+    """For a block, evaluate with BatchNorm statistics of some batches, as if these were one; afterwards all is as before.
 
     The running statistics of a supernet are a mixture over all architectures that were trained. Those of the one at
     hand are what a few forwards of it give.
@@ -158,6 +185,8 @@ def recalibrated(network: nn.Module, run: Callable[[Any], object], batches: Iter
         Takes a batch and runs the architecture on it, for example inside ``mutator.using(sample)``.
     batches
         Of training data; none at all: the statistics stay, and only the mode changes.
+    together
+        As of :func:`calibrate`.
 
     References
     ----------
@@ -177,7 +206,7 @@ def recalibrated(network: nn.Module, run: Callable[[Any], object], batches: Iter
     with modes_kept(network):
         network.eval()
         try:
-            calibrate(network, run, batches)
+            calibrate(network, run, batches, together)
             yield
         finally:
             for one in before:
@@ -185,46 +214,66 @@ def recalibrated(network: nn.Module, run: Callable[[Any], object], batches: Iter
 
 
 class _Statistics:
-    """Running statistics and momentum of one norm, as they are now."""
+    """Running statistics of one norm, as they are now."""
 
     def __init__(self, norm: _BatchNorm):
-        self.norm, self.momentum = norm, norm.momentum
+        self.norm = norm
         self.buffers: list[Tensor] = [one.clone() for one in norm.buffers(recurse=False)]
 
-    def settle(self) -> None:
-        """Let the norm keep what it has gathered since; where that is nothing, give back what it had."""
-        self.norm.momentum = self.momentum
-        if self.norm.num_batches_tracked == 0:
-            self.restore()
-
     def restore(self) -> None:
-        self.norm.momentum = self.momentum
         for buffer, value in zip(self.norm.buffers(recurse=False), self.buffers, strict=True):
             buffer.copy_(value)
 
 
 @torch.no_grad()
-def _gather(norms: list[_BatchNorm], run: Callable[[Any], object], batches: Iterable[Any]) -> int:
-    """Let the norms see the batches, each weighing the same; return how many there were.
+def _gather(norms: list[_BatchNorm], run: Callable[[Any], object], batches: Iterable[Any], together: bool) -> int:
+    """Let the norms see the batches until they have the statistics of all; return how many batches there were.
 
-    A norm may see none, such as that of an encoder whose context the batch shares: it has one sample, which is
-    standardised by what the norm knows.
+    With each pass the statistics of one more norm in a row are final, for those before it stand.
     """
-    count = 0
-    for batch in batches if norms else ():
-        for norm in norms if count == 0 else ():
-            _forget(norm)
-            norm.momentum = None  # torch's word for the plain average of all batches
-            norm.train()
-        run(batch)
-        count += 1
-    return count
+    batches, final = list(batches), list[Pool]()
+    for _ in range(PASSES):
+        known = {pool.norm for pool in final}
+        pools = [Pool(norm) for norm in norms if norm not in known]
+        reached = _see(pools, run, batches, together)
+        for pool in pools:
+            pool.write()
+        final += reached[:1]  # nothing before it can change any more
+        if len(reached) < 2:
+            break
+    for pool in [*final, *reached[1:]]:
+        pool.write(correction=1)
+        if pool.norm.num_batches_tracked is not None:
+            pool.norm.num_batches_tracked.fill_(pool.calls)
+    return len(batches)
 
 
-def _forget(norm: _BatchNorm) -> None:
-    """Have the next batch weigh all: what is there stays until then, and must be finite, for it is multiplied by 0."""
-    for one in norm.buffers(recurse=False):
-        one.nan_to_num_() if one.is_floating_point() else one.zero_()
+def _see(pools: list[Pool], run: Callable[[Any], object], batches: list[Any], together: bool) -> list[Pool]:
+    """Run the batches, and return what was reached, in that order; a norm standardises by what it has seen so far."""
+    problem: Exception | None = None
+    order: dict[Pool, None] = {}
+
+    def look(pool: Pool, x: Tensor) -> None:
+        order[pool] = None
+        pool.see(x)
+        pool.write()
+
+    handles = [pool.norm.register_forward_pre_hook(lambda _, args, pool=pool: look(pool, args[0])) for pool in pools]
+    try:
+        for batch in batches:
+            run(batch)
+    except Exception as error:
+        problem = error
+    finally:
+        for handle in handles:
+            handle.remove()
+    if together and distributed.any_of(problem is not None):
+        raise problem or CandidateError("Another process could not run a batch for BatchNorm's statistics.")
+    if problem is not None:
+        raise problem
+    for pool in pools if together else ():
+        pool.share()
+    return [pool for pool in order if pool.reached]
 
 
 @contextmanager

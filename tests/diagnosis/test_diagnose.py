@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 
 import pytest
 import spaces
@@ -411,6 +412,42 @@ def test_skips_that_win_everywhere_are_told_even_at_the_end():
         mutator.sampler.alpha("body")[3] = mutator.sampler.alpha("first")[1] = 5.0
     (warning,) = examine(mutator, 1.0).warnings
     assert (warning.code, warning.where) == ("skips-dominate", "body, first")
+
+
+@pytest.mark.parametrize("candidates", [2, 3, 5, 9])
+def test_skips_can_win_whatever_the_number_of_candidates(candidates):
+    """Of two, they would have had to have a probability above one."""
+
+    class FewCandidates(SmallSpace):
+        def __init__(self):
+            super().__init__()
+            for label, width in (("body", 4), ("first", 2)):
+                convs = {str(number): DynamicConv2d(width, width, 3, padding=1) for number in range(candidates - 1)}
+                setattr(self, label, LayerChoice({"skip": nn.Identity(), **convs}, label=label))
+
+        def forward(self, x):
+            return super().forward(self.first(x))
+
+    def told(probability):
+        mutator = make(space=FewCandidates)
+        with torch.no_grad():
+            for label in ("body", "first"):
+                mutator.sampler.alpha(label)[0] = math.log(probability / (1 - probability) * (candidates - 1))
+        return "skips-dominate" in codes(examine(mutator, 1.0))
+
+    equal = 1 / candidates
+    assert told(0.95) and not told(equal) and not told(equal + 0.1 * (1 - equal))
+
+
+def test_a_norm_that_follows_slowly_is_not_judged_before_it_had_time():
+    """A hundred updates with momentum 0.01 leave 37 % of the first statistics; it was told to be stale."""
+    for momentum, stale in ((0.1, True), (0.01, False), (None, True)):
+        mutator = make()
+        norm = mutator.space.body["separable"].norm
+        norm.momentum = momentum
+        norm.num_batches_tracked.fill_(100)
+        norm.running_var.fill_(1e4)
+        assert ("norm-stale" in codes(examine(mutator))) == stale, momentum
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ from nni_dynconv.samplers.distributed import agree, mean
 from nni_dynconv.search.guarding import Guard
 from nni_dynconv.settings import TABLES, load_object
 from nni_dynconv.settings.parts import StrategySettings
+from nni_dynconv.supernet.calibration import calibrate
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 2
@@ -206,6 +207,37 @@ def test_all_processes_leave_a_step_out_together_and_stop_together(tmp_path):
     (tmp_path / "meeting").unlink(missing_ok=True)
     first, second = in_processes(guarded, tmp_path, "stop")
     assert "Another process of this search" in first and "Step 3: the loss of architecture" in second
+
+
+def statistics(rank, together):
+    """What a process's norm has after it gathered on batches of its own, which are ragged; the second one may fail."""
+    network = nn.Sequential(nn.BatchNorm1d(2), nn.ReLU(), nn.BatchNorm1d(2))
+    mine = torch.arange(20.0).view(10, 2)[: 3 if rank == 0 else None].add(rank).split([3, 7][: 1 + rank])
+
+    def run(batch):
+        if rank and together == "broken":
+            raise ValueError("broken batch")
+        network(batch)
+
+    try:
+        calibrate(network, run, mine, together=bool(together))
+    except (ValueError, CandidateError) as error:
+        return str(error)
+    return torch.stack([value for one in network[::2] for value in (one.running_mean, one.running_var)])
+
+
+def test_processes_gather_batchnorms_statistics_as_one(tmp_path):
+    """Each used to be measured with the statistics of its own batches."""
+    first, second = in_processes(statistics, tmp_path, "all")
+    assert torch.equal(first, second)
+    x = torch.arange(20.0).view(10, 2)
+    network = nn.Sequential(nn.BatchNorm1d(2), nn.ReLU(), nn.BatchNorm1d(2))
+    calibrate(network, network, [torch.cat([x[:3], x + 1])])
+    expected = [value for one in network[::2] for value in (one.running_mean, one.running_var)]
+    torch.testing.assert_close(first, torch.stack(expected), rtol=1e-5, atol=1e-5)
+    (tmp_path / "meeting").unlink(missing_ok=True)
+    first, second = in_processes(statistics, tmp_path, "broken")
+    assert first == "Another process could not run a batch for BatchNorm's statistics." and second == "broken batch"
 
 
 STEPS = 8

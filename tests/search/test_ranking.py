@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +14,7 @@ from scipy.stats import kendalltau
 from spaces import OneChoice
 from torch import nn
 
+from benchmarks.quality.coverage import coverage
 from nni_dynconv import DynamicWeightMutator, RandomSampler
 from nni_dynconv.errors import RankError
 from nni_dynconv.search.ranking import (
@@ -24,6 +28,7 @@ from nni_dynconv.search.ranking import (
     regret,
     train_briefly,
 )
+from nni_dynconv.search.ranking.statistics import _jackknife
 
 PAIRS = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=20)
 
@@ -37,31 +42,66 @@ def test_tau_is_that_of_scipy_also_with_ties(pairs):
     assert found == pytest.approx(0.0 if expected != expected else expected)  # SciPy has nan where one side is all ties
 
 
-def test_the_interval_holds_the_truth_in_about_as_many_cases_as_it_says():
-    generator, hits = torch.Generator().manual_seed(0), 0
-    for seed in range(100):
-        x = torch.randn(40, generator=generator)
-        y = x + torch.randn(40, generator=generator)  # the tau of these two is arcsin(sqrt(1/2)) * 2 / pi = 1/2
-        low, high = interval(x.tolist(), y.tolist(), draws=300, seed=seed)
-        hits += low <= 0.5 <= high
-    assert 85 <= hits <= 99
+@pytest.mark.parametrize("tau", [0.0, 0.6, 0.9])
+@pytest.mark.parametrize("case", ["normal", "heavy", "tied"])
+def test_the_interval_holds_the_truth_in_about_as_many_cases_as_it_says(case, tau):
+    """Of six pairs it used to hold it in 79 % of cases; the whole table is that of `benchmarks/quality/coverage.py`."""
+    assert 91 <= coverage(case, tau, 10, 400, seed=1) <= 99
 
 
-def test_a_wider_level_gives_a_wider_interval_and_the_seed_decides():
+def test_a_wider_level_gives_a_wider_interval_and_no_order_of_pairs_decides():
     x, y = torch.randn(2, 30, generator=torch.Generator().manual_seed(0)).tolist()
     narrow, wide = interval(x, y, level=0.5), interval(x, y, level=0.99)
     assert wide[0] < narrow[0] < kendall_tau(x, y) < narrow[1] < wide[1]
-    assert interval(x, y, seed=1) == interval(x, y, seed=1) != interval(x, y, seed=2)
+    for other in (interval(x[::-1], y[::-1]), interval(y, x)):
+        assert other == pytest.approx(interval(x, y))
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_of_fewer_than_six_pairs_there_is_no_interval(count):
-    """Of two pairs it was always a point at 1 or -1; of four it held the truth in 80 % of cases."""
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=8, max_size=20))
+def test_an_interval_lies_within_the_range_of_tau_and_holds_the_estimate(pairs):
+    first, second = zip(*pairs, strict=True)
+    found = interval(first, second)
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        assert found is None
+    else:
+        assert -1 < found[0] < found[1] < 1
+        assert found[0] <= (1 - 0.6 / len(pairs)) * kendall_tau(first, second) <= found[1]
+
+
+def test_the_jackknife_is_that_of_leaving_out_one_pair_each():
+    x, y = torch.randint(0, 5, (2, 12), generator=torch.Generator().manual_seed(0)).double().numpy()
+    without = [kendall_tau(np.delete(x, row), np.delete(y, row)) for row in range(12)]
+    assert _jackknife(x, y) == pytest.approx((11 * np.var(without)) ** 0.5)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 7])
+def test_of_fewer_than_eight_pairs_there_is_no_interval(count):
+    """Of two pairs it was always a point at 1 or -1; of four it held the truth in 80 % of cases, of six in 79 %."""
     ranks = list(range(count))
     assert interval(ranks, ranks) is None
     found = fidelity(ranks, ranks, k=1)
     assert (found.tau, found.low, found.high) == (pytest.approx(1.0), None, None)
-    assert interval([*ranks, *range(5, 10)], [*ranks, *range(5, 10)]) is not None
+    assert interval([*ranks, *range(count, 10)], [*ranks, *range(count, 10)]) is not None
+
+
+@given(PAIRS, st.randoms(use_true_random=False))
+def test_no_order_of_rows_decides_precision_and_regret(pairs, generator):
+    """Of scores that tie, the first rows used to be the best."""
+    shuffled = generator.sample(pairs, len(pairs))
+    for k in range(1, len(pairs) + 1):
+        found, other = (precision(*zip(*rows, strict=True), k) for rows in (pairs, shuffled))
+        assert found == pytest.approx(other) and 0 <= found <= 1
+    assert regret(*zip(*pairs, strict=True)) == pytest.approx(regret(*zip(*shuffled, strict=True)))
+
+
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=7), st.data())
+def test_precision_with_ties_is_the_mean_over_all_orders_of_them(scores, data):
+    truth = data.draw(st.permutations(range(len(scores))))
+    k = data.draw(st.integers(1, len(scores)))
+    orders = [sorted(one, key=lambda row: -scores[row]) for one in itertools.permutations(range(len(scores)))]
+    best = {row for row, one in enumerate(truth) if one >= len(scores) - k}
+    expected = np.mean([len(best & set(order[:k])) / k for order in orders])
+    assert precision(scores, truth, k) == pytest.approx(expected)
 
 
 def test_without_a_held_out_batch_nothing_is_compared():

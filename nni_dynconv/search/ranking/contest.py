@@ -53,12 +53,15 @@ class Task(NamedTuple):
         Batches to score on, and training batches that BatchNorm's statistics are gathered on first.
     others
         More held-out batches, for what is said of the one that the others chose.
+    together
+        Whether all processes of ``torch.distributed`` measure it, each on batches of its own.
     """
 
     loss: Callable[[nn.Module, Any], Tensor | None]
     held_out: Sequence[Any]
     calibration: Sequence[Any] = ()
     others: Sequence[Any] = ()
+    together: bool = False
 
     def elsewhere(self) -> Task:
         """Return the task on the other batches."""
@@ -147,7 +150,8 @@ def held_out_loss(network: nn.Module, task: Task) -> float:
     """
     if not task.held_out:
         raise RankError("Architectures are compared by their loss on held-out batches, but there is none.")
-    with torch.no_grad(), recalibrated(network, lambda batch: task.loss(network, batch), task.calibration):
+    how = (lambda batch: task.loss(network, batch)), task.calibration, task.together
+    with torch.no_grad(), recalibrated(network, *how):
         losses = [float(loss) for batch in task.held_out if (loss := task.loss(network, batch)) is not None]
     if not losses:
         raise RankError(
