@@ -23,7 +23,7 @@ from .closing import (
     train_network,
     words_of,
 )
-from .costing import called_on
+from .costing import called_on, costs_of
 from .final import PROXIES, evolve, proxy_scores
 from .lightning import in_place, loaders_of, loss_of, network_loss, replaced, silent, step_of
 from .loaders import first_batches
@@ -50,6 +50,7 @@ __all__ = [
     "called_on",
     "candidate_of",
     "compare",
+    "costs_of",
     "distinct",
     "evaluator_of",
     "evolve",

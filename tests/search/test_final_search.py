@@ -26,11 +26,12 @@ from nni_dynconv import (
     GdasSampler,
     RandomSampler,
     SupernetEvaluator,
+    costs_of,
     evolve,
 )
 from nni_dynconv.errors import CandidateError, ConfigError, RankError, SampleError
 from nni_dynconv.samplers import Choice, Choices, choices_of
-from nni_dynconv.search.costing import called_on, costs_of
+from nni_dynconv.search.costing import called_on
 from nni_dynconv.search.final import Compared, Contender
 from nni_dynconv.search.final.fronts import crowding, fronts, order
 from nni_dynconv.search.finals import Finals
@@ -352,17 +353,12 @@ def test_crowding_is_that_of_the_paper():
 # Costs
 
 
-def forwards(mutator, batch=4):
-    task = Task(lambda network, x: network(x).pow(2).mean(), [torch.rand(batch, 6, 24)])
-    return called_on(mutator, task, mutator.reset())
-
-
 def test_costs_are_those_of_nnis_profilers_and_of_the_plan():
     space, x = Moves(), torch.zeros(1, 6, 24)
     parameters = DynamicNumParamsProfiler(space, x, base="learned")
     mutator = DynamicWeightMutator(space, sampler=RandomSampler(0), base="learned")
     sample = mutator.reset()
-    few, many = (costs_of(mutator, forwards(mutator, batch)) for batch in (2, 200))
+    few, many = (costs_of(mutator, torch.rand(batch, 6, 24)) for batch in (2, 200))
     assert few["parameters"](sample) == parameters.profile(sample)
     assert few["generated"](sample) == mutator.plan(sample).num_generated == 6 * 4
     making = [one["multiply_adds"](sample) - 6 * 24 * 3 for one in (few, many)]
@@ -374,9 +370,7 @@ def test_counting_leaves_supernet_mode_and_draw_as_they_were():
     mutator = DynamicWeightMutator(Moves(normed=True), sampler=RandomSampler(0))
     drawn = mutator.reset()
     before = {name: value.clone() for name, value in mutator.state_dict().items() if isinstance(value, torch.Tensor)}
-    costs = costs_of(mutator, forwards(mutator))
-    mutator.sample = drawn
-    for cost in costs.values():
+    for cost in costs_of(mutator, torch.rand(4, 6, 24)).values():
         cost(BEST)
     assert mutator.sample == drawn and mutator.space.training
     after = {name: value for name, value in mutator.state_dict().items() if isinstance(value, torch.Tensor)}
