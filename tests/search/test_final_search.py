@@ -50,7 +50,7 @@ def search(sampler=RandomSampler, seed=0, space=Moves, epochs=1, batches=2, **op
     torch.manual_seed(seed)
     mutator = DynamicWeightMutator(space(), sampler=sampler(seed=seed), base="learned")
     task = evaluator(epochs=epochs, batches=batches)
-    strategy = mutator.strategy(**{"contender_batches": 1, "rerank": 0, **options})
+    strategy = mutator.strategy(**{"contender_batches": 1, "rerank": 0, "final_epochs": 0, **options})
     NasExperiment(mutator.space, task, strategy).run()
     return mutator, strategy
 
@@ -207,7 +207,14 @@ def test_an_architecture_that_raises_is_left_out_or_stops_the_search(objectives)
     for option in ("skip", "stop"):
         torch.manual_seed(0)
         mutator = DynamicWeightMutator(Moves(), sampler=GdasSampler(seed=0))
-        how = {"final_search": "evolution", "evaluations": 20, "population": 6, "rerank": 0, "objectives": objectives}
+        how = {
+            "final_search": "evolution",
+            "evaluations": 20,
+            "population": 6,
+            "rerank": 0,
+            "objectives": objectives,
+            "final_epochs": 0,
+        }
         strategy = mutator.strategy(**how, on_error=option)
         searching = strategy.mutate_evaluator(evaluator(epochs=1, batches=2))
         broken(mutator)
@@ -224,7 +231,7 @@ def test_a_fast_dev_run_measures_two():
     torch.manual_seed(0)
     mutator = DynamicWeightMutator(Moves(), sampler=RandomSampler(0))
     task = evaluator(epochs=1, batches=2, fast_dev_run=True)
-    mutator.strategy(final_search="evolution").mutate_evaluator(task).evaluate(mutator.space)
+    mutator.strategy(final_search="evolution", final_epochs=0).mutate_evaluator(task).evaluate(mutator.space)
     assert len(rewards(mutator)) == 2
 
 
@@ -251,7 +258,7 @@ def test_a_search_ends_with_a_front_that_is_kept_printed_and_saved(capsys):
 def test_a_new_search_forgets_the_front_of_the_last_one():
     mutator, strategy = search(objectives=["generated"], contenders=4)
     assert strategy.front
-    mutator.strategy(contenders=2, rerank=0).mutate_evaluator(evaluator(1, 2)).evaluate(mutator.space)
+    mutator.strategy(contenders=2, rerank=0, final_epochs=0).mutate_evaluator(evaluator(1, 2)).evaluate(mutator.space)
     assert not strategy.front
 
 
