@@ -49,7 +49,7 @@ _WINGS = {
     "supernet": ("DynamicWeightMutator",),
     "lifting": ("lift", "unlift"),
     "cost": ("DynamicFlopsProfiler", "DynamicNumParamsProfiler"),
-    "search": ("SupernetEvaluator", "compare", "evolve", "smoothness", "train_final"),
+    "search": ("SupernetEvaluator", "compare", "costs_of", "evolve", "smoothness", "train_final"),
     "export": ("load",),
     "diagnosis": ("DiagnosisCallback", "diagnose"),
 }

@@ -1,6 +1,7 @@
 """Training a supernet to its end: the strategy, its processes and penalties, rankings, and what comes after it.
 
-What was found is trained to its end and compared here too. Which architecture is drawn is a sampler's affair, and experiments of ``nnictl`` are none of this wing's.
+What was found is trained to its end and compared here too. Which architecture is drawn is a sampler's affair, and
+experiments of ``nnictl`` are none of this wing's.
 """
 
 from .after_search import SupernetEvaluator
@@ -23,7 +24,7 @@ from .closing import (
     train_network,
     words_of,
 )
-from .costing import called_on
+from .costing import called_on, costs_of
 from .final import PROXIES, evolve, proxy_scores
 from .lightning import in_place, loaders_of, loss_of, network_loss, replaced, silent, step_of
 from .loaders import first_batches
@@ -50,6 +51,7 @@ __all__ = [
     "called_on",
     "candidate_of",
     "compare",
+    "costs_of",
     "distinct",
     "evaluator_of",
     "evolve",

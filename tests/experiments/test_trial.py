@@ -128,6 +128,18 @@ def test_the_result_is_that_of_the_architecture_that_is_exported(sampler, strate
     assert told == [(number, *one) for number, one in enumerate(once)] * 2
 
 
+@pytest.mark.parametrize("strategy", [{}, {"strategy": "ddp_fork", "devices": 2}], ids=["one", "two processes"])
+@pytest.mark.filterwarnings("ignore")
+def test_the_front_of_a_search_stands_in_its_summary(strategy, reported, tmp_path):
+    ending = {"final_search": "evolution", "evaluations": 4, "population": 2, "objectives": ["multiply_adds"]}
+    options = {"strategy": {**ending, "rerank": 0, "final_epochs": 0}, "evaluator_args": strategy}
+    trial.search(settings(sampler="random", **options), tmp_path)
+    front = json.loads((tmp_path / "summary.json").read_text())["front"]
+    assert front[0]["architecture"] == load(tmp_path).architecture
+    costs = [row["multiply_adds"] for row in front]
+    assert costs and costs == sorted(costs, reverse=True)
+
+
 class NormedSpace(ToySpace):
     """The 3x3 and the 1x1 kernel give its norm other statistics."""
 

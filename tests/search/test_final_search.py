@@ -26,11 +26,12 @@ from nni_dynconv import (
     GdasSampler,
     RandomSampler,
     SupernetEvaluator,
+    costs_of,
     evolve,
 )
 from nni_dynconv.errors import CandidateError, ConfigError, RankError, SampleError
 from nni_dynconv.samplers import Choice, Choices, choices_of
-from nni_dynconv.search.costing import called_on, costs_of
+from nni_dynconv.search.costing import called_on
 from nni_dynconv.search.final import Compared, Contender
 from nni_dynconv.search.final.fronts import crowding, fronts, order
 from nni_dynconv.search.finals import Finals
@@ -49,7 +50,7 @@ def search(sampler=RandomSampler, seed=0, space=Moves, epochs=1, batches=2, **op
     torch.manual_seed(seed)
     mutator = DynamicWeightMutator(space(), sampler=sampler(seed=seed), base="learned")
     task = evaluator(epochs=epochs, batches=batches)
-    strategy = mutator.strategy(**{"contender_batches": 1, "rerank": 0, **options})
+    strategy = mutator.strategy(**{"contender_batches": 1, "rerank": 0, "final_epochs": 0, **options})
     NasExperiment(mutator.space, task, strategy).run()
     return mutator, strategy
 
@@ -206,7 +207,14 @@ def test_an_architecture_that_raises_is_left_out_or_stops_the_search(objectives)
     for option in ("skip", "stop"):
         torch.manual_seed(0)
         mutator = DynamicWeightMutator(Moves(), sampler=GdasSampler(seed=0))
-        how = {"final_search": "evolution", "evaluations": 20, "population": 6, "rerank": 0, "objectives": objectives}
+        how = {
+            "final_search": "evolution",
+            "evaluations": 20,
+            "population": 6,
+            "rerank": 0,
+            "objectives": objectives,
+            "final_epochs": 0,
+        }
         strategy = mutator.strategy(**how, on_error=option)
         searching = strategy.mutate_evaluator(evaluator(epochs=1, batches=2))
         broken(mutator)
@@ -223,7 +231,7 @@ def test_a_fast_dev_run_measures_two():
     torch.manual_seed(0)
     mutator = DynamicWeightMutator(Moves(), sampler=RandomSampler(0))
     task = evaluator(epochs=1, batches=2, fast_dev_run=True)
-    mutator.strategy(final_search="evolution").mutate_evaluator(task).evaluate(mutator.space)
+    mutator.strategy(final_search="evolution", final_epochs=0).mutate_evaluator(task).evaluate(mutator.space)
     assert len(rewards(mutator)) == 2
 
 
@@ -250,7 +258,7 @@ def test_a_search_ends_with_a_front_that_is_kept_printed_and_saved(capsys):
 def test_a_new_search_forgets_the_front_of_the_last_one():
     mutator, strategy = search(objectives=["generated"], contenders=4)
     assert strategy.front
-    mutator.strategy(contenders=2, rerank=0).mutate_evaluator(evaluator(1, 2)).evaluate(mutator.space)
+    mutator.strategy(contenders=2, rerank=0, final_epochs=0).mutate_evaluator(evaluator(1, 2)).evaluate(mutator.space)
     assert not strategy.front
 
 
@@ -352,17 +360,12 @@ def test_crowding_is_that_of_the_paper():
 # Costs
 
 
-def forwards(mutator, batch=4):
-    task = Task(lambda network, x: network(x).pow(2).mean(), [torch.rand(batch, 6, 24)])
-    return called_on(mutator, task, mutator.reset())
-
-
 def test_costs_are_those_of_nnis_profilers_and_of_the_plan():
     space, x = Moves(), torch.zeros(1, 6, 24)
     parameters = DynamicNumParamsProfiler(space, x, base="learned")
     mutator = DynamicWeightMutator(space, sampler=RandomSampler(0), base="learned")
     sample = mutator.reset()
-    few, many = (costs_of(mutator, forwards(mutator, batch)) for batch in (2, 200))
+    few, many = (costs_of(mutator, torch.rand(batch, 6, 24)) for batch in (2, 200))
     assert few["parameters"](sample) == parameters.profile(sample)
     assert few["generated"](sample) == mutator.plan(sample).num_generated == 6 * 4
     making = [one["multiply_adds"](sample) - 6 * 24 * 3 for one in (few, many)]
@@ -374,9 +377,7 @@ def test_counting_leaves_supernet_mode_and_draw_as_they_were():
     mutator = DynamicWeightMutator(Moves(normed=True), sampler=RandomSampler(0))
     drawn = mutator.reset()
     before = {name: value.clone() for name, value in mutator.state_dict().items() if isinstance(value, torch.Tensor)}
-    costs = costs_of(mutator, forwards(mutator))
-    mutator.sample = drawn
-    for cost in costs.values():
+    for cost in costs_of(mutator, torch.rand(4, 6, 24)).values():
         cost(BEST)
     assert mutator.sample == drawn and mutator.space.training
     after = {name: value for name, value in mutator.state_dict().items() if isinstance(value, torch.Tensor)}

@@ -165,7 +165,15 @@ def test_a_proxy_decides_which_of_the_draws_are_measured(how, looked_at, monkeyp
     monkeypatch.setitem(PROXIES, "synflow", score)
     torch.manual_seed(0)
     mutator = DynamicWeightMutator(Moves(), sampler=RandomSampler(0))
-    options = {"contenders": 4, "population": 3, "evaluations": 3, "proxy": "synflow", "proxy_draws": 3, "rerank": 0}
+    options = {
+        "contenders": 4,
+        "population": 3,
+        "evaluations": 3,
+        "proxy": "synflow",
+        "proxy_draws": 3,
+        "rerank": 0,
+        "final_epochs": 0,
+    }
     strategy = mutator.strategy(final_search=how, **options)
     strategy.mutate_evaluator(evaluator(1, 2)).evaluate(mutator.space)
     best = sorted((sum(map(int, one.values())) for one in seen), reverse=True)[: looked_at // 3]
@@ -183,6 +191,6 @@ def test_the_best_few_stay_in_their_order():
 def test_a_search_is_sieved_by_each_proxy(name, capsys):
     torch.manual_seed(0)
     mutator = DynamicWeightMutator(ToySpace(), sampler=RandomSampler(0))
-    strategy = mutator.strategy(contenders=2, proxy=name, proxy_draws=4, rerank=0)
+    strategy = mutator.strategy(contenders=2, proxy=name, proxy_draws=4, rerank=0, final_epochs=0)
     strategy.mutate_evaluator(toy_evaluator(1, 2)).evaluate(mutator.space)
     assert "Measured 2 architectures" in capsys.readouterr().out

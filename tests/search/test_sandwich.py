@@ -64,7 +64,7 @@ def trained(sampler=RandomSampler, batches=3, space=Widths, **options):
         return step(batch, batch_idx)
 
     task.module.training_step = training_step
-    mutator.strategy(contenders=0, **options).mutate_evaluator(task).evaluate(mutator.space)
+    mutator.strategy(contenders=0, final_epochs=0, **options).mutate_evaluator(task).evaluate(mutator.space)
     return [[sample for number, sample in seen if number == one] for one in range(batches)], mutator
 
 
@@ -96,7 +96,7 @@ def test_a_step_goes_along_the_mean_of_the_gradients():
     other, task, gradients = copy.deepcopy(mutator), evaluator(epochs=1, batches=1), Gradients()
     task.module.configure_optimizers = lambda: torch.optim.SGD(task.module.parameters(), lr=0.0)
     task.trainer.callbacks.append(gradients)
-    mutator.strategy(contenders=0, sandwich=2).mutate_evaluator(task).evaluate(mutator.space)
+    mutator.strategy(contenders=0, final_epochs=0, sandwich=2).mutate_evaluator(task).evaluate(mutator.space)
     x, y = next(iter(task.train_dataloaders))
     other.reset()  # whose call tells the multiply-adds
     drawn = [other.reset(), other.reset()]
@@ -115,7 +115,7 @@ def test_largest_and_smallest_train_better_under_the_sandwich():
         torch.manual_seed(0)
         mutator = DynamicWeightMutator(Widths(), sampler=RandomSampler(seed=0), base="learned")
         task = evaluator(epochs=4, batches=16)
-        mutator.strategy(contenders=0, **options).mutate_evaluator(task).evaluate(mutator.space)
+        mutator.strategy(contenders=0, final_epochs=0, **options).mutate_evaluator(task).evaluate(mutator.space)
         x, y = next(iter(task.val_dataloaders))
         found = []
         for sample in (LARGEST, SMALLEST):
@@ -134,7 +134,7 @@ def test_an_end_that_raises_is_told_by_its_name():
     torch.manual_seed(0)
     mutator = DynamicWeightMutator(Widths(), sampler=RandomSampler(seed=0), base="learned")
     mutator.space.op["conv"].register_forward_hook(fail)
-    searching = mutator.strategy(contenders=0, sandwich=1).mutate_evaluator(evaluator(1, 2))
+    searching = mutator.strategy(contenders=0, final_epochs=0, sandwich=1).mutate_evaluator(evaluator(1, 2))
     with pytest.raises(CandidateError, match="architecture {'size': 5, 'op': 'conv'}, candidate `conv`.*too large"):
         searching.evaluate(mutator.space)
 

@@ -59,7 +59,9 @@ def test_an_unknown_option_is_refused_with_the_one_that_was_meant():
     mutator = DynamicWeightMutator(ToySpace(), sampler=RandomSampler(0))
     with pytest.raises(ConfigError, match="no option `warmup_epoch`. Did you mean `warmup_epochs`?"):
         mutator.strategy(warmup_epoch=3)
-    with pytest.raises(ConfigError, match="no option `mutation_hooks`. Known: `warmup_epochs`, "):
+    with pytest.raises(ConfigError, match="no option `xyz`. Known: `warmup_epochs`, "):
+        mutator.strategy(xyz=[])
+    with pytest.raises(ConfigError, match="no option `mutation_hooks`. Did you mean `mutation`?"):
         mutator.strategy(mutation_hooks=[])  # NNI's base class takes it, and nothing came of it
 
 

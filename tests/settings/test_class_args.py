@@ -105,8 +105,40 @@ def test_multi_trial_refuses_epochs_before_the_sampler_learns():
         check_class_args({**MULTI_TRIAL, "strategy": {"warmup_epochs": 1}})
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("final_search", "evolution"),
+        ("objectives", ["seconds"]),
+        ("budget", {"seconds": 1.0}),
+        ("proxy", "synflow"),
+        ("pick", "knee"),
+    ],
+)
+def test_multi_trial_refuses_what_says_how_a_search_ends(key, value):
+    """The trials compare architectures there."""
+    with pytest.raises(ConfigError, match="`[a-z_]+` in .* is for `mode: one_shot`, but `mode` is `multi_trial`"):
+        check_class_args({**MULTI_TRIAL, "strategy": {key: value}})
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        (
+            {"objectives": ["flops"]},
+            "Unknown cost `flops` in `objectives` in section `tuner.classArgs.strategy`. Known",
+        ),
+        ({"budget": {"seconds": -1}}, "`seconds` in section `tuner.classArgs.strategy.budget` is -1, but must be more"),
+        ({"pick": "knee"}, "`pick` in section `tuner.classArgs.strategy` is 'knee', but there is no front"),
+    ],
+)
+def test_how_a_search_ends_is_checked_before_it_starts(strategy, words):
+    with pytest.raises(ConfigError, match=words):
+        check_class_args({**ONE_SHOT, "strategy": strategy})
+
+
 def test_multi_trial_takes_the_options_of_its_shared_checkpoint():
-    used = {"gradient_clip_val": 1.0, "log_every": 5, "norm_affine": False, "diagnose_every": 2}
+    used = {"gradient_clip_val": 1.0, "log_every": 5, "sandwich": 2, "norm_affine": False, "diagnose_every": 2}
     used |= {"on_not_finite": "skip", "on_error": "skip", "skip_limit": 5}
     assert {*WARM_UP_OPTIONS} == {*used}
     assert check_class_args({**MULTI_TRIAL, "strategy": used}).strategy == used

@@ -80,12 +80,28 @@ class Costs:
         return sum(max(0.0, self._ask(found, name, sample) / most - 1) for name, most in self.budget.items())
 
 
-def costs_of(mutator: DynamicWeightMutator, called: Called) -> dict[str, Cost]:
-    """Return what costs an architecture of a supernet, by the names in a YAML.
+def costs_of(mutator: DynamicWeightMutator, *inputs: Any, **options: Any) -> dict[str, Cost]:
+    """Return what architectures of a supernet cost, each called with a sample, by their names in a YAML.
 
-    Multiply-adds are those of one sample, making its weights included, where it is in a batch as large as that of the
-    call; parameters are what a frozen copy has; generated values those of one context; seconds those of the call.
+    Parameters
+    ----------
+    mutator
+        Of the supernet; one without a sampler of its own serves too.
+    *inputs, **options
+        What its network is called with, such as ``x, context=c``, to count and to time it.
+
+    Returns
+    -------
+    ``multiply_adds`` of one sample's convolutions and linear maps, making weights included, which a batch may share;
+    ``parameters`` of a frozen copy; ``generated``, the values that are made for one context; ``seconds`` of the call in
+    evaluation mode, the shortest of five.
+
+    Examples
+    --------
+    >>> costs = costs_of(mutator, x, context=c)  # doctest: +SKIP
+    >>> costs["multiply_adds"](mutator.export())  # doctest: +SKIP
     """
+    called = Called(inputs, options)
     return {
         "multiply_adds": lambda sample: called.run(mutator, sample, multiply_adds) / called.samples,
         "parameters": lambda sample: sum(one.numel() for one in mutator.freeze(sample).parameters()),

@@ -83,7 +83,7 @@ class FinalSearch:
     def _prepare(self, drawn: Sequence[Sample]) -> None:
         settings, mutator = self.settings, self.mutator
         self.called = self._called(drawn) if self._runs_it() else None
-        known = {} if self.called is None else costs_of(mutator, self.called)
+        known = {} if self.called is None else costs_of(mutator, *self.called.args, **self.called.kwargs)
         self.costs = Costs({**known, **self.own_costs}, settings.objectives or (), settings.budget, self.measured)
         how = self.costs.fits, settings.mutation, settings.crossover
         self.breeding = Breeding(mutator.choices, mutator.sampler.generator, *how)

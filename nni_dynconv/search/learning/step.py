@@ -134,7 +134,7 @@ class Learning(HandingOn):
             sample = self.resample()
             with silent(self.training_module):
                 called = called_on(self.mutator, Task(network_loss(self.training_module), [batch]), sample)
-                costs = Costs(costs_of(self.mutator, called), ["multiply_adds"])
+                costs = Costs(costs_of(self.mutator, *called.args, **called.kwargs), ["multiply_adds"])
                 self._ends = extremes(self.mutator.choices, lambda one: costs.of(one)["multiply_adds"], sample)
         return self._ends
 
