@@ -3,8 +3,10 @@
 The gain of a site is the root mean square of its op's output over that of what its weights multiply (behind the ReLU,
 in the separable ops), as the network gives it: activations behind BatchNorm and ReLU; the stem sees smoothed noise.
 One gain is measured for each site, architecture and seed, over a batch of samples with a context each. The bar: every
-single one within 0.5 and 2. Normalisations, whose output has one size whatever goes in, are left out. Writes
-``initialisation.json``; about two minutes on one core::
+single one within 0.5 and 2. Normalisations, whose output has one size whatever goes in, are left out.
+
+Then whole networks, plain and residual, of 8 to 32 blocks without normalisation: ``initialisation_nets.py``. Writes
+``initialisation.json``; about four minutes on one core, of which ``--part nets`` are two::
 
     python benchmarks/quality/initialisation.py
 """
@@ -40,6 +42,9 @@ from nni_dynconv.ops import (
     DynamicSepConv,
 )
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from benchmarks.quality import initialisation_nets as nets  # noqa: E402  (the line above finds it)
+
 TABLE = Path(__file__).with_name("initialisation.json")
 LOW, HIGH = 0.5, 2.0
 BATCH, SIZE, DIM = 8, 12, 8
@@ -56,6 +61,7 @@ CONTROLLERS: dict[str, Callable[[], Controller]] = {
     "experts, linear": lambda: made.ExpertsController(routing="linear"),
     "experts, by row": lambda: made.ExpertsController(routing="linear", shares="row"),
 }
+DELTA = 0.3  # the factor of a delta beside a base at the start
 RECIPES = (("none", "full"), ("none", "low_rank"), ("learned", "full"), ("learned", "low_rank"), ("learned", "scale"))
 Gains = dict[str, list[float]]
 
@@ -140,9 +146,8 @@ def plain(controller: Controller) -> Controller:
 
 def unscaled(mutator: DynamicWeightMutator) -> DynamicWeightMutator:
     """Let weights be what the controller gives, without the scale by fan-in."""
-    for name, scale in mutator.source.named_buffers(recurse=False):
-        if name.startswith("scale_"):
-            scale.fill_(1.0)
+    for stds in mutator.source._stds.values():
+        stds.update(dict.fromkeys(stds, 1.0))
     return mutator
 
 
@@ -225,28 +230,57 @@ def key(controller: str, base: str, delta: str) -> str:
     return f"{controller}: {base} + {delta}"
 
 
+def nets_of(seeds: int, only: str) -> list[dict[str, Any]]:
+    """Measure whole networks: residual ones of each kind, and plain ones with the gain for their ReLUs."""
+    rows = []
+    kinds = [(True, base, delta) for base, delta in RECIPES] + [(False, "none", "full"), (False, "learned", "full")]
+    references = {
+        (residual, base): nets.independent(residual, 1.0 if base == "none" else 1 + DELTA**2, range(4 * seeds))
+        for residual, base, _ in kinds
+    }
+    for name, make in CONTROLLERS.items():
+        for residual, base, delta in kinds if name.startswith(only) else ():
+            reference, own = references[residual, base], nets.measure(make, base, delta, residual, range(seeds))
+            kind = "residual" if residual else "plain"
+            grown = {str(depth): float(f"{math.exp(one):.3g}") for depth, one in own.items()}
+            row = {"controller": name, "base": base, "delta": delta, "kind": kind, "growth": grown}
+            rows.append({**row, "over independent": nets.ratios(own, reference)})
+            print(f"{name:22} {kind:9} {base + ' + ' + delta:19} {rows[-1]['over independent']}", flush=True)
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--architectures", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", default="", help="measure rows of this beginning; the file's serve for the others")
+    parser.add_argument("--part", choices=["sites", "nets", "both"], default="both")
+    parser.add_argument("--nets-seeds", type=int, default=8, help="networks of which the growth is a mean")
     parser.add_argument("--output", type=Path, default=TABLE)
     options = parser.parse_args()
     torch.set_num_threads(1)
     settings = {"architectures": options.architectures, "seeds": options.seeds, "low": LOW, "high": HIGH}
-    old, rows = known(options.output, settings) if options.only else {}, []
+    old, rows = known(options.output, settings) if options.only or options.part == "nets" else {}, []
+    whole = json.loads(options.output.read_text()).get("nets", []) if options.output.exists() else []
+    if options.part != "sites":
+        kept = [one for one in whole if not one["controller"].startswith(options.only)]
+        whole = [*kept, *nets_of(options.nets_seeds, options.only)]
     print(f"{'controller':38} {'base + delta':19} {'least':>7} {'typical':>7} {'most':>8}  outside [{LOW}, {HIGH}]")
     for one in contenders():
-        if not one.name.startswith(options.only):
+        if not one.name.startswith(options.only) or options.part == "nets":
             rows += [old[name] for name in [key(one.name, one.base, one.delta)] if name in old]
             continue
         rows.append(row(one, options.architectures, options.seeds))
         print(line(rows[-1]), flush=True)
     ours = [one for one in rows if one["ours"]]
     holds = all(one["outside"] == 0 for one in ours)
-    options.output.write_text(json.dumps({**settings, "holds": holds, "rows": rows}, indent=1) + "\n")
+    table = {**settings, "holds": holds, "rows": rows, "nets seeds": options.nets_seeds, "nets": whole}
+    options.output.write_text(json.dumps(table, indent=1) + "\n")
     print(f"{'every' if holds else 'NOT every'} gain of {len(ours)} pairs within [{LOW}, {HIGH}]; {options.output}")
-    return 0 if holds else 1
+    grown = [one for row in whole for one in row["over independent"].values()]
+    alike = all(1 / nets.BAR <= one <= nets.BAR for one in grown)
+    print(f"{'every' if alike else 'NOT every'} growth of {len(whole)} nets within a factor of {nets.BAR}")
+    return 0 if holds and alike else 1
 
 
 if __name__ == "__main__":

@@ -36,8 +36,14 @@ def _expect(context: Tensor, axes: str, size: int, encoder: nn.Module) -> None:
         )
 
 
+FEW = 4
+"""Numbers that make a code which is no longer small."""
+
+
 class Straight(Upgrading):
-    """An encoder with linear maps beside what it had in earlier versions: of few ReLUs all may be silent, and codes alike.
+    """An encoder that has, where its codes are small, linear maps beside: all of few ReLUs may be silent, and codes alike.
+
+    Earlier versions had none.
 
     Attributes
     ----------
@@ -47,13 +53,24 @@ class Straight(Upgrading):
 
     straight: nn.ModuleDict
 
+    def beside(self, code: Tensor, **seen: Tensor) -> Tensor:
+        """Return a code with what the linear maps say."""
+        for name, own in self.straight.items():
+            code = code + own(seen[name])
+        return code
+
     def upgrade(self, state: dict[str, Any], prefix: str) -> None:
         for name, own in self.straight.named_parameters():
             state.setdefault(f"{prefix}straight.{name}", torch.zeros_like(own))
 
 
+def straight_maps(dim: int, **inputs: int) -> nn.ModuleDict:
+    """Make the linear maps of an encoder, by what they see; none where its codes are not small."""
+    return nn.ModuleDict({name: even_map(size, dim) for name, size in inputs.items()} if dim < FEW else {})
+
+
 def even_map(inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
-    """Make a linear map that keeps all directions alike, with outputs of variance one for inputs of variance one.
+    """Make a linear map whose few outputs are of variance one for inputs of variance one, in ways of their own.
 
     A code of one number so varies with its context as much as one of many, and no unlucky draw makes it a constant.
 
@@ -63,13 +80,14 @@ def even_map(inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
     1.0
     """
     made = nn.Linear(inputs, outputs, bias)
-    nn.init.orthogonal_(made.weight, gain=max(1.0, outputs / inputs) ** 0.5)
+    if outputs < FEW:
+        nn.init.orthogonal_(made.weight, gain=max(1.0, outputs / inputs) ** 0.5)
     return made
 
 
 class VectorContext(Straight):
     """A vector, standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`), through a
-    small MLP, with a linear map beside it.
+    small MLP; codes of less than four numbers have a linear map beside it.
 
     Parameters
     ----------
@@ -97,22 +115,22 @@ class VectorContext(Straight):
         self.in_features, self.dim, self.out_dim = in_features, dim, dim
         self.norm = Gathered(in_features)
         self.mlp = nn.Sequential(nn.Linear(in_features, dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.straight = nn.ModuleDict({"vector": even_map(in_features, dim)})
+        self.straight = straight_maps(dim, vector=in_features)
 
     def forward(self, context: Tensor) -> Tensor:  # B D, or D for a context that the batch shares -> B dim
         if isinstance(context, Tensor) and context.dim() == 1:
             context = context[None]
         _expect(context, "B D", self.in_features, self)
         context = self.norm(context)
-        return self.mlp(context) + self.straight["vector"](context)
+        return self.beside(self.mlp(context), vector=context)
 
 
 class FeatureMapContext(Straight):
     """A feature map, or a stack of frames, through two strided convolutions and the strength of their answers.
 
     Its channels are standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`). The
-    code is an MLP of the standardised mean and log-variance over places, with a linear map of these and of the channels'
-    means beside it. The plain mean of a convolution hardly
+    code is an MLP of the standardised mean and log-variance over places; codes of less than four numbers have linear maps
+    of these and of the channels' means beside it. The plain mean of a convolution hardly
     varies between samples at first, and a controller then ignores it for hundreds of steps.
 
     Parameters
@@ -145,7 +163,7 @@ class FeatureMapContext(Straight):
         )
         self.norm = Standardise(2 * dim)
         self.mlp = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.straight = nn.ModuleDict({"answers": even_map(2 * dim, dim), "means": even_map(in_channels, dim)})
+        self.straight = straight_maps(dim, answers=2 * dim, means=in_channels)
 
     def forward(self, context: Tensor) -> Tensor:  # B D H W -> B dim
         _expect(context, "B D H W", self.in_channels, self)
@@ -153,14 +171,14 @@ class FeatureMapContext(Straight):
         places = self.features(context).flatten(2)  # B dim places
         mean, spread = places.mean(2), places.var(2, correction=0)
         answers = self.norm(torch.cat([mean, (spread + 1e-6).log()], dim=1))
-        code = self.mlp(answers) + self.straight["answers"](answers)
-        return code + self.straight["means"](context.mean((2, 3)))
+        return self.beside(self.mlp(answers), answers=answers, means=context.mean((2, 3)))
 
 
 class SequenceContext(Straight):
-    """A sequence through a gated recurrent unit; the code is its last state, and a linear map of the mean beside it.
+    """A sequence through a gated recurrent unit; the code is its last state.
 
-    Its elements are standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`).
+    Its elements are standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`). Codes of
+    less than four numbers have a linear map of their mean beside it.
 
     Parameters
     ----------
@@ -188,12 +206,12 @@ class SequenceContext(Straight):
         self.in_features, self.dim, self.out_dim = in_features, dim, dim
         self.norm = Gathered(in_features)
         self.gru = nn.GRU(in_features, dim, batch_first=True)
-        self.straight = nn.ModuleDict({"mean": even_map(in_features, dim)})
+        self.straight = straight_maps(dim, mean=in_features)
 
     def forward(self, context: Tensor) -> Tensor:  # B T D -> B dim
         _expect(context, "B T D", self.in_features, self)
         context = self.norm(context)
-        return self.gru(context)[1][-1] + self.straight["mean"](context.mean(1))
+        return self.beside(self.gru(context)[1][-1], mean=context.mean(1))
 
 
 class OwnInputContext(nn.Module):

@@ -109,7 +109,7 @@ class CoordinateController(Controller):
         self.register_buffer("leaders", torch.tensor(leaders, dtype=torch.long))
         self.embedding = nn.Parameter(torch.randn(len(sites), self.site_dim))
         self._set_sites(sites)
-        self.signs = Signs([_outputs(site.specs) for site in sites], 2 * self.waves, before="none")
+        self.signs = Signs([_outputs(site.specs) for site in sites], 2 * self.waves, before=0)
         self.signs.select(leaders)
         self.transforms = nn.ParameterList(torch.eye(taps) for taps in self._transformed(sites).values())
         self.outs, self.ins, self.taps = (linear(FEATURES, self.waves, SPREAD, bias=False) for _ in range(3))

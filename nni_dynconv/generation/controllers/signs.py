@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..parts import Upgrading
@@ -31,17 +32,17 @@ class Signs(Upgrading):
         Signs in a row.
 
     before
-        What a version without this did, whose files have no places: signs of the ``position`` alone, or ``none``.
+        How many signs of a row there were in versions whose files have no places. They depended on the position alone.
 
     Attributes
     ----------
     places
-        ``(sites, 3)``: start, step, and the number of rows, or 0 where there are no signs. They are part of the state,
-        for a frozen network keeps the signs of its supernet.
+        ``(sites, 3)``: start, step, and the number of rows, which is negative for signs of earlier versions. They are
+        part of the state, for a frozen network keeps the signs of its supernet.
 
     Examples
     --------
-    >>> signs = Signs([3, 2], dim=8, before="none")
+    >>> signs = Signs([3, 2], dim=8, before=0)
     >>> signs.rows([(0, 0, 3), (1, 0, 2)]).shape
     torch.Size([5, 8])
     """
@@ -50,7 +51,7 @@ class Signs(Upgrading):
     table: Tensor  # rows dim
     lines: Tensor  # rows of the table, over all positions of all sites
 
-    def __init__(self, counts: Sequence[int], dim: int, before: Literal["position", "none"]):
+    def __init__(self, counts: Sequence[int], dim: int, before: int):
         super().__init__()
         self.counts, self.dim, self.before = list(counts), dim, before
         rows = _prime_from(max([LEAST, 2 * len(counts), *counts]))
@@ -61,15 +62,14 @@ class Signs(Upgrading):
         self._set([[number * far % rows, 1 + number % (rows - 1), rows] for number in range(len(counts))])
 
     def _set(self, places: list[list[int]]) -> None:
-        """Let sites have these places, and make table and lines for them; one more row has no signs."""
-        self._places, most = places, max((rows for _, _, rows in places), default=0)
+        """Let sites have these places, and make table and lines for them: rows of today, then those of before."""
+        self._places = places
+        today, then = (max([0, *(sign * rows for _, _, rows in places)]) for sign in (1, -1))
+        earlier = F.pad(random_signs(then, self.before), (0, self.dim - self.before), value=1.0)
+        self.table = torch.cat([random_signs(today, self.dim), earlier]).to(self.table)
         self.places = self.places.new_tensor(places).view(-1, 3)
-        signs = random_signs(most, self.dim)
-        self.table = torch.cat([signs, signs.new_ones(1, self.dim)]).to(self.table)
         lines = [
-            (start + step * torch.arange(count, device="cpu")) % rows
-            if rows
-            else torch.full((count,), most, device="cpu")
+            (start + step * torch.arange(count, device="cpu")) % abs(rows) + (0 if rows > 0 else today)
             for (start, step, rows), count in zip(places, self.counts, strict=True)
         ]
         self.lines = torch.cat([torch.empty(0, dtype=torch.long, device="cpu"), *lines]).to(self.lines.device)
@@ -94,7 +94,7 @@ class Signs(Upgrading):
 
     def upgrade(self, state: dict[str, Any], prefix: str) -> None:
         if f"{prefix}places" not in state:
-            then = [0, 1, max(self.counts, default=0)] if self.before == "position" else [0, 0, 0]
+            then = [0, 1, -max(self.counts, default=1)]
             state[f"{prefix}places"] = self.places.new_tensor(then).expand_as(self.places).clone()
 
     def _load_from_state_dict(self, *state: Any) -> None:
