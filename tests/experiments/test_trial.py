@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from nni_runs import Lab
-from toy_task import ToyModule, ToySpace, evaluator
+from toy_task import ToySpace, evaluator
+from trials import CLASS_ARGS, LOADERS, Module, settings, task
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
@@ -28,35 +29,6 @@ from nni_dynconv.errors import ConfigError, ContextError
 from nni_dynconv.experiments import trial
 from nni_dynconv.settings import check_class_args
 from nni_dynconv.supernet.calibration import tracking_norms
-
-CLASS_ARGS = {
-    "mode": "one_shot",
-    "space": "toy_task:ToySpace",
-    "evaluator": f"{__name__}:task",
-    "metric": "val_loss",
-    "optimize_mode": "minimize",
-    "evaluator_args": {"epochs": 2, "batches": 4},
-}
-LOADERS = evaluator(batches=4)
-
-
-class Module(ToyModule):
-    """Reports nothing by itself."""
-
-    def on_validation_epoch_end(self):
-        pass
-
-    def on_fit_end(self):
-        pass
-
-
-def task(epochs=2, batches=4, **options):
-    quiet = dict.fromkeys(("enable_checkpointing", "logger", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(max_epochs=epochs, accelerator="cpu", **quiet, **options)
-    made = evaluator(batches=batches)
-    loaders = {"train_dataloaders": made.train_dataloaders, "val_dataloaders": made.val_dataloaders}
-    return Lightning(Module(), trainer, **loaders)
-
 
 class Recording(TrialCommandChannel):
     """What NNI is told, by whichever process."""
@@ -85,10 +57,6 @@ def reported(tmp_path, monkeypatch):
 
     yield read
     set_default_trial_command_channel(before)
-
-
-def settings(**changes):
-    return check_class_args({**CLASS_ARGS, **changes}).to_dict()
 
 
 def loss_of(network):
@@ -276,7 +244,7 @@ def test_a_data_module_is_validated_as_well(reported, tmp_path, monkeypatch):
         made.train_dataloaders = made.val_dataloaders = None
         return made
 
-    monkeypatch.setattr(f"{__name__}.task", with_module)
+    monkeypatch.setattr("trials.task", with_module)
     trial.search(settings(sampler="random", strategy={"contenders": 4, "rerank": 0}), tmp_path)
     assert reported("final")[-1]["value"]["default"] == pytest.approx(loss_of(load(tmp_path)), rel=1e-4)
 
