@@ -122,6 +122,7 @@ def image(batch=3, seed=0):
 def vector(batch=3, seed=1):
     return torch.randn(batch, 5, generator=torch.Generator().manual_seed(seed))
 
+
 def fresh_dynamic(sample, seed):
     """The quickstart's network of one architecture, untrained."""
     from examples.video_denoising.data import FRAMES
@@ -130,4 +131,6 @@ def fresh_dynamic(sample, seed):
 
     torch.manual_seed(seed)
     context = FrameStatistics(FRAMES)
-    return DynamicWeightMutator(DenoisingSpace(), sampler=RandomSampler(seed), context=context, base="learned").freeze(sample)
+    return DynamicWeightMutator(DenoisingSpace(), sampler=RandomSampler(seed), context=context, base="learned").freeze(
+        sample
+    )

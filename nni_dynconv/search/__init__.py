@@ -1,6 +1,7 @@
 """Training a supernet to its end: the strategy, its processes and penalties, rankings, and what comes after it.
 
-What was found is trained to its end and compared here too. Which architecture is drawn is a sampler's affair, and experiments of ``nnictl`` are none of this wing's.
+What was found is trained to its end and compared here too. Which architecture is drawn is a sampler's affair, and
+experiments of ``nnictl`` are none of this wing's.
 """
 
 from .after_search import SupernetEvaluator

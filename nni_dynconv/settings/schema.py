@@ -15,7 +15,15 @@ from .fields import REFERENCE
 from .named import TABLES
 from .parts import ArchitectureSettings, StrategySettings
 from .recipe import Recipe
-from .run import FREE_SECTIONS, MULTI_TRIAL_SAMPLERS, TUNER_NAME, WARM_UP_OPTIONS, BaselineSettings, HyperTunerSettings, RunSettings
+from .run import (
+    FREE_SECTIONS,
+    MULTI_TRIAL_SAMPLERS,
+    TUNER_NAME,
+    WARM_UP_OPTIONS,
+    BaselineSettings,
+    HyperTunerSettings,
+    RunSettings,
+)
 
 __all__ = ["SCHEMA_FILE", "experiment_schema"]
 

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from nni_runs import Lab
-from toy_task import ToySpace, evaluator
+from toy_task import ToySpace
 from trials import CLASS_ARGS, LOADERS, Module, settings, task
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -27,8 +27,8 @@ from nni.runtime.trial_command_channel import (
 from nni_dynconv import load
 from nni_dynconv.errors import ConfigError, ContextError
 from nni_dynconv.experiments import trial
-from nni_dynconv.settings import check_class_args
 from nni_dynconv.supernet.calibration import tracking_norms
+
 
 class Recording(TrialCommandChannel):
     """What NNI is told, by whichever process."""
@@ -36,7 +36,7 @@ class Recording(TrialCommandChannel):
     def __init__(self, path):
         self.path = path
 
-    def send_metric(self, type, parameter_id, trial_job_id, sequence, value):  # noqa: A002 (NNI's own name)
+    def send_metric(self, type, parameter_id, trial_job_id, sequence, value):
         kind = {"PERIODICAL": "intermediate", "FINAL": "final"}[type]
         with self.path.open("a") as file:
             line = {"kind": kind, "value": value, "process": os.getpid(), "sequence": sequence}

@@ -58,7 +58,9 @@ def test_a_static_twin_computes_what_torchs_layers_do_with_its_weights():
     class One(ModelSpace):
         def __init__(self):
             super().__init__()
-            self.op = LayerChoice({"a": DynamicConv2d(1, CHANNELS, 3, padding=1), "b": torch.nn.Conv2d(1, CHANNELS, 1)}, label="op")
+            self.op = LayerChoice(
+                {"a": DynamicConv2d(1, CHANNELS, 3, padding=1), "b": torch.nn.Conv2d(1, CHANNELS, 1)}, label="op"
+            )
 
         def forward(self, x):
             return self.op(x)
@@ -144,7 +146,9 @@ def test_a_metric_that_the_test_step_does_not_log_is_told():
 
     given = task(Other(), 1)
     given.test_dataloaders = evaluator(batches=4).val_dataloaders
-    with pytest.raises(ConfigError, match=r"compared by `val_loss`, but on test batches the evaluator logs \['test_error'\]"):
+    with pytest.raises(
+        ConfigError, match=r"compared by `val_loss`, but on test batches the evaluator logs \['test_error'\]"
+    ):
         compared(given)
 
 
@@ -164,7 +168,9 @@ def test_every_rival_takes_the_same_steps_on_the_same_data():
     kept = []
     x = torch.rand(32, 1, 8, 8)
     pairs = list(zip(x, x, strict=True))
-    loaders = {f"{name}_dataloaders": DataLoader(pairs, batch_size=8, shuffle=name == "train") for name in ("train", "val")}
+    loaders = {
+        f"{name}_dataloaders": DataLoader(pairs, batch_size=8, shuffle=name == "train") for name in ("train", "val")
+    }
     given = Lightning(Counting(), Trainer(max_epochs=1, accelerator="cpu", **QUIET), **loaders)
     found = compared(given, epochs=3)
     assert [one.kind for one in found.entries] == [WENT_ON, FOUND, TWIN, RANDOM, RANDOM]

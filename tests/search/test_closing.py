@@ -1,4 +1,4 @@
-"""What a search found is trained to its end: from which weights, by whose rules, which epoch is kept, what NNI is told."""
+"""What a search found is trained to its end: from which weights, by whose rules, which epoch, and what NNI is told."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nni.nas.experiment import NasExperiment
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
 
 import nni_dynconv
-from nni_dynconv import DynamicWeightMutator, GdasSampler, RandomSampler, VectorContext, export
+from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext, export
 from nni_dynconv.errors import ConfigError, NotFiniteError, ScopeError
 from nni_dynconv.runs import TRAINED, UNTRAINED, Run
 from nni_dynconv.search import Evaluators, Goal, goal_of, load_weights, train_final

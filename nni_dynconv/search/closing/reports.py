@@ -21,7 +21,7 @@ from pytorch_lightning.utilities import rank_zero_only
 __all__ = ["Phase", "Reports", "words_of"]
 
 Phase = Literal["search", "final", "result", "comparison"]
-"""Training of the supernet, of what was found; its validation; and what comes after the result, which NNI is not told."""
+"""Training of the supernet, and of what was found; its validation; what comes after, of which NNI is not told."""
 
 
 class Reports(TrialCommandChannel):
@@ -68,7 +68,7 @@ class Reports(TrialCommandChannel):
 
     def send_metric(
         self,
-        type: Literal["PERIODICAL", "FINAL"],  # noqa: A002 (NNI's own name)
+        type: Literal["PERIODICAL", "FINAL"],
         parameter_id: int | None,
         trial_job_id: str,
         sequence: int,

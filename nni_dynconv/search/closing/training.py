@@ -154,7 +154,7 @@ def measure(network: nn.Module, evaluator: Lightning) -> dict[str, float]:
     """
     evaluator.module.set_model(network)
     given = evaluator.datamodule
-    if given is None and evaluator.val_dataloaders is None or evaluator.trainer.limit_val_batches == 0:
+    if (given is None and evaluator.val_dataloaders is None) or evaluator.trainer.limit_val_batches == 0:
         return {}
     data = {"dataloaders": evaluator.val_dataloaders} if given is None else {"datamodule": given}
     evaluator.trainer.validate(evaluator.module, verbose=False, **data)
