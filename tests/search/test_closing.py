@@ -14,7 +14,9 @@ from spaces import OneChoice, image, vector
 from toy_task import ToySpace, evaluator
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import nni
 from nni.nas.evaluator.pytorch import Classification, DataLoader, Lightning, Trainer
+from nni.nas.execution.sequential import SequentialTrialCommandChannel
 from nni.nas.experiment import NasExperiment
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
 
@@ -332,6 +334,28 @@ def test_nnis_own_evaluator_reports_each_epoch_once_and_one_result(monkeypatch):
     assert kinds == ["IntermediateMetricEvent"] * 5 + ["FinalMetricEvent"]
     (final,) = [event.metric for event in told if type(event).__name__ == "FinalMetricEvent"]
     assert final == pytest.approx(strategy.trained.metrics["val_acc"])
+
+
+class AtTheEnd(Quiet):
+    """Reports when a training ends, and never else."""
+
+    def on_fit_end(self):
+        nni.report_final_result(float(self.trainer.callback_metrics["val_loss"]))
+
+
+@pytest.mark.parametrize("module", [AtTheEnd, Quiet])
+def test_what_the_evaluator_does_not_report_is_not_made_up(module, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        SequentialTrialCommandChannel, "send_metric", lambda self, **metric: told.append(metric["type"])
+    )
+    if module is Quiet:
+        run(made(), task(module(), 1), final_epochs=1)
+        assert told == []
+    else:
+        with pytest.warns(UserWarning, match="only when a training ends.*Name a `metric`"):
+            run(made(), task(module(), 1), final_epochs=1)
+        assert told == ["FINAL"]
 
 
 # The plain loop
