@@ -78,6 +78,8 @@ def test_the_architectures_rate_falls_while_it_learns(warmup, rates):
     mutator, seen = DynamicWeightMutator(ToySpace(), sampler=GdasSampler(0, learning_rate=1.0)), []
 
     class Rates(Callback):
+        of_search = True
+
         def on_train_epoch_end(self, trainer, module):
             seen.append(module.architecture_optimizers().param_groups[0]["lr"])
 

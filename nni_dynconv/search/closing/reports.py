@@ -123,8 +123,8 @@ class Reports(TrialCommandChannel):
         if of_kept or not held:
             return of_kept[-1] if of_kept else None
         warnings.warn(
-            "The evaluator reports its result only when a training ends, and so not that of the epoch that is kept. Name "
-            "a `metric`, or report in `on_validation_end` too.",
+            "The evaluator reports its result only when a training ends, and so not that of the epoch that is kept. "
+            "Name a `metric`, or report in `on_validation_end` too.",
             stacklevel=3,
         )
         return held[-1][1]
