@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from nni.runtime.trial_command_channel import (
 from nni_dynconv import load
 from nni_dynconv.errors import ConfigError, ContextError
 from nni_dynconv.experiments import trial
+from nni_dynconv.runs import Run
 from nni_dynconv.supernet.calibration import tracking_norms
 
 
@@ -138,6 +140,34 @@ def test_without_calibration_batches_the_statistics_are_the_supernets(reported, 
 def test_an_evaluator_that_reports_by_itself_is_not_asked_for_more(reported, tmp_path):
     trial.search(settings(metric=None, evaluator="toy_task:evaluator", strategy={"contenders": 0}), tmp_path)
     assert len(reported("intermediate")) >= 2 and len(reported("final")) == 1
+
+
+@pytest.mark.parametrize("metric", ["val_loss", None])
+def test_a_trial_of_one_architecture_tells_each_epoch_and_its_result_once(metric, reported, tmp_path, monkeypatch):
+    """With an evaluator that reports by itself it told all of it twice, which kills NNI's TPE: `KeyError`."""
+    monkeypatch.setenv("NNI_CODE_DIR", str(tmp_path))
+    one = {"mode": "multi_trial", "sampler": "random", "checkpoint": "shared", "evaluator": "toy_task:evaluator"}
+    given = settings(**one, metric=metric)
+    with reports_dropped():
+        trial.warm_up(given, tmp_path / "shared")
+    sample = {"first": "3", "last": "static"}
+    trial.evaluate_one(given, sample, tmp_path / "run", proposal=5)
+    (final,) = reported("final")
+    assert final["value"]["proposal"] == 5 and final["value"]["architecture"] == "first = 3, last = static"
+    loss = loss_of(load(tmp_path / "run"))
+    assert final["value"]["default"] == pytest.approx(loss if metric else -loss, rel=1e-4)
+    assert [line["sequence"] for line in reported("intermediate")] == [0, 1]
+    assert Run.read(tmp_path / "run").facts["state"] == "trained"
+
+
+@contextmanager
+def reports_dropped():
+    before = get_default_trial_command_channel()
+    set_default_trial_command_channel(Recording(Path(os.devnull)))
+    try:
+        yield
+    finally:
+        set_default_trial_command_channel(before)
 
 
 def test_a_metric_that_is_not_logged_is_told(reported, tmp_path):
