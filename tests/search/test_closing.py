@@ -241,6 +241,21 @@ def test_a_new_evaluator_has_its_own_module_and_callbacks_and_the_same_data_and_
     assert alike.trainer.logger is None
 
 
+class Counted(pl.Callback):
+    """Asks for what only a search has."""
+
+    of_search, ends = True, 0
+
+    def on_fit_end(self, trainer, module):
+        Counted.ends += 1
+        assert module.mutator is not None
+
+
+def test_a_callback_that_is_for_the_search_alone_is_left_out_of_what_follows():
+    strategy = run(made(), task(epochs=1, callbacks=[Counted()]), final_epochs=1)
+    assert Counted.ends == 1 and strategy.trained.epochs == 1
+
+
 class Data(pl.LightningDataModule):
     def train_dataloader(self):
         return evaluator(batches=4).train_dataloaders
