@@ -13,18 +13,24 @@ from nni_dynconv import DynamicWeightMutator, EnasSampler, VectorContext
 
 def accuracy(network, loader):
     with torch.no_grad():
-        hits = [(network(x, c).argmax(1) == y).float().mean() for (x, c), y in loader]
-    return torch.stack(hits).mean().item()
+        return torch.stack([(network(x, c).argmax(1) == y).float().mean() for (x, c), y in loader]).mean().item()
+
+
+def step_of(network, batch):
+    (x, c), y = batch
+    return F.cross_entropy(network(x, c), y)
+
+
+def adam(network):
+    return torch.optim.Adam(network.parameters(), lr=2e-3)
 
 
 def main(steps):
     torch.manual_seed(0)
     train = DataLoader(TurnedDigits(train=True), 64, shuffle=True, drop_last=True)
     held_out = DataLoader(TurnedDigits(train=False), 64, shuffle=True, drop_last=True)
-
     mutator = DynamicWeightMutator(DigitSpace(), sampler=EnasSampler(seed=0), context=VectorContext(4, dim=16))
-    roles = mutator.parameters_by_role()
-    optimizer = torch.optim.Adam(roles["weights"] + roles["controller"], lr=2e-3)
+    optimizer = adam(mutator.space)  # network and controller
 
     batches = zip(itertools.cycle(train), itertools.cycle(held_out), strict=False)
     for step, (((x, c), y), ((x_val, c_val), y_val)) in enumerate(itertools.islice(batches, steps)):
@@ -33,7 +39,6 @@ def main(steps):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-
         sample = mutator.reset()  # the sampler learns on held-out samples
         with torch.no_grad():
             reward = -F.cross_entropy(mutator(x_val, context=c_val), y_val).item()
@@ -42,9 +47,10 @@ def main(steps):
             print(f"step {step}: loss {loss:.3f}, entropy {mutator.sample_entropy:.3f}, drawn {sample}")
 
     best = mutator.export()
-    network = mutator.eval().freeze(best, calibrate=train)  # network(x, context), with BatchNorm statistics of its own
     print(mutator.plan(best))
-    print(f"found {best}; held-out accuracy {accuracy(network, held_out):.3f}")
+    options = {"optimizer": adam, "epochs": max(steps // 60, 1), "folder": "runs/loop"}
+    trained = mutator.train_final(step_of, train, held_out, **options)  # the loop's own step goes on
+    print(f"found {best}; held-out accuracy {accuracy(trained.network, held_out):.3f}")
 
 
 if __name__ == "__main__":

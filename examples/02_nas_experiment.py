@@ -15,7 +15,6 @@ from nni_dynconv import (
     GdasSampler,
     RandomSampler,
     VectorContext,
-    export,
 )
 
 SAMPLERS = {"random": RandomSampler, "enas": EnasSampler, "darts": DartsSampler, "gdas": GdasSampler}
@@ -26,11 +25,10 @@ def main(sampler, epochs, batches):
     mutator = DynamicWeightMutator(
         DigitSpace(), sampler=SAMPLERS[sampler](seed=0), context=VectorContext(4, dim=16), base="learned"
     )
-    train = DataLoader(TurnedDigits(train=True), 64, shuffle=True)
     evaluator = Classification(
         learning_rate=2e-3,
         num_classes=10,
-        train_dataloaders=train,
+        train_dataloaders=DataLoader(TurnedDigits(train=True), 64, shuffle=True),
         val_dataloaders=DataLoader(TurnedDigits(train=False), 64),
         max_epochs=epochs,
         limit_train_batches=batches,
@@ -39,12 +37,11 @@ def main(sampler, epochs, batches):
         enable_checkpointing=False,
         logger=False,
     )
-    experiment = NasExperiment(mutator.space, evaluator, mutator.strategy())
-    experiment.run()
+    strategy = mutator.strategy(metric="val_acc", folder="runs/digits")
+    NasExperiment(mutator.space, evaluator, strategy).run()
 
-    (best,) = experiment.export_top_models(formatter="dict")
-    print(f"found {best}")
-    export.save(mutator.freeze(best, calibrate=train), "runs/digits")  # with BatchNorm statistics of its own
+    network = strategy.network  # trained to its end: network(x, context); it is exported, too
+    print(f"found {network.architecture}; held-out accuracy {strategy.trained.result:.3f}")
     print('use it: nni_dynconv.load("runs/digits")')
 
 

@@ -195,7 +195,7 @@ def evaluation_batch(split: str, samples: int = 512) -> Batch:
     return NoisyBatches(split, batches=1, batch_size=samples, patch=TILE, seed=99).batch(0)
 
 
-def test_batches(split: str, samples: int = 512, batch_size: int = 64) -> NoisyBatches:
+def unseen_batches(split: str, samples: int = 512, batch_size: int = 64) -> NoisyBatches:
     """Give the patches of a test set that every network is measured on, ``TILE`` pixels wide."""
     return NoisyBatches(split, samples // batch_size, batch_size, patch=TILE, seed=99)
 

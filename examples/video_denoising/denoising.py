@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import RandomSampler
 
-from .data import TEST_SETS, NoisyBatches, psnr, test_batches
+from .data import TEST_SETS, NoisyBatches, psnr, unseen_batches
 from .report import report
 from .space import DenoisingSpace
 from .training import CLIP_NORM, LEARNING_RATE, one_cycle
@@ -112,7 +112,7 @@ def evaluator(
         train_dataloaders=DataLoader(train, batch_size=None, sampler=RandomSampler(train, num_samples=batches)),
         val_dataloaders=DataLoader(validation, batch_size=None),
     )
-    made.test_dataloaders = [DataLoader(test_batches(name), batch_size=None) for name in TEST_SETS]
+    made.test_dataloaders = [DataLoader(unseen_batches(name), batch_size=None) for name in TEST_SETS]
     return made
 
 

@@ -12,7 +12,7 @@ import nni
 import nni_dynconv
 from nni_dynconv import DynamicWeightMutator
 
-from .data import TEST_SETS, psnr, test_batches
+from .data import TEST_SETS, psnr, unseen_batches
 from .plotting import WithoutContext, draw, plot_data
 
 NAMES = {"static twin": "static_twin", "found": "dynamic"}
@@ -52,7 +52,7 @@ def report(mutator: DynamicWeightMutator, sample: Mapping[str, str], output_dir:
 
 def noisy(test: str) -> dict[str, float]:
     """Give the PSNR in dB of a test set's noisy frames."""
-    batches = test_batches(test)
+    batches = unseen_batches(test)
     values = [psnr(x[:, x.shape[1] // 2, None], y).mean() for (x, _), y in (batches[at] for at in range(len(batches)))]
     return {"noisy": round(float(sum(values)) / len(values), 3)}
 

@@ -54,6 +54,8 @@ class DiagnosisCallback(pl.Callback):
         ``every_n_epochs`` or ``batches`` is below 1, or nothing tells the mutator.
     """
 
+    of_search = True  # what was found is trained without it: there is no supernet then
+
     def __init__(
         self,
         every_n_epochs: int = 1,

@@ -77,8 +77,8 @@ def _enter(code_directory: str | None) -> None:
     """Stand where a trial stood; where that is no folder of this machine, stay."""
     if code_directory is not None and Path(code_directory).is_dir():
         os.chdir(code_directory)
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def train_on(folder: str | Path, epochs: int | None = None, settings: Mapping[str, Any] | None = None) -> Trained:

@@ -199,7 +199,8 @@ def evaluate_one(
         reports.phase = "final"
         evaluator.evaluate(network)
         value = callback.last(evaluator.trainer)
-        writer.trained(Trained(network.cpu().eval(), "generated", evaluator.trainer.max_epochs, callback.name, value))
+        epochs = evaluator.trainer.max_epochs or 1
+        writer.trained(Trained(network.cpu().eval(), "generated", epochs, callback.name, value))
         reports.final(value, architecture=words_of(network.architecture))
     writer.exported(network)
 

@@ -137,7 +137,7 @@ class BaselineSettings(Settings):
     shuffled: Annotated[
         bool, about("whether what was found is also trained with each sample shown another's context")
     ] = True
-    seed: Annotated[int, about("decides the random architectures, and the order of batches")] = 0
+    seed: Annotated[int, about("decides the random architectures, and the order of batches", ge=0)] = 0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,15 @@ from .fields import REFERENCE
 from .named import TABLES
 from .parts import ArchitectureSettings, StrategySettings
 from .recipe import Recipe
-from .run import FREE_SECTIONS, MULTI_TRIAL_SAMPLERS, TUNER_NAME, WARM_UP_OPTIONS, HyperTunerSettings, RunSettings
+from .run import (
+    FREE_SECTIONS,
+    MULTI_TRIAL_SAMPLERS,
+    TUNER_NAME,
+    WARM_UP_OPTIONS,
+    BaselineSettings,
+    HyperTunerSettings,
+    RunSettings,
+)
 
 __all__ = ["SCHEMA_FILE", "experiment_schema"]
 
@@ -61,7 +69,8 @@ def _definitions() -> tuple[dict[str, Schema], list[str]]:
     from nni.experiment.config import ExperimentConfig, training_services
 
     services = [one for one in vars(training_services).values() if hasattr(one, "platform")]
-    ours = [RunSettings, StrategySettings, ArchitectureSettings, HyperTunerSettings, Recipe, *PARTS.values()]
+    sections = [StrategySettings, ArchitectureSettings, HyperTunerSettings, BaselineSettings]
+    ours = [RunSettings, *sections, Recipe, *PARTS.values()]
     adapters: list[Any] = [(one, "validation", TypeAdapter(one)) for one in (ExperimentConfig, *services, *ours)]
     found = TypeAdapter.json_schemas(adapters, schema_generator=_Untitled)[1]["$defs"]
     names = [one.__name__ for one in ours]
@@ -116,6 +125,7 @@ def _add_sections(run: Schema) -> None:
         "strategy": _ref("StrategySettings"),
         "architecture": {"anyOf": [_ref("ArchitectureSettings"), null]},
         "hyper_tuner": {"anyOf": [_ref("HyperTunerSettings"), null]},
+        "baselines": {"anyOf": [_ref("BaselineSettings"), null]},
         "per_site": {"type": "object", "additionalProperties": _ref("Recipe")},
         **{kind: _part(kind) for kind in TABLES},
     }
@@ -129,7 +139,7 @@ def _add_sections(run: Schema) -> None:
         "properties": {
             "sampler": {"not": gradients},
             "strategy": {"properties": dict.fromkeys(compared, False)},
-            **dict.fromkeys(("report", "hyper_tuner"), null),
+            **dict.fromkeys(("report", "hyper_tuner", "baselines"), null),
         },
         "required": ["sampler", "checkpoint"],
     }

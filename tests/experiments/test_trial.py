@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from nni_runs import Lab
-from toy_task import ToyModule, ToySpace, evaluator
+from toy_task import ToySpace
+from trials import CLASS_ARGS, LOADERS, Module, settings, task
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
@@ -30,36 +32,9 @@ from nni_dynconv.experiments import trial
 from nni_dynconv.experiments.logs import keep_logs
 from nni_dynconv.experiments.multi_trial import MultiTrial
 from nni_dynconv.phases import STATE_FILE, watching
+from nni_dynconv.runs import Run
 from nni_dynconv.settings import check_class_args
 from nni_dynconv.supernet.calibration import tracking_norms
-
-CLASS_ARGS = {
-    "mode": "one_shot",
-    "space": "toy_task:ToySpace",
-    "evaluator": f"{__name__}:task",
-    "metric": "val_loss",
-    "optimize_mode": "minimize",
-    "evaluator_args": {"epochs": 2, "batches": 4},
-}
-LOADERS = evaluator(batches=4)
-
-
-class Module(ToyModule):
-    """Reports nothing by itself."""
-
-    def on_validation_epoch_end(self):
-        pass
-
-    def on_fit_end(self):
-        pass
-
-
-def task(epochs=2, batches=4, **options):
-    quiet = dict.fromkeys(("enable_checkpointing", "logger", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(max_epochs=epochs, accelerator="cpu", **quiet, **options)
-    made = evaluator(batches=batches)
-    loaders = {"train_dataloaders": made.train_dataloaders, "val_dataloaders": made.val_dataloaders}
-    return Lightning(Module(), trainer, **loaders)
 
 
 class Recording(TrialCommandChannel):
@@ -89,10 +64,6 @@ def reported(tmp_path, monkeypatch):
 
     yield read
     set_default_trial_command_channel(before)
-
-
-def settings(**changes):
-    return check_class_args({**CLASS_ARGS, **changes}).to_dict()
 
 
 def loss_of(network):
@@ -186,6 +157,35 @@ def test_without_calibration_batches_the_statistics_are_the_supernets(reported, 
 def test_an_evaluator_that_reports_by_itself_is_not_asked_for_more(reported, tmp_path):
     trial.search(settings(metric=None, evaluator="toy_task:evaluator", strategy={"contenders": 0}), tmp_path)
     assert len(reported("intermediate")) >= 2 and len(reported("final")) == 1
+
+
+@pytest.mark.parametrize("metric", ["val_loss", None])
+def test_a_trial_of_one_architecture_tells_each_epoch_and_its_result_once(metric, reported, tmp_path, monkeypatch):
+    """With an evaluator that reports by itself it told all of it twice, which kills NNI's TPE: `KeyError`."""
+    monkeypatch.setenv("NNI_CODE_DIR", str(tmp_path))
+    one = {"mode": "multi_trial", "sampler": "random", "checkpoint": "shared", "evaluator": "toy_task:evaluator"}
+    given = settings(**one, metric=metric)
+    with reports_dropped():
+        trial.warm_up(given, tmp_path / "shared")
+    sample = {"first": "3", "last": "static"}
+    trial.evaluate_one(given, sample, tmp_path / "run", proposal=5)
+    (final,) = reported("final")
+    assert final["value"]["proposal"] == 5 and final["value"]["architecture"] == "first = 3, last = static"
+    loss = loss_of(load(tmp_path / "run"))
+    assert final["value"]["default"] == pytest.approx(loss if metric else -loss, rel=1e-4)
+    epochs = 2 if metric else 3  # the evaluator itself also reports the sanity check
+    assert [line["sequence"] for line in reported("intermediate")] == list(range(epochs))
+    assert Run.read(tmp_path / "run").facts["state"] == "trained"
+
+
+@contextmanager
+def reports_dropped():
+    before = get_default_trial_command_channel()
+    set_default_trial_command_channel(Recording(Path(os.devnull)))
+    try:
+        yield
+    finally:
+        set_default_trial_command_channel(before)
 
 
 def test_a_metric_that_is_not_logged_is_told(reported, tmp_path):
@@ -292,7 +292,7 @@ def test_a_data_module_is_validated_as_well(reported, tmp_path, monkeypatch):
         made.train_dataloaders = made.val_dataloaders = None
         return made
 
-    monkeypatch.setattr(f"{__name__}.task", with_module)
+    monkeypatch.setattr("trials.task", with_module)
     trial.search(settings(sampler="random", strategy={"contenders": 4, "rerank": 0}), tmp_path)
     assert reported("final")[-1]["value"]["default"] == pytest.approx(loss_of(load(tmp_path)), rel=1e-4)
 

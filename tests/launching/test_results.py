@@ -7,10 +7,12 @@ import shutil
 
 import pytest
 
+from nni_dynconv.errors import LaunchError
 from nni_dynconv.launching import results
 from nni_dynconv.launching.experiment import LocalExperiment
 from nni_dynconv.launching.progress import Outcome
 from nni_dynconv.launching.results import check_output, deliver
+from nni_dynconv.runs import UNTRAINED, Run
 
 
 @pytest.fixture
@@ -71,3 +73,31 @@ def test_a_swap_that_fails_puts_the_old_folder_back(delivered, tmp_path, monkeyp
     with pytest.raises(FileNotFoundError):
         delivered(0.7)
     assert json.loads((tmp_path / "deep" / "out" / "experiment.json").read_text())["result"] == 0.5
+
+
+def test_the_last_lines_say_what_failed_and_the_command_that_goes_on(tmp_path):
+    """A failed export used to fail the trial, and the search was lost."""
+    run, said = Run(tmp_path / "trial"), []
+    run.begin(state=UNTRAINED)
+    run.mark("export", "ExportError: no graph")
+    outcome = Outcome(best={"trialJobId": "xyz", "logPath": str(run.folder)}, metric=0.5, succeeded=1)
+    experiment = LocalExperiment(1)
+    experiment.id = "abc"
+    deliver(outcome, experiment, tmp_path / "out", 0.0, said.append)
+    assert said[-3:] == [
+        f"The network is NOT trained to the end. `nni-dynconv train {tmp_path / 'out'}` trains it.",
+        "FAILED: export: ExportError: no graph",
+        f"Nothing is lost. `nni-dynconv export {tmp_path / 'out'}` tries the export again.",
+    ]
+    assert not any("nni_dynconv.load" in line for line in said)
+
+
+def test_where_no_trial_brought_a_result_what_one_had_found_is_named(tmp_path):
+    run = Run(tmp_path / "trial")
+    run.begin(state=UNTRAINED)
+    run.weights.write_text("")
+    (tmp_path / "other").mkdir()
+    outcome = Outcome(failed=2, left=[str(run.folder), str(tmp_path / "other")])
+    with pytest.raises(LaunchError, match=rf"{run.folder} holds what.*`nni-dynconv train {run.folder}`") as told:
+        deliver(outcome, LocalExperiment(1), None, 0.0, lambda line: None)
+    assert "other" not in str(told.value)

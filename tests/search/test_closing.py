@@ -1,4 +1,4 @@
-"""What a search found is trained to its end: from which weights, by whose rules, which epoch is kept, what NNI is told."""
+"""What a search found is trained to its end: from which weights, by whose rules, which epoch, and what NNI is told."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from spaces import OneChoice, image, vector
 from toy_task import ToySpace, evaluator
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import nni
 from nni.nas.evaluator.pytorch import Classification, DataLoader, Lightning, Trainer
+from nni.nas.execution.sequential import SequentialTrialCommandChannel
 from nni.nas.experiment import NasExperiment
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
 
@@ -239,6 +241,21 @@ def test_a_new_evaluator_has_its_own_module_and_callbacks_and_the_same_data_and_
     assert alike.trainer.logger is None
 
 
+class Counted(pl.Callback):
+    """Asks for what only a search has."""
+
+    of_search, ends = True, 0
+
+    def on_fit_end(self, trainer, module):
+        Counted.ends += 1
+        assert module.mutator is not None
+
+
+def test_a_callback_that_is_for_the_search_alone_is_left_out_of_what_follows():
+    strategy = run(made(), task(epochs=1, callbacks=[Counted()]), final_epochs=1)
+    assert Counted.ends == 1 and strategy.trained.epochs == 1
+
+
 class Data(pl.LightningDataModule):
     def train_dataloader(self):
         return evaluator(batches=4).train_dataloaders
@@ -332,6 +349,28 @@ def test_nnis_own_evaluator_reports_each_epoch_once_and_one_result(monkeypatch):
     assert kinds == ["IntermediateMetricEvent"] * 5 + ["FinalMetricEvent"]
     (final,) = [event.metric for event in told if type(event).__name__ == "FinalMetricEvent"]
     assert final == pytest.approx(strategy.trained.metrics["val_acc"])
+
+
+class AtTheEnd(Quiet):
+    """Reports when a training ends, and never else."""
+
+    def on_fit_end(self):
+        nni.report_final_result(float(self.trainer.callback_metrics["val_loss"]))
+
+
+@pytest.mark.parametrize("module", [AtTheEnd, Quiet])
+def test_what_the_evaluator_does_not_report_is_not_made_up(module, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        SequentialTrialCommandChannel, "send_metric", lambda self, **metric: told.append(metric["type"])
+    )
+    if module is Quiet:
+        run(made(), task(module(), 1), final_epochs=1)
+        assert told == []
+    else:
+        with pytest.warns(UserWarning, match="only when a training ends.*Name a `metric`"):
+            run(made(), task(module(), 1), final_epochs=1)
+        assert told == ["FINAL"]
 
 
 # The plain loop

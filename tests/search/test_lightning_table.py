@@ -201,7 +201,9 @@ def nothing(sampler, tmp_path):
 
 
 class Steps(Callback):
-    """Counts the steps of the evaluator's optimizer."""
+    """Counts the steps of the evaluator's optimizer in the search."""
+
+    of_search = True
 
     def __init__(self):
         self.count, self.norms = 0, []
@@ -291,6 +293,8 @@ def resuming(sampler, tmp_path):
 
 
 class Drawn(Callback):
+    of_search = True
+
     def __init__(self):
         self.seen = []
 

@@ -87,6 +87,8 @@ def test_the_architecture_slows_down_over_the_steps_that_it_learns_in(epochs, wa
     mutator, seen, taus = DynamicWeightMutator(ToySpace(), sampler=GdasSampler(0, learning_rate=1.0)), [], []
 
     class Rates(Callback):
+        of_search = True
+
         def on_before_optimizer_step(self, trainer, module, optimizer):
             if getattr(optimizer, "is_arch_optimizer", False):
                 seen.append(optimizer.param_groups[0]["lr"])

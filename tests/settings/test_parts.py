@@ -16,6 +16,7 @@ from nni_dynconv.errors import ConfigError
 from nni_dynconv.settings import (
     TABLES,
     ArchitectureSettings,
+    BaselineSettings,
     Recipe,
     RunSettings,
     StrategySettings,
@@ -39,12 +40,16 @@ def test_strategy_settings_are_the_keyword_arguments_of_the_strategy():
     _same_arguments(StrategySettings, load_object("nni_dynconv.search.strategy:DynamicStrategy").__init__)
 
 
+OF_A_RUN = ("folder", "baselines", "metric", "optimize_mode", "reports", "diagnosis", "costs")
+"""Arguments of a strategy that a YAML has beside its section, or that are handed in from above."""
+
+
 def _same_arguments(settings, function):
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     parameters = {
         name: one.default
         for name, one in inspect.signature(function).parameters.items()
-        if name not in ("self", "mutator", "diagnosis", "costs") and one.kind not in kinds
+        if name not in ("self", "mutator", *OF_A_RUN) and one.kind not in kinds
     }
     ours = {one.name: inspect.Parameter.empty if one.default is MISSING else one.default for one in fields(settings)}
     assert ours == parameters
@@ -57,6 +62,7 @@ PLACES = {
 PLACES |= {
     "strategy": (StrategySettings, "nni_dynconv.search.strategy:DynamicStrategy"),
     "architecture": (ArchitectureSettings, "nni_dynconv.generation.architecture:ArchitectureEncoder"),
+    "baselines": (BaselineSettings, None),
     "recipe": (Recipe, "nni_dynconv.ops:DynamicLinear"),
     "run": (RunSettings, None),
 }
@@ -92,7 +98,7 @@ def outside(table, name):
     least, most, above = (one.get(end, math.inf) for end in ("minimum", "maximum", "exclusiveMinimum"))
     values = [least - 1, most + 1, above, least + 1 if "multipleOf" in one else math.inf]
     found = [value for value in values if math.isfinite(value)]
-    return found if get_type_hints(table)[name] is int else [*found, math.nan, math.inf, -math.inf]
+    return found if get_type_hints(table)[name] in (int, int | None) else [*found, math.nan, math.inf, -math.inf]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +128,7 @@ def test_a_number_outside_of_its_range_is_refused_by_yaml_and_class_in_the_same_
 @pytest.mark.parametrize("place", PLACES)
 def test_every_number_among_the_settings_has_a_range(place):
     table, _ = PLACES[place]
-    numbers = {name for name, hint in get_type_hints(table).items() if hint in (int, float, float | None)}
+    numbers = {name for name, hint in get_type_hints(table).items() if hint in (int, float, float | None, int | None)}
     assert numbers == set(ranges_of(table))
 
 
@@ -133,7 +139,7 @@ def test_the_ends_of_a_range_and_null_are_accepted(place):
         ends = [one[end] for end in ("minimum", "maximum") if end in one]
         for value in [*ends, one["exclusiveMinimum"] + 1e-3] if "exclusiveMinimum" in one else ends:
             check_class_args(class_args(place, {**required(table), name: value}))
-    optional = [name for name, hint in get_type_hints(table).items() if hint == float | None]
+    optional = [name for name, hint in get_type_hints(table).items() if hint in (float | None, int | None)]
     check_class_args(class_args(place, {**required(table), **dict.fromkeys(optional)}))
 
 

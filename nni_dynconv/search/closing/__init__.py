@@ -1,6 +1,7 @@
 """The end of a run: what was found is trained to its end, measured, reported and written.
 
-Which architecture wins is not decided here; what it is compared with is `baselines`' affair, and `searching` joins both.
+Which architecture wins is not decided here; what it is compared with is the affair of ``baselines``, and ``searching``
+joins both.
 """
 
 from .best import Goal, goal_of

@@ -26,6 +26,7 @@ class Evaluators:
     ----------
     evaluator
         NNI's; it stays as it is. Loaders, loggers and the network that it may hold are shared, all else is copied.
+        Callbacks that are for a search alone, and say so by an attribute ``of_search = True``, are left out.
     shared
         What its callbacks may refer to, and is not to be copied either.
     options
@@ -48,7 +49,8 @@ class Evaluators:
         given = {key: one for key, one in {**trainer.trace_kwargs, **options}.items() if key != "callbacks"}
         self._make_trainer = type(trainer)
         self._given = {key: one if key in SHARED else self._copy(one, key) for key, one in given.items()}
-        self._callbacks = [self._copy(one, f"callback {type(one).__name__}") for one in trainer.callbacks]
+        callbacks = [one for one in trainer.callbacks if not getattr(one, "of_search", False)]
+        self._callbacks = [self._copy(one, f"callback {type(one).__name__}") for one in callbacks]
         self._module = self._copy(evaluator.module, f"module {type(evaluator.module).__name__}")
 
     def _copy(self, one: Any, what: str) -> Any:

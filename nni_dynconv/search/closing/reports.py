@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from pytorch_lightning.utilities import rank_zero_only
 __all__ = ["Phase", "Reports", "words_of"]
 
 Phase = Literal["search", "final", "result", "comparison"]
-"""Training of the supernet, of what was found; its validation; and what comes after the result, which NNI is not told."""
+"""Training of the supernet, and of what was found; its validation; what comes after, of which NNI is not told."""
 
 
 class Reports(TrialCommandChannel):
@@ -78,7 +79,7 @@ class Reports(TrialCommandChannel):
         if not self.own or rank_zero_only.rank or self.phase == "comparison":
             return
         if type == "FINAL" or self.phase == "result":
-            self._note("held", value)
+            self._note(f"held in {self.phase}", value)
         else:
             self.intermediate(value)
 
@@ -96,19 +97,37 @@ class Reports(TrialCommandChannel):
         self._note("told", value)
 
     def final(self, value: Any = None, **about: Any) -> None:
-        """Tell NNI the result of the network that is kept: the value, or what its own validation reported last.
+        """Tell NNI the result of the network that is kept: the value, or what the evaluator reported of it.
 
         Parameters
         ----------
+        value
+            Counts where the evaluator's own reports do not.
         about
             What is said besides, where anything is.
+
+        Warns
+        -----
+        UserWarning
+            The evaluator reports a result when a training ends, and none when the network that is kept is validated.
         """
-        held = [one for kind, one in self._noted() if kind == "held"]
-        value = held[-1] if self.own and held else value
+        value = self._of_evaluator() if self.own else value
         if value is None or rank_zero_only.rank:
             return
         with self._through():
             nni.report_final_result(value if self.about is None else _with(value, {**self.about, **about}))
+
+    def _of_evaluator(self) -> Any:
+        held = [(kind, one) for kind, one in self._noted() if kind != "told"]
+        of_kept = [one for kind, one in held if kind == "held in result"]
+        if of_kept or not held:
+            return of_kept[-1] if of_kept else None
+        warnings.warn(
+            "The evaluator reports its result only when a training ends, and so not that of the epoch that is kept. "
+            "Name a `metric`, or report in `on_validation_end` too.",
+            stacklevel=3,
+        )
+        return held[-1][1]
 
     @contextmanager
     def _through(self) -> Iterator[None]:

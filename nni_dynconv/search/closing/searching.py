@@ -100,14 +100,13 @@ class Search(Lightning):
         with closing.reports.between() as reports:
             reports.phase = "search"
             self.search(model)
-            with torch.random.fork_rng(devices=[]):  # a loader draws when it is gone through; no training may see it
-                network = self._found()
+            network = self._found()
             writer.searched(closing.mutator, network, network.architecture)
-            closing.trained = self._finish(network, reports)
-            writer.trained(closing.trained)
-            reports.final(closing.trained.result, architecture=words_of(network.architecture))
+            trained = closing.trained = self._finish(network, reports)
+            writer.trained(trained)
+            reports.final(trained.result, architecture=words_of(network.architecture))
             reports.phase = "comparison"
-            writer.exported(closing.trained.network)
+            writer.exported(trained.network)
             if closing.baselines is not None:
                 writer.without_failing("baselines", self.compare)
 
@@ -118,11 +117,17 @@ class Search(Lightning):
 
     def _found(self) -> DynamicNetwork:
         """Return the winner with the weights that its training starts from, and BatchNorm statistics of its own."""
-        mutator, module = self.closing.mutator, self.module
+        mutator = self.closing.mutator
         distributed.agree(mutator.sampler)
         sample = mutator.export()
         if self.closing.settings.final_start == "scratch" and self.closing.initial is not None:
             return from_scratch(mutator, sample, self.closing.initial)
+        with torch.random.fork_rng(devices=[]):  # a loader draws when it is gone through, which no training may see
+            return self._with_weights(sample)
+
+    def _with_weights(self, sample: dict[str, Any]) -> DynamicNetwork:
+        """Return an architecture with what the re-ranking trained, or else the supernet's weights."""
+        mutator, module = self.closing.mutator, self.module
         if module.reranked is None:
             with module.own_statistics(sample):
                 return mutator.freeze(sample).eval()

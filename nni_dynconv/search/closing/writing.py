@@ -12,6 +12,7 @@ from torch import nn
 
 from ... import export
 from ...errors import RunError
+from ...generation import DynamicNetwork
 from ...runs import TRAINED, UNTRAINED, Run
 from ...supernet import DynamicWeightMutator
 from .training import Trained
@@ -72,11 +73,12 @@ class Writer:
 
     def searched(self, mutator: DynamicWeightMutator, network: nn.Module, sample: Mapping[str, Any]) -> None:
         """Write what a search has found, before it is trained to the end."""
-        if self.run is not None and self.first:
-            self.run.write_architecture(sample)
-            self.run.note(state=UNTRAINED, architecture=dict(sample))
-            self.without_failing("supernet", lambda: export.save_supernet(mutator, self._run.supernet))
-            save_weights(network, self.run.weights)
+        run = self.run
+        if run is not None and self.first:
+            run.write_architecture(sample)
+            run.note(state=UNTRAINED, architecture=dict(sample))
+            self.without_failing("supernet", lambda: export.save_supernet(mutator, run.supernet))
+            save_weights(network, run.weights)
 
     def trained(self, found: Trained) -> None:
         """Write the network in memory and its result."""
@@ -85,10 +87,11 @@ class Writer:
             self.run.write_architecture(found.network.architecture)
             self.run.note(state=TRAINED if found.epochs else UNTRAINED, **told(found))
 
-    def exported(self, network: nn.Module) -> None:
+    def exported(self, network: DynamicNetwork) -> None:
         """Write the network as :func:`nni_dynconv.load` reads it; a failure is noted."""
-        if self.run is not None and self.first:
-            self.without_failing("export", lambda: export.save(network, self._run.folder))  # type: ignore[arg-type]
+        run = self.run
+        if run is not None and self.first:
+            self.without_failing("export", lambda: export.save(network, run.folder))
 
     def without_failing(self, what: str, work: Callable[[], object]) -> None:
         """Do what a run can do without, in every process; why it failed is noted, and told."""
@@ -97,12 +100,6 @@ class Writer:
             self.run.mark(what, why)
         if why is not None and self.first:
             print(f"FAILED: {what}: {why}", flush=True)
-
-    @property
-    def _run(self) -> Run:
-        if self.run is None:
-            raise RunError("This run has no folder.")
-        return self.run
 
 
 def told(found: Trained) -> dict[str, Any]:
