@@ -98,7 +98,8 @@ def compare_with(
     for rival in rivals:
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            done = train_network(rival.network, evaluators, epochs, goal, "scratch", alike=True)
+            what = f"comparing with {rival.kind}"
+            done = train_network(rival.network, evaluators, epochs, goal, "scratch", alike=True, phase=what)
         entries.append(jury.entry(rival, done))
     return Comparison(entries, jury.names, goal.mode, jury.measured_on, _left_out(mutator, entries, settings))
 
