@@ -35,7 +35,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Remove noise from a video with a searched network. Colour is left out: only luma is read."
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a search, such as runs/quickstart")
-    parser.add_argument("video", type=Path, metavar="VIDEO", help="a video file, or .npy frames (T, H, W) of uint8")
+    parser.add_argument(
+        "video", type=Path, metavar="VIDEO", help="a video file, or .npy frames (T, H, W[, 3]) of uint8"
+    )
     parser.add_argument(
         "--noise", type=_sigma, metavar="SIGMA", help="add Gaussian noise of this sigma (of 255) and report PSNR"
     )
@@ -52,7 +54,15 @@ def _sigma(text: str) -> float:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Clean the video and give the report."""
+    """Clean the video and give the report.
+
+    Raises
+    ------
+    MediaError
+        When the result would be written over the video.
+    """
+    if options.output is not None and options.output.resolve() == options.video.resolve():
+        raise MediaError(f"`--output` is the video itself, `{options.video}`. Name another file.")
     twin = WithoutContext(nni_dynconv.load(options.run / "static_twin"))
     networks = {"static_twin": twin, "dynamic": nni_dynconv.load(options.run)}
     frames = decode(options.video)

@@ -11,7 +11,7 @@ from nni_dynconv.errors import MediaError
 
 
 def decode(path: str | Path) -> np.ndarray:
-    """Decode the luma of every frame of a video, or read an ``.npy`` file of grey frames.
+    """Decode the luma of every frame of a video, or read an ``.npy`` file of grey or colour frames.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def _decode_video(path: Path) -> np.ndarray:
     except (av.FFmpegError, OSError) as error:
         raise MediaError(
             f"`{path}` cannot be decoded as a video: {error}.\n"
-            "Give a file that FFmpeg can read, or `.npy` frames (T, H, W) of uint8."
+            "Give a file that FFmpeg can read, or `.npy` frames (T, H, W) or (T, H, W, 3) of uint8."
         ) from error
     shapes = {frame.shape for frame in frames}
     if len(shapes) > 1:
@@ -60,7 +60,13 @@ def _read_npy(path: Path) -> np.ndarray:
         frames = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise MediaError(f"`{path}` cannot be read as an array of frames: {error}.") from error
-    if not isinstance(frames, np.ndarray) or frames.ndim != 3 or frames.dtype != np.uint8:
+    colour = isinstance(frames, np.ndarray) and frames.ndim == 4 and frames.shape[3] == 3
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or not (frames.ndim == 3 or colour):
         found = f"{frames.shape} of {frames.dtype}" if isinstance(frames, np.ndarray) else type(frames).__name__
-        raise MediaError(f"Frames in `{path}` must be (T, H, W) of uint8, not {found}.")
-    return frames
+        raise MediaError(f"Frames in `{path}` must be (T, H, W), or (T, H, W, 3) in colour, of uint8, not {found}.")
+    return _luma_of(frames) if colour else frames
+
+
+def _luma_of(frames: np.ndarray) -> np.ndarray:
+    """Give the grey levels of colour frames ``(T, H, W, 3)``, red first, by the weights of ITU-R BT.601."""
+    return np.rint(frames @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)

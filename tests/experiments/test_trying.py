@@ -123,7 +123,8 @@ def test_of_a_right_experiment_it_is_told_what_was_measured(sampler, tmp_path):
     measured = attempt(check_class_args({**RIGHT, "sampler": sampler}), tmp_path)
     assert measured.batch == 8 and set(measured.sample) == {"body"}
     assert measured.step > 0 and measured.look > 0 and measured.memory > 2**20 and measured.multiply_adds > 0
-    assert set(measured.parts) == {"search", "re-ranking"} | ({"comparing"} if sampler == "random" else set())
+    parts = {"search", "re-ranking", "final training"}
+    assert set(measured.parts) == parts | ({"comparing"} if sampler == "random" else set())
     text = "\n".join(measured.lines())
     assert "reads back equal" in text and "multiply-adds" in text and "search" in text
     assert not list(tmp_path.iterdir())
@@ -132,7 +133,7 @@ def test_of_a_right_experiment_it_is_told_what_was_measured(sampler, tmp_path):
 def test_in_multi_trial_mode_the_checkpoint_and_one_trial_are_tried(tmp_path):
     multi = {"mode": "multi_trial", "checkpoint": "shared", "sampler": "enas"}
     measured = attempt(check_class_args({**RIGHT, **multi}), tmp_path)
-    assert set(measured.parts) == {"making the checkpoint"}
+    assert set(measured.parts) == {"the checkpoint before them", "each trial"}
     with pytest.raises(DynConvError, match="`metric` is `val_acc`, but the evaluator logs"):
         attempt(check_class_args({**RIGHT, **multi, "metric": "val_acc"}), tmp_path)
 
@@ -147,18 +148,33 @@ def test_a_try_is_short_whatever_the_strategy_asks_for():
     short = short_options({"rerank_steps": 1000, "contenders": 1, "warmup_epochs": 7, "smoothness": 0.1})
     assert short["rerank_steps"] == 1 and short["contenders"] == 1 and short["warmup_epochs"] == 0
     assert short["smoothness"] == 0.1
+    assert short_options({}, "multi_trial")["contenders"] == 0
 
 
 def test_how_long_a_search_takes_follows_from_its_steps():
     clock = Clock(training=[9.0, 1.0, 1.0, 2.0], validation=[0.5], batches=(100, 20))
     plan = Plan(epochs=3, steps=-1, training=1.0, validation=10)
-    options = {"rerank": 2, "rerank_steps": 10, "contenders": 4, "contender_batches": 2, "calibration_batches": 0}
-    parts = parts_of(clock, plan, options, "selection")
-    assert parts == {"search": 3 * 100 * 1.0 + 3 * 10 * 0.5, "comparing": 4 * 2 * 0.5, "re-ranking": 2 * (10 + 2)}
-    assert parts_of(clock, plan._replace(steps=50, validation=0), options, "rewards")["search"] == 50.0
-    assert parts_of(clock, plan._replace(training=0.5), options, "rewards")["search"] == 150.0 + 15.0
-    assert parts_of(clock, plan._replace(epochs=-1), options, "rewards") == {}
-    assert parts_of(Clock(), plan, options, "rewards") == {}
+    strategy = {"rerank": 2, "rerank_steps": 10, "contenders": 4, "contender_batches": 2, "calibration_batches": 0}
+
+    def parts(learns="rewards", plan=plan, clock=clock, strategy=strategy, **changes):
+        return parts_of(clock, plan, check_class_args({**RIGHT, "strategy": strategy, **changes}), learns)
+
+    whole = 3 * 100 * 1.0 + 3 * 10 * 0.5
+    expected = {"search": whole, "comparing": 4 * 2 * 0.5, "re-ranking": 2 * (10 + 2), "final training": whole}
+    assert parts("selection") == expected
+    assert parts("gradient")["re-ranking"] == 2 * (5 + 2)
+    assert parts(strategy={**strategy, "final_epochs": 0, "rerank": 0}) == {"search": whole}
+    assert parts(strategy={**strategy, "final_epochs": 6})["final training"] == 2 * whole
+    assert parts(strategy={**strategy, "final_search": "evolution", "evaluations": 7})["comparing"] == 7 * 2 * 0.5
+    assert parts(baselines={"random": 2, "epochs": 3})["baselines"] == (1 + 2 + 1 + 1) * whole
+    assert parts(plan=plan._replace(steps=50, validation=0))["search"] == 50.0
+    assert parts(plan=plan._replace(training=0.5))["search"] == 150.0 + 15.0
+    assert parts(plan=plan._replace(epochs=-1)) == parts(clock=Clock()) == {}
+
+
+def test_a_strategy_that_evolves_and_has_objectives_is_tried_too(tmp_path):
+    strategy = {"final_search": "evolution", "objectives": ["parameters"], "proxy": "synflow", "evaluations": 50}
+    attempt(check_class_args({**RIGHT, "sampler": "random", "strategy": strategy}), tmp_path)
 
 
 def test_a_batch_is_told_by_types_and_shapes():

@@ -103,11 +103,23 @@ class TestDecode:
         with pytest.raises(MediaError, match=r"There is no video at `.*absent\.mp4`"):
             media.decode(tmp_path / "absent.mp4")
 
-    @pytest.mark.parametrize("frames", [np.zeros((4, 5)), np.zeros((2, 8, 8), np.float32)])
+    @pytest.mark.parametrize(
+        "frames", [np.zeros((4, 5)), np.zeros((2, 8, 8), np.float32), np.zeros((2, 8, 8, 4), np.uint8)]
+    )
     def test_frames_of_another_shape_or_type_are_refused(self, tmp_path, frames):
         np.save(tmp_path / "frames.npy", frames)
-        with pytest.raises(MediaError, match=r"must be \(T, H, W\) of uint8, not "):
+        with pytest.raises(MediaError, match=r"must be \(T, H, W\), or \(T, H, W, 3\) in colour, of uint8, not "):
             media.decode(tmp_path / "frames.npy")
+
+    def test_colour_frames_are_read_as_grey_levels(self, tmp_path):
+        frames = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
+        np.save(tmp_path / "frames.npy", frames)
+        grey = media.decode(tmp_path / "frames.npy")
+        expected = [[[0.299 * r + 0.587 * g + 0.114 * b for r, g, b in row] for row in one] for one in frames.tolist()]
+        assert grey.dtype == np.uint8 and np.abs(grey - np.array(expected)).max() <= 0.5
+        same = np.repeat(frames[..., :1], 3, axis=3)
+        np.save(tmp_path / "frames.npy", same)
+        assert np.array_equal(media.decode(tmp_path / "frames.npy"), same[..., 0])
 
     def test_an_empty_array_has_no_frame(self, tmp_path):
         np.save(tmp_path / "frames.npy", np.zeros((0, 8, 8), np.uint8))
@@ -244,6 +256,11 @@ class TestDenoise:
         (tmp_path / "broken.mp4").write_bytes(b"no video" * 50)
         assert denoise.main([str(run_folder), str(tmp_path / "broken.mp4")]) == 2
         assert "broken.mp4` cannot be decoded as a video" in capsys.readouterr().err
+
+    def test_a_video_is_not_written_over(self, run_folder, video, capsys):
+        before = video.read_bytes()
+        assert denoise.main([str(run_folder), str(video), "--output", str(video.parent / "." / video.name)]) == 2
+        assert "is the video itself" in capsys.readouterr().err and video.read_bytes() == before
 
     def test_a_folder_without_a_run_ends_with_status_2_and_words(self, tmp_path, video, capsys):
         assert denoise.main([str(tmp_path), str(video)]) == 2

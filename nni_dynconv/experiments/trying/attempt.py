@@ -21,13 +21,13 @@ from ...diagnosis import Diagnosis, diagnose
 from ...errors import ConfigError
 from ...generation import DynamicNetwork
 from ...phases import phase
-from ...search import first_batches, in_place, step_of
+from ...search import Evaluators, first_batches, in_place, step_of
 from ...settings import RunSettings
 from ...supernet import DynamicWeightMutator
 from .. import trial
 from ..words import doing, form_of
 from .architectures import run_each
-from .briefly import Clock, Plan, cut_short, short_options
+from .briefly import STEPS, Clock, Plan, cut_short, short_options
 from .measured import Measured, parts_of
 
 __all__ = ["attempt"]
@@ -54,21 +54,19 @@ def attempt(settings: RunSettings, folder: Path) -> Measured:
     whole = settings.to_dict()
     with phase("building"), doing("Building the experiment"):
         mutator, evaluator, callback = trial.build(whole, **_as_search(settings))
+        evaluators = Evaluators(evaluator, [mutator])
     _check_data(evaluator, settings, mutator)
     batch = _first_batch(evaluator)
     said = f"\n  The batch is {form_of(batch)}; {EXPECTED}."
     remarks = _candidates(mutator, evaluator, batch, said)
     clock, plan = _search(mutator, evaluator, settings, said)
     _check_metric(callback, evaluator)
-    network = _sampled(mutator, evaluator, settings, said)
+    network = _sampled(mutator, evaluators, settings, said)
     call = _Call(evaluator.module, network, batch)
     with phase("saving"), doing("Saving an architecture", UNSAVED):
         _save(network, call, folder)
-    parts = parts_of(clock, plan, settings.strategy, mutator.sampler.learns)
-    measured = _measured(mutator, network, call, clock)
-    if settings.mode == "multi_trial":
-        parts = {"making the checkpoint": parts["search"]} if parts else {}
-    return replace(measured, parts=parts, remarks=remarks)
+    parts = parts_of(clock, plan, settings, mutator.sampler.learns)
+    return replace(_measured(mutator, network, call, clock), parts=parts, remarks=remarks)
 
 
 def _as_search(settings: RunSettings) -> dict[str, Any]:
@@ -150,9 +148,7 @@ def _check_whose(found: Diagnosis) -> None:
 
 
 def _search(mutator: DynamicWeightMutator, evaluator: Any, settings: RunSettings, said: str) -> tuple[Clock, Plan]:
-    options = short_options(settings.strategy)
-    if settings.mode == "multi_trial":
-        options |= {"contenders": 0, "rerank": 0}
+    options = short_options(settings.strategy, settings.mode)
     clock = Clock()
     plan = cut_short(evaluator.trainer)
     evaluator.trainer.callbacks.append(clock)
@@ -169,19 +165,19 @@ def _check_metric(callback: trial.ReportMetric, evaluator: Any) -> None:
         )
 
 
-def _sampled(mutator: DynamicWeightMutator, evaluator: Any, settings: RunSettings, said: str) -> DynamicNetwork:
-    """Freeze what the search would give; in multi-trial mode train it, as a trial does."""
+def _sampled(mutator: DynamicWeightMutator, evaluators: Evaluators, settings: RunSettings, said: str) -> DynamicNetwork:
+    """Freeze what the search would give, and train it by the evaluator, as the end of a search or a trial does."""
     with phase("freezing"), doing("Freezing an architecture", said):
         network = mutator.freeze(mutator.export())
-    if settings.mode == "multi_trial":
-        with phase("training one architecture"), doing("Training one architecture, as a trial does", said):
-            _, evaluator, callback = trial.build(
-                settings.to_dict(), **{**_as_search(settings), "metric": settings.metric}
-            )
-            cut_short(evaluator.trainer)
-            evaluator.evaluate(network)
-        _check_metric(callback, evaluator)
-    return network.to(evaluator.trainer.strategy.root_device)
+    if settings.mode == "one_shot" and settings.strategy.get("final_epochs") == 0:
+        return network
+    with phase("training one architecture"), doing("Training one architecture, as is done in the end", said):
+        made = evaluators.make(1, alike=True, limit_train_batches=STEPS, limit_val_batches=1)
+        made.evaluate(network)
+    if settings.metric is not None and settings.metric not in made.trainer.callback_metrics:
+        known = sorted(made.trainer.callback_metrics)
+        raise ConfigError(f"`metric` is `{settings.metric}`, but the evaluator logs {known} in validation.")
+    return network.to(made.trainer.strategy.root_device)
 
 
 class _Call:

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from ...settings import StrategySettings
 
-__all__ = ["Clock", "Plan", "cut_short", "short_options"]
+__all__ = ["STEPS", "Clock", "Plan", "cut_short", "short_options"]
 
 STEPS = 4
 SHORT = {
@@ -27,14 +27,24 @@ SHORT = {
     "rerank_steps": 1,
     "calibration_batches": 1,
     "diagnose_every": 0,
+    "population": 2,
+    "evaluations": 2,
+    "proxy_draws": 1,
 }
 """Options of the strategy in a try, at most."""
 
 
-def short_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a strategy's options, with what makes it long cut to what shows whether it works."""
+def short_options(options: Mapping[str, Any], mode: str = "one_shot") -> dict[str, Any]:
+    """Return a strategy's options, with what makes it long cut to what shows whether it works.
+
+    Parameters
+    ----------
+    mode
+        Of the run; in ``multi_trial`` nothing is compared.
+    """
     whole = {name: getattr(StrategySettings(), name) for name in SHORT} | dict(options)
-    return {**options, **{name: min(whole[name], most) for name, most in SHORT.items()}}
+    short = {**options, **{name: min(whole[name], most) for name, most in SHORT.items()}}
+    return short | ({"contenders": 0, "rerank": 0} if mode == "multi_trial" else {})
 
 
 class Plan(NamedTuple):

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...settings import StrategySettings
+from ...settings import BaselineSettings, RunSettings, StrategySettings
 from .briefly import Clock, Plan
 
 __all__ = ["Measured", "parts_of"]
+
+TRIAL = "each trial"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Measured:
             "multiply-adds": f"{_large(self.multiply_adds)} for one sample, making its weights too",
             "a step": f"{_seconds(self.step)} in training, {_seconds(self.look)} in validation",
             "memory": f"{_bytes(self.memory)} of this process{gpu}",
-            "a trial": _parts(self.parts),
+            "time": _parts(self.parts),
         }
         head = (
             f"Tried with a batch of {self.batch}: it trains and validates, and architecture {dict(self.sample)} reads "
@@ -70,29 +72,59 @@ class Measured:
         return [head, *(f"  {name:<15}{text}" for name, text in rows.items()), *self.remarks]
 
 
-def parts_of(clock: Clock, plan: Plan, options: Mapping[str, Any], learns: str) -> dict[str, float]:
-    """Return how long the parts of a search will take, by the seconds of a step; nothing where steps are unknown.
+def parts_of(clock: Clock, plan: Plan, settings: RunSettings, learns: str) -> dict[str, float]:
+    """Return how long the parts of a trial will take, by the seconds of a step; nothing where steps are unknown.
 
     Parameters
     ----------
-    options
-        Of the strategy.
+    settings
+        Of the run.
     learns
         By what the sampler learns: one that does by gradient takes half of a step.
     """
     training, validation = (_limited(*pair) for pair in zip(clock.batches, plan[2:], strict=True))
     if clock.step is None or training is None or plan.epochs is None or plan.epochs < 0:
         return {}
-    whole = StrategySettings(**options)
-    steps = plan.epochs * training if plan.steps < 0 else min(plan.epochs * training, plan.steps)
     look = clock.look or clock.step
-    parts = {"search": steps * clock.step + plan.epochs * (validation or 0) * look}
-    if whole.contenders and learns == "selection":
-        parts["comparing"] = whole.contenders * (whole.contender_batches + whole.calibration_batches) * look
+    plain = clock.step / (2 if learns == "gradient" else 1)
+
+    def epochs(count: int, step: float) -> float:
+        steps = count * training if plan.steps < 0 else min(count * training, plan.steps)
+        return steps * step + count * (validation or 0) * look
+
+    if settings.mode == "multi_trial":
+        return {"the checkpoint before them": epochs(plan.epochs, clock.step), TRIAL: epochs(plan.epochs, plain)}
+    whole = StrategySettings(**settings.strategy)
+    final = plan.epochs if whole.final_epochs is None else whole.final_epochs
+    parts = {"search": epochs(plan.epochs, clock.step), **_compared(whole, learns, plain, look)}
+    parts |= {"final training": epochs(final, plain)} if final else {}
+    count = _baselines(settings)
+    return parts | (
+        {"baselines": count * epochs(_baseline_epochs(settings) or final or plan.epochs, plain)} if count else {}
+    )
+
+
+def _compared(whole: StrategySettings, learns: str, step: float, look: float) -> dict[str, float]:
+    """Return what the comparison of architectures and their re-ranking take."""
+    count = whole.evaluations if whole.final_search == "evolution" else whole.contenders
+    each = (whole.contender_batches + whole.calibration_batches) * look
+    measures = learns == "selection" or whole.final_search == "evolution"
+    parts = {"comparing": count * each} if whole.contenders and measures else {}
     if whole.contenders and whole.rerank:
-        each = whole.rerank_steps * clock.step / (2 if learns == "gradient" else 1) + 2 * whole.contender_batches * look
-        parts["re-ranking"] = whole.rerank * each
+        parts["re-ranking"] = whole.rerank * (whole.rerank_steps * step + 2 * each)
     return parts
+
+
+def _baselines(settings: RunSettings) -> int:
+    """How many networks are trained to be compared with."""
+    if settings.baselines is None:
+        return 0
+    asked = BaselineSettings(**settings.baselines)
+    return 1 + asked.random + asked.static + (asked.shuffled and settings.context is not None)
+
+
+def _baseline_epochs(settings: RunSettings) -> int | None:
+    return None if settings.baselines is None else BaselineSettings(**settings.baselines).epochs
 
 
 def _limited(batches: int | None, limit: int | float) -> int | None:
@@ -105,6 +137,8 @@ def _parts(parts: Mapping[str, float]) -> str:
     if not parts:
         return "nobody can say: the loader does not tell its length, or steps could not be timed"
     each = ", ".join(f"{name} {_time(seconds)}" for name, seconds in parts.items())
+    if TRIAL in parts:
+        return each
     return _time(sum(parts.values())) + (f" ({each})" if each else "")
 
 

@@ -98,7 +98,8 @@ def compare_with(
     for rival in _rivals(mutator, found.architecture, initial, settings):
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            done = train_network(rival.network, evaluators, epochs, goal, "scratch", alike=True)
+            what = f"comparing with {rival.kind}"
+            done = train_network(rival.network, evaluators, epochs, goal, "scratch", alike=True, phase=what)
         entries.append(jury.entry(rival, done))
         twin = rival.network.network if isinstance(rival.network, StaticTwin) else twin
     left_out = _left_out(mutator, entries, settings)

@@ -12,6 +12,7 @@ from nni.nas.evaluator.pytorch import Lightning
 from torch import nn
 
 from ...errors import NotFiniteError
+from ..trainer import TellPhase
 from .best import BestEpoch, Goal, goal_of
 from .evaluators import Evaluators
 from .reports import Reports
@@ -107,6 +108,7 @@ def train_network(
     start: str = "generated",
     alike: bool = False,
     reports: Reports | None = None,
+    phase: str = "final training",
 ) -> Trained:
     """Train as :func:`train_final` does, by one of several evaluators that are made alike.
 
@@ -116,13 +118,15 @@ def train_network(
         As of :meth:`Evaluators.make`.
     reports
         Are told in which phase the run is.
+    phase
+        How this training is called where the run's progress is shown.
     """
     reports = Reports() if reports is None else reports
     began, goal = time.monotonic(), goal_of(evaluators.callbacks, goal)
     before = {name: one.detach().cpu().clone() for name, one in network.state_dict().items()}
     best = BestEpoch(goal)
     try:
-        made = evaluators.make(epochs, [best], alike)
+        made = evaluators.make(epochs, [best, TellPhase(phase)], alike)
         network.train()
         reports.phase = "final"
         made.evaluate(network)
