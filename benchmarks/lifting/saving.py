@@ -36,7 +36,7 @@ RATE = 1e-3
 
 def try_one(one: dict[str, Any]) -> dict[str, Any]:
     """Return how far a model came, and what stopped it."""
-    stage, found = "lift", {**one}
+    found: dict[str, Any] = {**one, "stage": "lift"}
     try:
         network, x = make_model(one)
         if hasattr(network, "config"):
@@ -44,40 +44,46 @@ def try_one(one: dict[str, Any]) -> dict[str, Any]:
         mutator = lift(network, where=WHERE[one["package"]]).mutator(context=VectorContext(4, 8)).eval()
         with torch.no_grad():
             mutator.source.factors.fill_(FACTOR)
-        frozen, context = mutator.freeze({}), torch.randn(len(x), 4)
-        found["values"] = sum(p.numel() for p in frozen.parameters())
-        with torch.no_grad():
-            frozen(x, context)
-        with tempfile.TemporaryDirectory() as folder:
-            stage, start = "save", time.process_time()
-            export.save(frozen, folder)
-            stage, found["save"], start = "load", round(time.process_time() - start, 1), time.process_time()
-            loaded = nni_dynconv.load(folder)
-            found["load"] = round(time.process_time() - start, 2)
-        stage = "different"
-        with torch.no_grad():
-            for samples in (len(x), 1):
-                _check(loaded(x[:samples], context[:samples]), frozen(x[:samples], context[:samples]), "evaluation")
-        stage = "different after a step"
-        _compare_steps(frozen, loaded, x, context)
+        save_and_compare(mutator.freeze({}), found, x, torch.randn(len(x), 4))
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        return {**found, "stage": stage, "reason": reason[:300]}
+        return {**found, "reason": f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]}
     return {**found, "stage": "passed", "reason": ""}
 
 
-def _compare_steps(frozen: DynamicNetwork, loaded: DynamicNetwork, x: Tensor, context: Tensor) -> None:
-    ours, theirs = _stepped(copy.deepcopy(frozen), x, context), _stepped(loaded, x, context)
+def save_and_compare(frozen: DynamicNetwork, found: dict[str, Any], *inputs: Tensor) -> None:
+    """Save a network, read it back and compare; note how far it came, and what it cost.
+
+    Raises
+    ------
+    AssertionError
+        What was read back is not the same.
+    """
+    found |= {"stage": "run", "values": sum(p.numel() for p in frozen.parameters())}
+    with torch.no_grad():
+        frozen(*inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        found["stage"], start = "save", time.process_time()
+        export.save(frozen, folder)
+        found |= {"stage": "load", "save": round(time.process_time() - start, 1)}
+        start = time.process_time()
+        loaded = nni_dynconv.load(folder)
+        found |= {"stage": "different", "load": round(time.process_time() - start, 2)}
+    with torch.no_grad():
+        for samples in (len(inputs[0]), 1):
+            few = [one[:samples] for one in inputs]
+            _check(loaded(*few), frozen(*few), "evaluation")
+    found["stage"] = "different after a step"
+    ours, theirs = _stepped(copy.deepcopy(frozen), inputs), _stepped(loaded, inputs)
     for name, one in theirs.items():
         _check(one, ours[name], name)
 
 
-def _stepped(network: DynamicNetwork, x: Tensor, context: Tensor) -> dict[str, Tensor]:
+def _stepped(network: DynamicNetwork, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """Return a network's tensors after a step of training."""
     torch.manual_seed(1)
     network.train()
     optimizer = torch.optim.SGD(network.parameters(), lr=RATE)
-    outputs = [one for one in _tensors(network(x, context)) if one.requires_grad]
+    outputs = [one for one in _tensors(network(*inputs)) if one.requires_grad]
     torch.stack([one.square().mean() for one in outputs]).sum().backward()
     optimizer.step()
     return {**dict(network.named_buffers()), **dict(network.named_parameters())}
