@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,7 +46,7 @@ def _gradients(mutator: DynamicWeightMutator, batches: Sequence[Any], count: int
     for number in range(count):
         batch = batches[number % len(batches)]
         with torch.enable_grad():
-            loss = mutator.architecture_loss(lambda held_out=batch: step(held_out))
+            loss = mutator.architecture_loss(partial(step, batch))
         scale = max(abs(float(loss.detach())), 1e-12)
         found = torch.autograd.grad(loss, logits, allow_unused=True) if loss.requires_grad else [None] * len(logits)
         for label, gradient in zip(labels, found, strict=True):

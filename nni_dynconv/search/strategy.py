@@ -39,8 +39,8 @@ class DynamicStrategy(OneShotStrategy):
     Weights and controller train on training batches, by the evaluator's own optimizer and loss. The sampler learns on
     validation batches: by the gradient of a mixture (DARTS) or of two compared architectures (GDAS), its learning rate
     falling in a line over the steps after the warm-up; by rewards, each the negative loss of one drawn architecture
-    (ENAS); or by comparing some architectures when training has ended (random, fair). Validation measures the architecture that :meth:`DynamicWeightMutator.export` would give,
-    with BatchNorm statistics of its own.
+    (ENAS); or by comparing some architectures when training has ended (random, fair). Validation measures the
+    architecture that :meth:`DynamicWeightMutator.export` would give, with BatchNorm statistics of its own.
 
     In the end copies of the best few are trained briefly, from the generated weights on, and the best of them on
     held-out batches is what :meth:`DynamicWeightMutator.export` gives. What that took is printed. An evaluator like the
