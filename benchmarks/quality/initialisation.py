@@ -43,7 +43,7 @@ from nni_dynconv.ops import (
 )
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from benchmarks.quality import initialisation_nets as nets  # noqa: E402  (the line above finds it)
+from benchmarks.quality import initialisation_nets as nets
 
 TABLE = Path(__file__).with_name("initialisation.json")
 LOW, HIGH = 0.5, 2.0

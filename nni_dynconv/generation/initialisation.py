@@ -74,9 +74,7 @@ def scale_of(site: Site, rule: ScaleRule = "hyperfan_in", nonlinearity: Nonlinea
     return torch.cat([torch.full((spec.numel,), stds[spec.name]) for spec in site.specs])
 
 
-def stds_of(
-    site: Site, rule: ScaleRule = "hyperfan_in", nonlinearity: Nonlinearity = "linear"
-) -> dict[str, float]:
+def stds_of(site: Site, rule: ScaleRule = "hyperfan_in", nonlinearity: Nonlinearity = "linear") -> dict[str, float]:
     """Return the standard deviation of each tensor of a site, by name, as :func:`scale_of` does of each value."""
     variances = {spec.name: _VARIANCES[rule](spec, site) for spec in site.specs}
     if nonlinearity != "linear":

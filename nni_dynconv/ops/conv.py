@@ -67,7 +67,9 @@ class _Convolution(Readable, DynamicOp):
         """Return what tells of wrong arguments in the name of this op."""
         return Axes(type(self).__name__)
 
-    def _specs(self, shape: tuple[int, ...], fan_in: float, fan_out: float, transposed: int = 0) -> tuple[WeightSpec, ...]:
+    def _specs(
+        self, shape: tuple[int, ...], fan_in: float, fan_out: float, transposed: int = 0
+    ) -> tuple[WeightSpec, ...]:
         weight = WeightSpec("weight", shape, fan_in, transposed=transposed, fan_out=fan_out, groups=self.groups)
         bias = WeightSpec("bias", (self.out_channels,), fan_in, "bias", fan_out=fan_out)
         return (weight, bias) if self.has_bias else (weight,)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...settings import Nonlinearity, CoordinateSettings, Encoding, Nesting, ScaleRule, check_arguments
+from ...settings import CoordinateSettings, Encoding, Nesting, Nonlinearity, ScaleRule, check_arguments
 from ...sites import Site, WeightSpec
 from .base import Controller
 from .fourier import FEATURES, LARGEST, features_of

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ...settings import Nonlinearity, Encoding, ExpertsSettings, Routing, ScaleRule, Shares, check_arguments
+from ...settings import Encoding, ExpertsSettings, Nonlinearity, Routing, ScaleRule, Shares, check_arguments
 from ...sites import Site, WeightSpec
 from ..initialisation import Scales, scale_of
 from ..parts import Upgrading

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...settings import Nonlinearity, Encoding, FlatSettings, ScaleRule, check_arguments
+from ...settings import Encoding, FlatSettings, Nonlinearity, ScaleRule, check_arguments
 from ...sites import Site
 from .base import Controller
 from .pieces import context_map, linear
@@ -53,7 +53,13 @@ class FlatController(Controller):
     True
     """
 
-    def __init__(self, hidden: int = 32, scale_rule: ScaleRule = "hyperfan_in", encoding: Encoding = "layer_norm", nonlinearity: Nonlinearity = "linear"):
+    def __init__(
+        self,
+        hidden: int = 32,
+        scale_rule: ScaleRule = "hyperfan_in",
+        encoding: Encoding = "layer_norm",
+        nonlinearity: Nonlinearity = "linear",
+    ):
         super().__init__()
         check_arguments(self, FlatSettings(hidden, scale_rule, encoding, nonlinearity))
         self.hidden, self.encoding = hidden, encoding

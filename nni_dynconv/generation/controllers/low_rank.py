@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ...settings import Nonlinearity, Encoding, LowRankSettings, ScaleRule, check_arguments
+from ...settings import Encoding, LowRankSettings, Nonlinearity, ScaleRule, check_arguments
 from ...sites import Site
 from ..factoring import factors_of, multiplied
 from .base import Controller
