@@ -33,8 +33,8 @@ __all__ = ["load", "save"]
 
 FORMAT = 4
 READABLE = (1, 2, 3, FORMAT)
-"""Format 1 has one base for all sites, full deltas, and chunked controllers without signs; until 2 bases are flat; until
-3 fans are whole numbers."""
+"""Format 1 has one base for all sites, full deltas, and chunked controllers without signs; until 2 bases are flat;
+until 3 fans are whole numbers."""
 
 
 def save(network: DynamicNetwork, folder: str | Path, architecture: Mapping[str, Any] | None = None) -> None:

@@ -46,7 +46,8 @@ class ChunkedController(Controller):
     Raises
     ------
     ConfigError
-        There is no such ``scale_rule``, ``encoding`` or ``nonlinearity``, or a setting has another type or lies outside of its range.
+        There is no such ``scale_rule``, ``encoding`` or ``nonlinearity``, or a setting has another type or lies outside
+        of its range.
 
     Notes
     -----
