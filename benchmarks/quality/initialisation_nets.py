@@ -1,9 +1,9 @@
 """How much whole networks without normalisation let activations grow at the start, beside independent layers.
 
-A network is a row of 32 convolutions of 16 channels behind ReLUs: ``residual``, each added to what goes by, or ``plain``,
-with the gain for the ReLU (``nonlinearity="relu"``). What is measured is the size after 8, 16, 24 and 32 blocks over that
-of the input, a geometric mean over seeds, and its ratio to that of layers of torch whose weights are drawn one by one, of
-the same variance. The bar: within a factor of two.
+A network is a row of 32 convolutions of 16 channels behind ReLUs: ``residual``, each added to what goes by, or
+``plain``, with the gain for the ReLU (``nonlinearity="relu"``). What is measured is the size after 8, 16, 24 and 32
+blocks over that of the input, a geometric mean over seeds, and its ratio to that of layers of torch whose weights are
+drawn one by one, of the same variance. The bar, for residual networks: within a factor of two.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ FEW = 4
 
 
 class Straight(Upgrading):
-    """An encoder that has, where its codes are small, linear maps beside: all of few ReLUs may be silent, and codes alike.
+    """An encoder that has linear maps beside it where its codes are small.
 
-    Earlier versions had none.
+    All of few ReLUs may be silent, and codes alike then. Earlier versions had no such maps.
 
     Attributes
     ----------
@@ -86,8 +86,9 @@ def even_map(inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
 
 
 class VectorContext(Straight):
-    """A vector, standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`), through a
-    small MLP; codes of less than four numbers have a linear map beside it.
+    """A vector through a small MLP; codes of less than four numbers have a linear map beside it.
+
+    It is standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`).
 
     Parameters
     ----------
@@ -129,8 +130,8 @@ class FeatureMapContext(Straight):
     """A feature map, or a stack of frames, through two strided convolutions and the strength of their answers.
 
     Its channels are standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`). The
-    code is an MLP of the standardised mean and log-variance over places; codes of less than four numbers have linear maps
-    of these and of the channels' means beside it. The plain mean of a convolution hardly
+    code is an MLP of the standardised mean and log-variance over places; codes of less than four numbers have linear
+    maps of these and of the channels' means beside it. The plain mean of a convolution hardly
     varies between samples at first, and a controller then ignores it for hundreds of steps.
 
     Parameters
@@ -177,8 +178,8 @@ class FeatureMapContext(Straight):
 class SequenceContext(Straight):
     """A sequence through a gated recurrent unit; the code is its last state.
 
-    Its elements are standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`). Codes of
-    less than four numbers have a linear map of their mean beside it.
+    Its elements are standardised by what was seen in training (:class:`~nni_dynconv.generation.parts.Gathered`). Codes
+    of less than four numbers have a linear map of their mean beside it.
 
     Parameters
     ----------

@@ -46,7 +46,8 @@ class ChunkedController(Controller):
     Raises
     ------
     ConfigError
-        There is no such ``scale_rule``, ``encoding`` or ``nonlinearity``, or a setting has another type or lies outside of its range.
+        There is no such ``scale_rule``, ``encoding`` or ``nonlinearity``, or a setting has another type or lies outside
+        of its range.
 
     Notes
     -----
@@ -60,8 +61,6 @@ class ChunkedController(Controller):
     (version 0.1.0 in ``benchmarks/quality/initialisation.json``). With them chunks are uncorrelated, which is what the
     scale by fan-in supposes, and so are sites, as layers are that are initialised one by one: with signs of the
     position alone sites of one shape started nearly alike, and a residual path summed the same change again and again.
-    What the last layer gives has signs too, without which values that stand side by side would be correlated in the
-    same way at every site.
 
     References
     ----------
@@ -106,7 +105,7 @@ class ChunkedController(Controller):
         count = len(self.numbers)
         self.register_buffer("positions", encode_positions(count, self.position_dim), persistent=False)
         counts = list(self.counts.values())
-        self.sign_rows = Signs(counts, self.hidden + self.chunk, before=self.hidden) if self.signs else None
+        self.sign_rows = Signs(counts, self.hidden, before=self.hidden) if self.signs else None
         self.embedding = nn.Parameter(torch.randn(len(sites), self.site_dim))
         sources = 2 if context_dim is None else 3
         self.from_site = linear(self.site_dim, self.hidden, gain=1 / sources)
@@ -139,25 +138,21 @@ class ChunkedController(Controller):
             return hidden
         return hidden + self.from_context(context).unsqueeze(-2)
 
-    def _signs_of(self, sites: Sequence[Site]) -> Tensor:  # n (hidden + chunk)
+    def _signs_of(self, sites: Sequence[Site]) -> Tensor:  # n hidden
         assert self.sign_rows is not None
         return self.sign_rows.rows([(self.rows[site.name], 0, self.counts[site.name]) for site in sites])
 
     def _signed(self, features: Tensor, signs: Tensor) -> Tensor:  # ... n hidden -> ... n chunk
-        """Run the last layer on features of one norm, with signs before and behind it.
-
-        The norm divides what comes out, which is smaller.
-        """
-        before, behind = signs.split([self.hidden, self.chunk], dim=-1)
-        signed = features * before
+        """Run the last layer on features of one norm, with signs; the norm divides what comes out, which is smaller."""
+        signed = features * signs
         exact = torch.promote_types(features.dtype, torch.float32)  # also under autocast
         norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact) + 1e-6
         size = (self.hidden / 2) ** 0.5
         weight: Any = self.out.weight
         if not isinstance(weight, Tensor):  # a quantized layer shows none
-            return self.out(signed * (size / norm).to(signed)) * behind
+            return self.out(signed * (size / norm).to(signed))
         made = F.linear(signed, weight)
-        return torch.addcdiv(self.out.bias, made, norm.to(self.out.bias), value=size) * behind
+        return torch.addcdiv(self.out.bias, made, norm.to(self.out.bias), value=size)
 
     def _set_sites(self, sites: Sequence[Site]) -> None:
         self.rows = {site.name: row for row, site in enumerate(sites)}

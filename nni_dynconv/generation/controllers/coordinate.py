@@ -156,7 +156,7 @@ class CoordinateController(Controller):
         return places
 
     def _sum_waves(self, amplitudes: Tensor, shape: tuple[int, ...], signs: Tensor) -> Tensor:
-        """Return tensors of one shape, ``(..., n, N)``, of amplitudes ``(..., n, 2 waves)``, signs ``(n Cout, ...)``."""
+        """Return tensors of one shape, ``(..., n, N)``, of amplitudes ``(..., n, 2 waves)`` and signs."""
         a, b = amplitudes.unsqueeze(-2).chunk(2, dim=-1)
         first = self.outs(self._features(0, shape[0]))  # Cout waves
         cos, sin = first.cos(), first.sin()

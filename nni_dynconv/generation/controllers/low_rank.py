@@ -33,7 +33,8 @@ class LowRankController(Controller):
     Raises
     ------
     ConfigError
-        There is no such ``scale_rule``, ``encoding`` or ``nonlinearity``, or a setting has another type or lies outside of its range.
+        There is no such ``scale_rule``, ``encoding`` or ``nonlinearity``, or a setting has another type or lies outside
+        of its range.
 
     Notes
     -----

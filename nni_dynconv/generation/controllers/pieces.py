@@ -84,7 +84,7 @@ class CodeInput(nn.Module):
         return torch.cat([kept, *(one for part in parts for one in (*_size_of(part), *_waves_of(part)))], dim=-1)
 
     def widened(self, weight: Tensor) -> Tensor:
-        """Return a map of codes that an earlier version had, which saw no sizes, as one that sees them and heeds not."""
+        """Return a map of codes of an earlier version, which saw no sizes, as one that sees them and heeds none."""
         missing = self.out_dim - weight.shape[-1]
         return F.pad(weight, (0, missing)) if missing == self.beside else weight
 
