@@ -1,8 +1,8 @@
 """How often the interval of Kendall's tau holds the true one: prints a table, writes ``coverage.json``.
 
-Pairs are drawn of which tau is known: normal ones, those of a t distribution with two degrees of freedom, whose extremes
-go together, of a Clayton copula, whose worst ones do, and normal ones of which one side has ten values only, so that
-many tie. About three minutes on one core::
+Pairs are drawn of which tau is known: normal ones, those of a t distribution with two degrees of freedom, whose
+extremes go together, of a Clayton copula, whose worst ones do, and normal ones of which one side has ten values only,
+so that many tie. About three minutes on one idle core::
 
     python -m benchmarks.quality.coverage
 """

@@ -201,7 +201,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
 
         Where labels are chosen independently it is, unless constraints tie together so many labels in so many ways that
         2^17 beginnings do not do. Where they depend on one another, as for ENAS, it is for spaces of up to
-        ``16 * reach`` architectures (65,536 for ENAS), and for larger ones as soon as the distribution is decided enough.
+        ``16 * reach`` architectures (65,536 for ENAS), and for larger ones where the distribution is decided enough.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What a sampler's walk prefers among the architectures that keep a space's constraints, and draws among those alone."""
+"""What a sampler prefers among the architectures that keep a space's constraints, and draws among those alone."""
 
 from __future__ import annotations
 

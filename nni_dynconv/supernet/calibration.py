@@ -79,9 +79,7 @@ def input_of(batch: Any, network: nn.Module) -> Any:
     return pytree.tree_map_only(Tensor, lambda one: one.to(device), found)
 
 
-def calibrate(
-    network: nn.Module, run: Callable[[Any], object], batches: Iterable[Any], together: bool = False
-) -> int:
+def calibrate(network: nn.Module, run: Callable[[Any], object], batches: Iterable[Any], together: bool = False) -> int:
     """Give the BatchNorms of a network the statistics of some batches, as if these were one, to keep.
 
     Every sample weighs the same, and of sequences and images every position, however long the batches are and in
@@ -172,7 +170,7 @@ def _cuda_devices(network: nn.Module) -> list[int]:
 def recalibrated(
     network: nn.Module, run: Callable[[Any], object], batches: Iterable[Any], together: bool = False
 ) -> Iterator[None]:
-    """For a block, evaluate with BatchNorm statistics of some batches, as if these were one; afterwards all is as before.
+    """For a block, evaluate with BatchNorm statistics of some batches, as if these were one; then all is as before.
 
     The running statistics of a supernet are a mixture over all architectures that were trained. Those of the one at
     hand are what a few forwards of it give.

@@ -19,11 +19,11 @@ class Moments(NamedTuple):
 
     Parameters
     ----------
-    count, mean, squares
+    number, mean, squares
         How many there are, their mean, and the sum of the squares of their distances from it.
     """
 
-    count: Tensor
+    number: Tensor
     mean: Tensor
     squares: Tensor
 
@@ -45,10 +45,10 @@ def merged(parts: Iterable[Moments]) -> Moments:
     """
     found, *others = parts
     for one in others:
-        count = found.count + one.count
-        share, apart = one.count / count.clamp_min(1), one.mean - found.mean
-        squares = found.squares + one.squares + found.count * share * apart.square()
-        found = Moments(count, found.mean + share * apart, squares)
+        number = found.number + one.number
+        share, apart = one.number / number.clamp_min(1), one.mean - found.mean
+        squares = found.squares + one.squares + found.number * share * apart.square()
+        found = Moments(number, found.mean + share * apart, squares)
     return found
 
 
@@ -108,9 +108,9 @@ class Pool:
         """
         if not self.reached:
             return
-        count, mean, squares = self.moments
-        for buffer, value in ((_mean(self.norm), mean), (_variance(self.norm), squares / (count - correction))):
-            buffer.copy_(torch.where(count > 0, value, buffer).to(buffer.dtype))
+        number, mean, squares = self.moments
+        for buffer, value in ((_mean(self.norm), mean), (_variance(self.norm), squares / (number - correction))):
+            buffer.copy_(torch.where(number > 0, value, buffer).to(buffer.dtype))
 
 
 def _mean(norm: _BatchNorm) -> Tensor:

@@ -6,7 +6,6 @@ import copy
 import itertools
 import math
 import operator
-import pickle
 from collections import Counter
 
 import numpy as np
@@ -73,7 +72,7 @@ def opinionated(values, constraints, seed):
 def best_of_all(sampler, count):
     """Return the log-probabilities of the most probable that keep the constraints, of all that there are."""
     every = itertools.product(*(choice.candidates for choice in sampler.choices.values()))
-    kept = [one for one in (dict(zip(sampler.choices, values, strict=True)) for values in every)]
+    kept = (dict(zip(sampler.choices, values, strict=True)) for values in every)
     kept = [one for one in kept if sampler.choices.broken(one) is None]
     with torch.no_grad():
         return sorted((float(sampler.log_prob(one)) for one in kept), reverse=True)[:count]
@@ -128,13 +127,13 @@ CONSTRAINTS = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(spaces(), st.integers(0, 10_000))
 def test_they_are_the_best_of_all(space, seed):
     assert check_against_all(opinionated(*space, seed)).proven
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(spaces(), st.integers(0, 10_000))
 def test_they_are_the_best_of_all_where_labels_depend_on_one_another(space, seed):
     sampler = bound(EnasSampler(seed=seed, hidden=8), *space)
@@ -225,7 +224,7 @@ def test_where_few_of_many_are_allowed_they_are_drawn_and_found(sampler):
     """Draws, and the search for the best, used to give up after a thousand."""
     made = bound(sampler(seed=0), [range(6)] * 6, few)
     allowed = {tuple(one.values()) for one in made.most_probable(50).samples}
-    drawn = Counter(tuple(made.sample().values()) for _ in range(200))
+    drawn = Counter(tuple(made.sample().values()) for _ in range(150))
     assert len(allowed) == 20 and set(drawn) <= allowed and len(drawn) > 15
     assert tuple(made.best().values()) in allowed
 
@@ -234,9 +233,9 @@ def test_rare_draws_are_distributed_as_draws_until_one_is_allowed():
     sampler = opinionated([range(3)] * 4, lambda labels: [limited_to(sum(labels[1:], labels[0]) <= 2)], 3)
     for alpha in sampler.alphas:
         alpha.data /= 3
-    usual = Counter(tuple(sampler.sample().values()) for _ in range(4000))
+    usual = Counter(tuple(sampler.sample().values()) for _ in range(2000))
     sampler._rarely = True
-    rare = Counter(tuple(sampler.sample().values()) for _ in range(4000))
+    rare = Counter(tuple(sampler.sample().values()) for _ in range(2000))
     for one in usual | rare:
         assert abs(usual[one] - rare[one]) <= 5 * (usual[one] + rare[one]) ** 0.5 + 5
 
@@ -262,10 +261,11 @@ def test_draws_that_no_table_holds_are_refused():
         bound(RandomSampler(seed=0), [range(1, 3)] * 24, lambda labels: space[1](labels)).sample()
 
 
-def test_a_space_with_constraints_is_copied_and_pickled_after_it_was_asked():
+def test_a_space_with_constraints_is_copied_and_pickled_after_it_was_asked(tmp_path):
     sampler = bound(GdasSampler(seed=0), [range(3)] * 3, lambda labels: [limited_to(labels[0] < labels[2])])
     best = sampler.best()
-    for other in (copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler.choices))):
-        choices = other.choices if isinstance(other, Sampler) else other
+    torch.save(sampler.choices, tmp_path / "choices.pt")
+    loaded = torch.load(tmp_path / "choices.pt", weights_only=False)
+    for choices in (copy.deepcopy(sampler).choices, loaded):
         assert choices.broken(best) is None and len(choices.constraints) == 1
         assert choices.growth.sizes == [3, 3, 3]

@@ -50,7 +50,7 @@ def test_statistics_in_the_block_are_those_of_all_batches_together():
 
 
 def sliced(features, width=None):
-    """NNI's of a supernet, which takes its features out of an architecture: it used to keep the supernet's statistics."""
+    """NNI's of a supernet, with the features of an architecture; it used to keep the supernet's statistics."""
     mixed = MixedBatchNorm2d({"num_features": nni.choice("width", [2, features])})
     given = {"num_features": width or features, "eps": 1e-5, "momentum": 0.1}
     mixed.sampling_policy = SimpleNamespace(forward_argument=lambda module, name: given[name])

@@ -53,8 +53,8 @@ class Leading(NamedTuple):
 
 
 Ahead = Callable[[Numbers, "np.ndarray | None"], np.ndarray]
-"""Returns log-probabilities ``(N, n)`` of the next label's candidates: given the numbers ``(N, labels so far)`` chosen, and
-which rows of its last call these go on from. Rows are one, for all, where it does not matter what was chosen."""
+"""Returns log-probabilities ``(N, n)`` of the next label's candidates: given the numbers ``(N, labels so far)`` chosen,
+and which rows of its last call these go on from. Rows are one, for all, where it does not matter what was chosen."""
 
 
 def leading(growth: Growth, ahead: Callable[[], Ahead], count: int, width: int, independent: bool) -> Leading:

@@ -125,7 +125,8 @@ def _summands(node: Any, sign: float) -> list[tuple[float, Any]]:
 
 
 def _sum(summands: Iterable[tuple[float, Any]], candidates: Candidates, function: Callable[..., Any]) -> Total | None:
-    bound, terms = 0.0, {}
+    bound = 0.0
+    terms: dict[tuple[int, ...], Any] = {}
     for sign, node in summands:
         if _is_number(node):
             bound -= sign * node
