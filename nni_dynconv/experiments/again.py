@@ -14,7 +14,7 @@ from .. import export
 from ..errors import RunError
 from ..generation import DynamicNetwork
 from ..runs import TRAINED, Run
-from ..search import Evaluators, Goal, Trained, Writer, load_weights, train_network
+from ..search import Evaluators, Goal, Trained, Writer, load_weights, save_shown, train_network
 from ..supernet import DynamicWeightMutator
 from .trial import build, check_launcher, goal_in
 
@@ -107,7 +107,7 @@ def train_on(folder: str | Path, epochs: int | None = None, settings: Mapping[st
     earlier = int(run.facts.get("epochs", 0)) if run.facts.get("state") == TRAINED else 0
     writer.trained(trained)
     run.note(epochs=earlier + trained.epochs)
-    writer.exported(trained.network)
+    writer.exported(trained.network, evaluators)
     return trained
 
 
@@ -128,6 +128,6 @@ def export_again(folder: str | Path, settings: Mapping[str, Any] | None = None) 
         It fails again; the run stays as it is.
     """
     opened = reopen(folder, settings)
-    export.save(opened.network, opened.run.folder)
+    save_shown(opened.network, Evaluators(opened.evaluator, [opened.mutator]), opened.run.folder)
     opened.run.mark("export", None)
     return opened.run

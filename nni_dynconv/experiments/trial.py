@@ -23,7 +23,7 @@ from ..errors import ConfigError
 from ..generation import ArchitectureEncoder, unasked_in
 from ..phases import carried, phase
 from ..runs import Run
-from ..search import Goal, TellPhase, Trained, Writer, words_of
+from ..search import Evaluators, Goal, TellPhase, Trained, Writer, words_of
 from ..settings import call_object, check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
 from .logs import keep_logs
@@ -202,7 +202,7 @@ def evaluate_one(
         epochs = evaluator.trainer.max_epochs or 1
         writer.trained(Trained(network.cpu().eval(), "generated", epochs, callback.name, value))
         reports.final(value, architecture=words_of(network.architecture))
-    writer.exported(network)
+    writer.exported(network, Evaluators(evaluator, [mutator]))
 
 
 def warm_up(settings: Mapping[str, Any], path: str | Path) -> None:

@@ -18,8 +18,6 @@ from ...samplers import RandomSampler
 from ...settings import BaselineSettings
 from ...supernet import DynamicWeightMutator
 from ..closing import Evaluators, Goal, Trained, from_scratch, goal_of, measure, train_network
-from ..lightning import step_of
-from ..loaders import first_batches
 from .rivals import ShuffledContexts, StaticTwin
 from .table import FOUND, RANDOM, SHUFFLED, TWIN, WENT_ON, Comparison, Entry
 
@@ -199,24 +197,15 @@ class _Jury:
 
     def _multiply_adds(self, network: nn.Module) -> int | None:
         """Count what one sample takes, by the evaluator's own step; ``None`` where that does not take one alone."""
-        made = self.evaluators.make(alike=True)
         if self._example is None:
-            loader = made.train_dataloaders if made.datamodule is None else _loader_of(made.datamodule)
-            batch = made.trainer.precision_plugin.convert_input(first_batches(loader, 1, lambda one: one)[0])
+            batch = self.evaluators.batch()
             self._example = pytree.tree_map_only(Tensor, lambda one: one[:1] if one.dim() else one, batch)
-        made.module.set_model(network.eval())
         try:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                step_of(made.module)(self._example)
+            with FlopCounterMode(display=False) as counter:
+                self.evaluators.show(network, self._example)
         except (RuntimeError, ValueError, LookupError):
             return None
         return counter.get_total_flops() // 2
-
-
-def _loader_of(datamodule: Any) -> Any:
-    datamodule.prepare_data()
-    datamodule.setup("fit")
-    return datamodule.train_dataloader()
 
 
 def _has_test_batches(evaluator: Lightning) -> bool:

@@ -10,7 +10,7 @@ from .reports import Reports, words_of
 from .scratch import from_scratch, initial_of
 from .stepping import evaluator_of, train_by_step
 from .training import Trained, measure, train_final, train_network
-from .writing import Writer, load_weights, save_weights
+from .writing import Writer, load_weights, save_shown, save_weights
 
 __all__ = [
     "Evaluators",
@@ -24,6 +24,7 @@ __all__ = [
     "initial_of",
     "load_weights",
     "measure",
+    "save_shown",
     "save_weights",
     "train_by_step",
     "train_final",

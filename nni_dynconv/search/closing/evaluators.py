@@ -7,11 +7,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import torch
 from nni.nas.evaluator.pytorch import Lightning
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from torch import nn
 
 from ...errors import ConfigError
+from ..lightning import step_of
+from ..loaders import first_batches
 
 __all__ = ["Evaluators"]
 
@@ -106,3 +110,23 @@ class Evaluators:
         )
         made.test_dataloaders = self.test
         return made
+
+    def batch(self) -> Any:
+        """Return the first training batch, as a step takes it, on the CPU."""
+        made = self.make(alike=True)
+        module, given = made.module, made.datamodule
+        if given is not None:
+            given.prepare_data()
+            given.setup("fit")
+        loader = made.train_dataloaders if given is None else given.train_dataloader()
+        (batch,) = first_batches(loader, 1, made.trainer.precision_plugin.convert_input)
+        moved = module.transfer_batch_to_device(module.on_before_batch_transfer(batch, 0), torch.device("cpu"), 0)
+        return module.on_after_batch_transfer(moved, 0)
+
+    @torch.no_grad()
+    def show(self, network: nn.Module, batch: Any) -> None:
+        """Let a network on the CPU take the evaluator's step on a batch, in evaluation mode and without learning."""
+        made = self.make(alike=True)
+        made.module.trainer = made.trainer
+        made.module.set_model(network.eval())
+        step_of(made.module)(batch)

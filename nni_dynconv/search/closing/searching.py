@@ -10,7 +10,6 @@ import torch
 from nni.nas.evaluator.pytorch import Lightning
 from torch import Tensor
 
-from ... import export
 from ...generation import DynamicNetwork
 from ...runs import Run
 from ...samplers import distributed
@@ -22,7 +21,7 @@ from .evaluators import Evaluators
 from .reports import Reports, words_of
 from .scratch import from_scratch, initial_of
 from .training import Trained, measure, train_network
-from .writing import Writer
+from .writing import Writer, save_shown
 
 __all__ = ["Closing", "Search"]
 
@@ -106,7 +105,7 @@ class Search(Lightning):
             writer.trained(trained)
             reports.final(trained.result, architecture=words_of(network.architecture))
             reports.phase = "comparison"
-            writer.exported(trained.network)
+            writer.exported(trained.network, self.evaluators)
             if closing.baselines is not None:
                 writer.without_failing("baselines", self.compare)
 
@@ -165,4 +164,4 @@ class Search(Lightning):
             if closing.run is not None:
                 closing.comparison.write(closing.run)
                 if closing.comparison.twin is not None:
-                    export.save(closing.comparison.twin.eval(), closing.run.twin)
+                    save_shown(closing.comparison.twin, self.evaluators, closing.run.twin)

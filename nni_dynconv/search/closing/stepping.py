@@ -95,7 +95,8 @@ def train_by_step(
     writer.began()
     writer.searched(mutator, network, sample)
     start = "generated" if initial is None else "scratch"
-    trained = train_network(network, Evaluators(evaluator, [step, optimizer]), start=start)
+    evaluators = Evaluators(evaluator, [step, optimizer])
+    trained = train_network(network, evaluators, start=start)
     writer.trained(trained)
-    writer.exported(trained.network)
+    writer.exported(trained.network, evaluators)
     return trained

@@ -15,9 +15,10 @@ from ...errors import RunError
 from ...generation import DynamicNetwork
 from ...runs import TRAINED, UNTRAINED, Run
 from ...supernet import DynamicWeightMutator
+from .evaluators import Evaluators
 from .training import Trained
 
-__all__ = ["Writer", "attempt", "load_weights", "save_weights"]
+__all__ = ["Writer", "attempt", "load_weights", "save_shown", "save_weights"]
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
@@ -49,6 +50,13 @@ def attempt(work: Callable[[], object]) -> str | None:
     except Exception as error:  # also of the user's own classes
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def save_shown(network: DynamicNetwork, evaluators: Evaluators, folder: Path) -> None:
+    """Export a network; one that was not called in this process yet, for another one trained it, is shown a batch."""
+    if network.source.seen is None:
+        evaluators.show(network, evaluators.batch())
+    export.save(network, folder)
 
 
 @dataclass
@@ -87,11 +95,11 @@ class Writer:
             self.run.write_architecture(found.network.architecture)
             self.run.note(state=TRAINED if found.epochs else UNTRAINED, **told(found))
 
-    def exported(self, network: DynamicNetwork) -> None:
+    def exported(self, network: DynamicNetwork, evaluators: Evaluators) -> None:
         """Write the network as :func:`nni_dynconv.load` reads it; a failure is noted."""
         run = self.run
         if run is not None and self.first:
-            self.without_failing("export", lambda: export.save(network, run.folder))
+            self.without_failing("export", lambda: save_shown(network, evaluators, run.folder))
 
     def without_failing(self, what: str, work: Callable[[], object]) -> None:
         """Do what a run can do without, in every process; why it failed is noted, and told."""
