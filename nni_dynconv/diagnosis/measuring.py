@@ -59,6 +59,15 @@ def architectures(mutator: DynamicWeightMutator, count: int, seed: int = 0) -> l
 
     They are not drawn by the sampler, so that a candidate that it does not draw any more is seen all the same; but for
     those that would break a constraint of the space.
+
+    Parameters
+    ----------
+    mutator
+        Whose space it is.
+    count
+        How many, at least; of a label with more candidates, as many as it has.
+    seed
+        Decides which candidates stand together.
     """
     if not mutator.choices:
         return [{}]
@@ -103,7 +112,15 @@ def _loss(mutator: DynamicWeightMutator, sample: Any, batch: Any, step: Step) ->
 
 @contextmanager
 def within(mutator: DynamicWeightMutator, sample: Mapping[str, Any] | None) -> Iterator[None]:
-    """For a block, let an architecture run, or, for ``None``, the mixture of all."""
+    """For a block, let an architecture run.
+
+    Parameters
+    ----------
+    mutator
+        Whose space it is.
+    sample
+        The architecture; ``None`` for the mixture of all.
+    """
     if sample is not None:
         with mutator.using(sample):
             yield

@@ -24,7 +24,13 @@ __all__ = ["candidates_of", "given_weights", "is_free", "norms_of", "sites_in", 
 
 
 def candidates_of(space: nn.Module) -> dict[tuple[str, str], list[nn.Module]]:
-    """Return the modules of each candidate of each label that chooses among modules; a label may stand twice."""
+    """Return the modules of each candidate of each label that chooses among modules; a label may stand twice.
+
+    Parameters
+    ----------
+    space
+        A supernet.
+    """
     found: dict[tuple[str, str], list[nn.Module]] = defaultdict(list)
     for module in space.modules():
         if isinstance(module, LayerChoice):

@@ -210,3 +210,19 @@ def test_json_for_the_standard_output_stands_alone_there(capsys, tmp_path):
         print("a table")
     telling.write_json("{}", tmp_path / "found.json")
     assert capsys.readouterr() == ("a table\n", "") and (tmp_path / "found.json").read_text() == "{}\n"
+
+
+# Check
+
+
+def test_a_fresh_multi_trial_experiment_is_well_formed_and_what_makes_its_checkpoint_is_said(command, tmp_path):
+    """It used to be an error that the checkpoint, which `launch` makes, was not there yet."""
+    text = (ROOT / "configs" / "multi_trial.yml").read_text(encoding="utf-8")
+    config = tmp_path / "multi_trial.yml"
+    config.write_text(text.replace("../examples", str(ROOT / "examples")).replace("../runs", str(tmp_path / "runs")))
+    status, output, error = command("check", str(config))
+    assert status == 0 and not error
+    assert "is well-formed" in output and f"`nni-dynconv launch {config}` makes it" in output
+    assert f"`nni-dynconv warmup {config}` does" in output
+    (tmp_path / "runs" / "shared").mkdir(parents=True)
+    assert command("check", str(config))[1] == f"{config} is well-formed.\n"

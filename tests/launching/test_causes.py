@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from nni_dynconv.launching.causes import cause_in
+from nni_dynconv.launching.experiment import LocalExperiment
+from nni_dynconv.launching.launch import _trial_failure
 from nni_dynconv.launching.nni_logs import said_in
 
 
@@ -63,6 +66,17 @@ def test_of_errors_that_followed_from_each_other_the_last_is_told_and_ours_in_wo
 def test_where_nothing_was_raised_the_last_lines_are_told():
     assert cause_in("one\ntwo\n") == "one\ntwo"
     assert cause_in("\n".join(map(str, range(20)))) == "\n".join(map(str, range(8, 20)))
+
+
+def test_of_a_trial_of_ours_its_own_words_are_told(tmp_path):
+    """The last lines of its log used to be told, whatever those were."""
+    command = [sys.executable, "-m", "nni_dynconv.trial"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "NNI_OUTPUT_DIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    (tmp_path / "trial.stderr").write_text(done.stderr + "Exception ignored in: <function __del__>\n" + "noise\n" * 50)
+    told = _trial_failure({"trialJobId": "abc", "logPath": str(tmp_path)}, LocalExperiment(1))
+    assert "It said:\n  This trial was given {}, which is no proposal of the tuner" in told
+    assert "Traceback" in done.stderr and "Traceback" not in told and "noise" not in told
 
 
 @pytest.mark.parametrize("name", ["error.txt", "trial.stderr", "stderr"])

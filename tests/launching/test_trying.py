@@ -47,6 +47,16 @@ def test_launch_starts_nothing_where_the_try_fails(lab):
     assert not (lab.folder / "experiments").exists()
 
 
+@pytest.mark.slow
+def test_launch_tells_the_first_trials_own_error_in_words(lab):
+    """What it told used to be the last lines of its log, whatever those were."""
+    noisy = {"evaluator_args": {"form": "plain", "module": "Noisy"}, "metric": "val_acc"}
+    status, output, error = lab.run("launch", write(lab.folder, **noisy), "--no-try")
+    assert status == 1 and "trial 0: " in output, error
+    assert "It said:\n  `metric` is `val_acc`, but the evaluator logs ['entropy', 'val_loss'] in validation." in error
+    assert "Traceback" not in error and "noise" not in error
+
+
 @pytest.fixture
 def stand_in(monkeypatch, tmp_path):
     """Let another program stand in for the process of a try."""
