@@ -123,5 +123,12 @@ def report(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def warm_up() -> None:
+    """Load what saving loads, once for all processes."""
+    mutator = lift(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))).mutator()
+    save_and_compare(mutator.eval().freeze({}), {}, torch.randn(2, 1, 3, 3))
+
+
 if __name__ == "__main__":
+    warm_up()
     sweep(__doc__ or "", HERE / "saving.json", try_one, report, LIMIT)

@@ -21,6 +21,7 @@ from ..generation import (
     ChunkedController,
     Controller,
     DynamicNetwork,
+    Example,
     FixedArchitecture,
     OwnInputContext,
     WeightSource,
@@ -79,9 +80,9 @@ def save(
         There is nothing to try it on; its forward decides by values of tensors; a layer or controller cannot be written;
         what is read back is not the same; the files cannot be written. The folder holds what it held then.
     """
-    call = _example_of(network, example)
+    known = _example_of(network, example)
     tried = copy.deepcopy(network).cpu()
-    call = fitting(tried, call)
+    call = fitting(tried, known)
     sample = dict(network.architecture if architecture is None else architecture)
     description, tensors = _describe(tried, sample, call)
     files = _packed(description, tensors, sample)
@@ -138,7 +139,7 @@ def _told(error: Exception) -> str:
 # Writing
 
 
-def _example_of(network: DynamicNetwork, example: Any) -> Call:
+def _example_of(network: DynamicNetwork, example: Any) -> Example:
     """Return what the network is tried on."""
     if example is None:
         if network.source.seen is None:
@@ -150,7 +151,7 @@ def _example_of(network: DynamicNetwork, example: Any) -> Call:
         return network.source.seen
     args = () if isinstance(example, Mapping) else example if isinstance(example, tuple) else (example,)
     options = dict(example) if isinstance(example, Mapping) else {}
-    return network.takes.call(args, options, network.source.of_context is not None)
+    return Example.of(network.takes.call(args, options, network.source.of_context is not None))
 
 
 def _describe(network: DynamicNetwork, sample: Any, call: Call) -> tuple[dict[str, Any], dict[str, Tensor]]:

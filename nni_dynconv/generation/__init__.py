@@ -20,7 +20,7 @@ from .given import ORIGINAL, Original, bind_own_input, own_inputs_of, recipes_fo
 from .installing import NAME, install, uninstall
 from .loading import load_original
 from .network import DynamicNetwork
-from .remembering import drawn
+from .remembering import Example
 from .source import WeightSource
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "CoordinateController",
     "Decision",
     "DynamicNetwork",
+    "Example",
     "ExpertsController",
     "FeatureMapContext",
     "FixedArchitecture",
@@ -46,7 +47,6 @@ __all__ = [
     "WeightSource",
     "bind_own_input",
     "dim_of",
-    "drawn",
     "install",
     "load_original",
     "own_inputs_of",

@@ -76,8 +76,8 @@ _UNWANTED = {
 
 def name_of(encoder: nn.Module) -> str:
     """Return what to call an encoder: the class that was written, where it was read from a file."""
-    inside = list(encoder.children()) if isinstance(encoder, fx.GraphModule) else [encoder]
-    name = type(inside[0]).__name__ if len(inside) == 1 else "Module"
+    inside = list(encoder.children()) if isinstance(encoder, fx.GraphModule) else [encoder]  # of an earlier file
+    name = inside[0]._get_name() if len(inside) == 1 else "Module"
     return "its encoder" if name == "Module" else name
 
 

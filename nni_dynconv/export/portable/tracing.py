@@ -8,6 +8,7 @@ layers is told in ``leaves.py``, how a graph becomes data in ``nodes.py``.
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,6 @@ from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.fx.node import has_side_effect
-from torch.nn.utils import stateless
 
 from ...errors import ExportError
 from ...sites import Scope, scope
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Graph", "Place", "Tracer", "check", "layer", "read", "tensors_of"]
 
 Sym = (SymInt, SymFloat, SymBool)
+SILENT = ("torch.__trace", "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
+"""Loggers of torch that tell of what is tried here, and expected to fail at times."""
 FACTOR = 3
 """Sizes are told to be open where they are others on inputs so many times as large."""
 
@@ -153,7 +155,12 @@ class Tracer:
         return Graph(made.graph, names, constants, self._sizes(), self.asked)
 
     def _run(self, run: Any, tensors: dict[str, Tensor], given: list[Tensor]) -> list[Any]:
-        with stateless._reparametrize_module(self.network, tensors, tie_weights=True):
+        taken = {id(one): tensors[name] for name, one in tensors_of(self.network).items()}
+        with ExitStack() as stack:
+            for module in self.own:
+                for held in (module._parameters, module._buffers):
+                    now = {name: taken[id(one)] for name, one in held.items() if one is not None}
+                    stack.enter_context(patch.dict(held, now))
             return run(given)
 
     def _like(self, tensor: Tensor) -> Tensor:
@@ -208,6 +215,8 @@ class Tracer:
         with ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
+            for name in SILENT:
+                stack.enter_context(patch.object(logging.getLogger(name), "disabled", True))
             for one, leaf in self.leaves.items():
                 stack.enter_context(patch.dict(vars(one), forward=self._recording(leaf)))
             stack.enter_context(scope.enter(Scope(self, self._weights_read)))
