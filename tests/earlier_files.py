@@ -45,7 +45,9 @@ def save_in_format_3(network, folder, change=lambda description: None):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "architecture.json").write_text(json.dumps({"architecture": network.architecture}))
     (folder / "network.json").write_text(json.dumps(description))
-    save_file({name: one.detach().contiguous().clone() for name, one in tensors.items()}, folder / "network.safetensors")
+    save_file(
+        {name: one.detach().contiguous().clone() for name, one in tensors.items()}, folder / "network.safetensors"
+    )
 
 
 def trace(network):
@@ -71,7 +73,13 @@ def written(node):
     target = node.target
     if node.op == "call_function":
         target = "builtins.getattr" if target is getattr else _get_qualified_name(target)
-    return {"name": node.name, "op": node.op, "target": target, "args": data(node.args), "kwargs": data(node.kwargs)["dict"]}
+    return {
+        "name": node.name,
+        "op": node.op,
+        "target": target,
+        "args": data(node.args),
+        "kwargs": data(node.kwargs)["dict"],
+    }
 
 
 def data(value):
@@ -81,5 +89,3 @@ def data(value):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {kind: [data(one) for one in value]}
     return {"node": value.name} if isinstance(value, fx.Node) else encode(value)
-
-

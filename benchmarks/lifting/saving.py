@@ -1,7 +1,7 @@
 """Lift every architecture of ``models.json``, freeze it, save it, and read it back: ``make sweep-save``.
 
-A model passes where it is saved, and the loaded network gives the same: outputs in evaluation, for the batch that it was
-saved with and for one sample, to 1e-5 of the largest value; and after a step of training, with the same random numbers,
+A model passes where it is saved, and the loaded network gives the same: outputs in evaluation, for the batch that it
+was saved with and for one sample, to 1e-5 of the largest value; and after a step of training, with the same random numbers,
 every parameter and buffer of it. What is not the same, and was saved, is counted apart: it may not be. Models of
 transformers are asked to return no cache (``use_cache``), which is no tensor.
 """
@@ -99,7 +99,9 @@ def _check(theirs: Any, ours: Any, where: str) -> None:
     if not first or [one.shape for one in first] != [one.shape for one in second]:
         raise AssertionError(f"{where}: other tensors are given")
     for a, b in zip(first, second, strict=True):
-        distance = ((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1)).item() if a.numel() else 0
+        distance = (
+            ((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1)).item() if a.numel() else 0
+        )
         if not distance <= TOLERANCE:
             raise AssertionError(f"{where}: differs by {distance:.1e}")
 

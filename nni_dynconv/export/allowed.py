@@ -29,7 +29,7 @@ def _modules_of(*places: Any) -> dict[str, type[nn.Module]]:
     return {name_of(one): one for one in found if isinstance(one, type) and issubclass(one, nn.Module)}
 
 
-OURS = {**_modules_of(ops, generation), name_of(DynamicCall): DynamicCall}
+OURS: dict[str, type[nn.Module]] = {**_modules_of(ops, generation), name_of(DynamicCall): DynamicCall}
 TORCHS = _modules_of(nn)
 
 
@@ -54,8 +54,10 @@ def class_named(reference: Any, trust: Collection[str] = ()) -> type[nn.Module]:
     if not isinstance(reference, str):
         raise ExportError(f"{reference!r} is no class of torch modules.")
     known = renamed(reference)
-    if known in OURS or known in TORCHS:
-        return OURS[known] if known in OURS else TORCHS[known]
+    if known in OURS:
+        return OURS[known]
+    if known in TORCHS:
+        return TORCHS[known]
     place, _, name = known.partition(":")
     if not any(place == one or place.startswith(f"{one}.") for one in trust):
         package = place.partition(".")[0]
@@ -83,14 +85,43 @@ def _imported(place: str, name: str, reference: str) -> type[nn.Module]:
 OPERATOR = re.compile(r"aten::([A-Za-z][A-Za-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
 ALSO = re.compile(r"aten::(__(?:i?and|i?or|i?xor|i?lshift|i?rshift)__|_[a-z][A-Za-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
 PRIVATE = frozenset(
-    "_adaptive_avg_pool2d _adaptive_avg_pool3d _add_relu _cdist_forward _cholesky_solve_helper _conj "
-    "_convolution_mode _euclidean_dist _fft_c2c _fft_c2r _fft_r2c _local_scalar_dense _log_softmax _neg_view _pdist "
-    "_scaled_dot_product_attention_math _shape_as_tensor _softmax _stack _to_copy _trilinear _unique2 _unsafe_index "
-    "_unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d "
-    "_upsample_nearest_exact3d _weight_norm".split()
+    [
+        "_adaptive_avg_pool2d",
+        "_adaptive_avg_pool3d",
+        "_add_relu",
+        "_cdist_forward",
+        "_cholesky_solve_helper",
+        "_conj",
+        "_convolution_mode",
+        "_euclidean_dist",
+        "_fft_c2c",
+        "_fft_c2r",
+        "_fft_r2c",
+        "_local_scalar_dense",
+        "_log_softmax",
+        "_neg_view",
+        "_pdist",
+        "_scaled_dot_product_attention_math",
+        "_shape_as_tensor",
+        "_softmax",
+        "_stack",
+        "_to_copy",
+        "_trilinear",
+        "_unique2",
+        "_unsafe_index",
+        "_unsafe_view",
+        "_upsample_bicubic2d_aa",
+        "_upsample_bilinear2d_aa",
+        "_upsample_nearest_exact1d",
+        "_upsample_nearest_exact2d",
+        "_upsample_nearest_exact3d",
+        "_weight_norm",
+    ]
 )
 """Operators of torch's own use that networks have in them; of the others many trust what they are given."""
-REFUSED = frozenset("from_file set_ set_data resize_ resize_as_ record_stream retain_grad requires_grad_ data".split())
+REFUSED = frozenset(
+    ["from_file", "set_", "set_data", "resize_", "resize_as_", "record_stream", "retain_grad", "requires_grad_", "data"]
+)
 """Operators that reach beyond tensors, or behind what autograd knows."""
 REFUSED_TYPES = ("Storage", "Stream", "Dimname", "Future", "__torch__")
 
@@ -98,7 +129,29 @@ SIZES: dict[str, Callable[..., Any]] = {
     **{
         name: getattr(operator, name)
         for name in (
-            "add sub mul floordiv truediv mod pow neg pos eq ne lt le gt ge and_ or_ getitem lshift rshift abs".split()
+            [
+                "add",
+                "sub",
+                "mul",
+                "floordiv",
+                "truediv",
+                "mod",
+                "pow",
+                "neg",
+                "pos",
+                "eq",
+                "ne",
+                "lt",
+                "le",
+                "gt",
+                "ge",
+                "and_",
+                "or_",
+                "getitem",
+                "lshift",
+                "rshift",
+                "abs",
+            ]
         )
     },
     **{

@@ -23,18 +23,83 @@ __all__ = ["make_network"]
 OPERATIONS = ("placeholder", "get_attr", "call_module", "call_function", "call_method", "output")
 PLACES = ("torch", "torch.nn.functional", "torch._C._nn", "operator", "_operator", "math")
 MAKING = frozenset(
-    "arange as_tensor broadcast_shapes empty eye full full_like is_tensor linspace logspace ones rand randint randn "
-    "randperm tensor tril_indices triu_indices zeros".split()
+    [
+        "arange",
+        "as_tensor",
+        "broadcast_shapes",
+        "empty",
+        "eye",
+        "full",
+        "full_like",
+        "is_tensor",
+        "linspace",
+        "logspace",
+        "ones",
+        "rand",
+        "randint",
+        "randn",
+        "randperm",
+        "tensor",
+        "tril_indices",
+        "triu_indices",
+        "zeros",
+    ]
 )
 """Functions of torch that take no tensor, and make one."""
 NOT_OPERATORS = ("attrgetter", "call", "itemgetter", "methodcaller")
 METHODS = frozenset(
-    "bfloat16 bool byte char dim double element_size float get half int item items keys long ndimension new_tensor norm "
-    "numel short size split stride tolist type type_as unflatten values".split()
+    [
+        "bfloat16",
+        "bool",
+        "byte",
+        "char",
+        "dim",
+        "double",
+        "element_size",
+        "float",
+        "get",
+        "half",
+        "int",
+        "item",
+        "items",
+        "keys",
+        "long",
+        "ndimension",
+        "new_tensor",
+        "norm",
+        "numel",
+        "short",
+        "size",
+        "split",
+        "stride",
+        "tolist",
+        "type",
+        "type_as",
+        "unflatten",
+        "values",
+    ]
 )
 """Methods that are no operators of torch's."""
-ATTRIBUTES = frozenset("H T data device dtype imag is_cuda itemsize layout mH mT ndim real requires_grad shape".split())
-REFUSED = frozenset("backward from_file numpy resize_ resize_as_ retain_grad set_ share_memory_".split())
+ATTRIBUTES = frozenset(
+    [
+        "H",
+        "T",
+        "data",
+        "device",
+        "dtype",
+        "imag",
+        "is_cuda",
+        "itemsize",
+        "layout",
+        "mH",
+        "mT",
+        "ndim",
+        "real",
+        "requires_grad",
+        "shape",
+    ]
+)
+REFUSED = frozenset(["backward", "from_file", "numpy", "resize_", "resize_as_", "retain_grad", "set_", "share_memory_"])
 _PATH = re.compile(r"\w+(\.\w+)*")
 
 

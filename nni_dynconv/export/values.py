@@ -164,7 +164,7 @@ def _float(text: Any, read: Any) -> float:
 
 def _named(value: Any, read: Any) -> Any:
     name, names, parts = value
-    made = namedtuple(identifier(name), [identifier(one) for one in names])  # type: ignore[misc]  # noqa: PYI024
+    made = namedtuple(identifier(name), [identifier(one) for one in names])  # type: ignore[misc]
     return made(*map(read, parts))
 
 

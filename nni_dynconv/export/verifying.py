@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DynConvError, ExportError
+from ..errors import ExportError
 from ..generation import Call, DynamicNetwork, Example
 from .values import is_record, items_of
 
@@ -34,8 +34,8 @@ def fitting(network: DynamicNetwork, example: Example) -> Call:
         if outcome is not None and _has_numbers(outcome):
             return tried
     raise ExportError(
-        f"{_name(network)} cannot be saved: on inputs of the shapes that it was called with it does not run, or gives no "
-        f"finite number. Give an example: `export.save(network, folder, example=(x, context))`."
+        f"{_name(network)} cannot be saved: on inputs of the shapes that it was called with it does not run, or gives "
+        f"no finite number. Give an example: `export.save(network, folder, example=(x, context))`."
     )
 
 
@@ -143,8 +143,8 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
         for key, one in items_of(value).items():
             yield from _leaves(one, f"{place}[{key!r}]")
     elif isinstance(value, (tuple, list)):
-        for key, one in enumerate(value):
-            yield from _leaves(one, f"{place}[{key}]")
+        for number, one in enumerate(value):
+            yield from _leaves(one, f"{place}[{number}]")
     else:
         yield place, value
 

@@ -10,8 +10,8 @@ from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything
 import nni
 import pytest
 import torch
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from earlier_files import save_in_format_3
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from spaces import CHANNELS, OneChoice, conv, image, vector
 from torch import nn
 from torch.nn.functional import conv_transpose2d

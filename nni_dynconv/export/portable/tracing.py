@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import patch
 
@@ -236,7 +237,8 @@ class Tracer:
             if active is None or self.inside:
                 return leaf.forward(*args, **kwargs)
             kwargs = leaf.told(kwargs)
-            given = fx.node.map_aggregate((args, kwargs), active.tracer.unwrap_proxy)
+            tracer: Any = active.tracer
+            given: Any = fx.node.map_aggregate((args, kwargs), tracer.unwrap_proxy)
             with proxy_tensor.disable_proxy_modes_tracing(), self._within():
                 made, sizes = leaf.run(self, args, kwargs)
             return self._written(active.tracer, made, sizes, layer, (leaf.path, *given[0]), given[1])
@@ -279,11 +281,12 @@ class Tracer:
         if active is None or self.inside or not node.expr.free_symbols or _is_torchs_own(node.pytype):
             return
         asked = {bool: SymBool, int: SymInt, float: SymFloat}[node.pytype](node)
-        proxy = active.tracer.unwrap_proxy(asked)
+        tracer: Any = active.tracer
+        proxy = tracer.unwrap_proxy(asked)
         key = (str(node.expr), result)
         if isinstance(proxy, fx.Proxy) and key not in self.checked:
             self.checked.add(key)
-            active.tracer.create_proxy("call_function", check, (proxy, result), {})
+            tracer.create_proxy("call_function", check, (proxy, result), {})
 
 
 def _telling(original: Callable[..., Any], tell: Callable[[SymNode, Any], None]) -> Callable[..., Any]:
@@ -305,15 +308,15 @@ def _set_mode(module: nn.Module, value: bool) -> None:
 
 def _is_torchs_own(kind: type) -> bool:
     """Whether torch itself asks, inside of an operator; or before one, how a tensor lies."""
-    frame = sys._getframe(3)
-    if kind is bool and frame.f_code is not SymNode.bool_.__code__:
+    frame: FrameType | None = sys._getframe(3)
+    if kind is bool and frame is not None and frame.f_code is not SymNode.bool_.__code__:
         return True
     while frame is not None:
         if frame.f_code.co_name == "__torch_dispatch__":
             return True
         if frame.f_code is Tracer._run.__code__:
             return False
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return False
 
 
