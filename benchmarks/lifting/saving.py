@@ -1,7 +1,7 @@
 """Lift every architecture of ``models.json``, freeze it, save it, and read it back: ``make sweep-save``.
 
-A model passes where it is saved, and the loaded network gives the same: outputs in evaluation, for the batch that it was
-saved with and for one sample, to 1e-5 of the largest value; and after a step of training, with the same random numbers,
+A model passes where it is saved, and the loaded network gives the same: outputs in evaluation, for the batch that it
+was saved with and for one sample, to 1e-5 of the largest value; and after a step of training, with the same random numbers,
 every parameter and buffer of it. What is not the same, and was saved, is counted apart: it may not be. Models of
 transformers are asked to return no cache (``use_cache``), which is no tensor.
 """
@@ -125,5 +125,12 @@ def report(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def warm_up() -> None:
+    """Load what saving loads, once for all processes."""
+    mutator = lift(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))).mutator()
+    save_and_compare(mutator.eval().freeze({}), {}, torch.randn(2, 1, 3, 3))
+
+
 if __name__ == "__main__":
+    warm_up()
     sweep(__doc__ or "", HERE / "saving.json", try_one, report, LIMIT)

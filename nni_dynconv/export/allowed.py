@@ -29,7 +29,7 @@ def _modules_of(*places: Any) -> dict[str, type[nn.Module]]:
     return {name_of(one): one for one in found if isinstance(one, type) and issubclass(one, nn.Module)}
 
 
-OURS = {**_modules_of(ops, generation), name_of(DynamicCall): DynamicCall}
+OURS: dict[str, type[nn.Module]] = {**_modules_of(ops, generation), name_of(DynamicCall): DynamicCall}
 TORCHS = _modules_of(nn)
 
 
@@ -54,8 +54,10 @@ def class_named(reference: Any, trust: Collection[str] = ()) -> type[nn.Module]:
     if not isinstance(reference, str):
         raise ExportError(f"{reference!r} is no class of torch modules.")
     known = renamed(reference)
-    if known in OURS or known in TORCHS:
-        return OURS[known] if known in OURS else TORCHS[known]
+    if known in OURS:
+        return OURS[known]
+    if known in TORCHS:
+        return TORCHS[known]
     place, _, name = known.partition(":")
     if not any(place == one or place.startswith(f"{one}.") for one in trust):
         package = place.partition(".")[0]

@@ -21,6 +21,7 @@ from ..generation import (
     ChunkedController,
     Controller,
     DynamicNetwork,
+    Example,
     FixedArchitecture,
     OwnInputContext,
     WeightSource,
@@ -34,6 +35,7 @@ from .allowed import OURS, name_of
 from .earlier import tensors_of_today
 from .folder import FIRST_CHECKED, FORMAT, pack, read_folder, unpack, write_folder
 from .portable import Portable, describe_network
+from .rebuilding import describe_rebuilt, make_rebuilt
 from .verifying import fitting, verify
 
 __all__ = ["load", "save"]
@@ -76,12 +78,12 @@ def save(
     Raises
     ------
     ExportError
-        There is nothing to try it on; its forward decides by values of tensors; a layer or controller cannot be written;
-        what is read back is not the same; the files cannot be written. The folder holds what it held then.
+        There is nothing to try it on; its forward decides by values of tensors; a layer or controller cannot be
+        written; what is read back is not the same; the files cannot be written. The folder holds what it held then.
     """
-    call = _example_of(network, example)
+    known = _example_of(network, example)
     tried = copy.deepcopy(network).cpu()
-    call = fitting(tried, call)
+    call = fitting(tried, known)
     sample = dict(network.architecture if architecture is None else architecture)
     description, tensors = _describe(tried, sample, call)
     files = _packed(description, tensors, sample)
@@ -138,7 +140,7 @@ def _told(error: Exception) -> str:
 # Writing
 
 
-def _example_of(network: DynamicNetwork, example: Any) -> Call:
+def _example_of(network: DynamicNetwork, example: Any) -> Example:
     """Return what the network is tried on."""
     if example is None:
         if network.source.seen is None:
@@ -150,12 +152,12 @@ def _example_of(network: DynamicNetwork, example: Any) -> Call:
         return network.source.seen
     args = () if isinstance(example, Mapping) else example if isinstance(example, tuple) else (example,)
     options = dict(example) if isinstance(example, Mapping) else {}
-    return network.takes.call(args, options, network.source.of_context is not None)
+    return Example.of(network.takes.call(args, options, network.source.of_context is not None))
 
 
 def _describe(network: DynamicNetwork, sample: Any, call: Call) -> tuple[dict[str, Any], dict[str, Tensor]]:
     source = network.source
-    described, own = describe_network(network.network, call.args, call.kwargs)
+    described, own = _describe_inside(network, sample, call)
     encoder, written = _write_encoder(source, call.context)
     description = {
         "format": FORMAT,
@@ -167,18 +169,32 @@ def _describe(network: DynamicNetwork, sample: Any, call: Call) -> tuple[dict[st
         "ops": {path: str(one.site) for path, one in _ops_of(network.network) if _is_inside(path, described)},
         "sites": [{**asdict(site), "recipe": asdict(source.recipes[name])} for name, site in source.sites.items()],
     }
-    kept = [name for name in _state_of(network.network) if _is_inside(name, described)]
-    tensors = {f"network.{name}": one for name, one in _state_of(network.network).items() if name in kept}
+    state = network.network.state_dict() if "rebuilt" in described else _state_of(network.network)
+    kept = [name for name in state if _is_inside(name, described)]
+    tensors = {f"network.{name}": one for name, one in state.items() if name in kept}
     tensors |= {f"network.{name}": one for name, one in own.items()}
     tensors |= {f"encoder.{name}": one for name, one in written.items()}
     tensors |= {f"source.{name}": one for name, one in _own_tensors(source).items()}
-    for name in described["ties"]:
+    for name in described.get("ties", {}):
         tensors.pop(f"network.{name}", None)
     return description, tensors
 
 
+def _describe_inside(network: DynamicNetwork, sample: Any, call: Call) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Describe a network without what makes its weights: as a graph, or else by its class."""
+    try:
+        return describe_network(network.network, call.args, call.kwargs)
+    except ExportError as error:
+        try:
+            return {"rebuilt": describe_rebuilt(network.network, network.architecture)}, {}
+        except (ExportError, TypeError, ValueError, AttributeError, LookupError) as other:
+            raise ExportError(f"{error} Nor can it be kept by its class: {other}") from error
+
+
 def _is_inside(name: str, described: Mapping[str, Any]) -> bool:
     """Whether a tensor, or an op, is one of those that a description has."""
+    if "rebuilt" in described:
+        return True
     layers = described["layers"]
     return name in described["tensors"] or any(name.startswith(f"{path}.") or name == path for path in layers)
 
@@ -265,6 +281,8 @@ def _make_network(description: Mapping[str, Any], sample: Any, trust: Collection
     source = WeightSource(controller, encoder, sites, recipes, architecture)
     if description["format"] < FIRST_CHECKED:
         network: nn.Module = earlier_graph.make_network(description["network"], trust)
+    elif "rebuilt" in description["network"]:
+        network = make_rebuilt(description["network"]["rebuilt"], trust)
     else:
         network = Portable(description["network"], trust)
     for path, name in description["ops"].items():

@@ -20,8 +20,8 @@ __all__ = ["FIRST_CHECKED", "FORMAT", "check_format", "pack", "read_folder", "un
 
 FORMAT = 4
 READABLE = (1, 2, 3, FORMAT)
-"""Format 1 has one base for all sites, full deltas, and chunked controllers without signs; until 2 bases are flat; until
-3 the forward is a graph of torch's functions, and files have no checksums."""
+"""Format 1 has one base for all sites, full deltas, and chunked controllers without signs; until 2 bases are flat;
+until 3 the forward is a graph of torch's functions, and files have no checksums."""
 FIRST_CHECKED = 4
 """The first format whose files have checksums."""
 BLANK = "0" * 64

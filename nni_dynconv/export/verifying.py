@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ExportError
-from ..generation import Call, DynamicNetwork, drawn
+from ..generation import Call, DynamicNetwork, Example
 from .values import is_record, items_of
 
 __all__ = ["fitting", "verify"]
@@ -20,7 +20,7 @@ TOLERANCE = 1e-5
 """Of the largest value of each tensor."""
 
 
-def fitting(network: DynamicNetwork, call: Call) -> Call:
+def fitting(network: DynamicNetwork, example: Example) -> Call:
     """Return inputs like those of a call, few of them where the network takes them.
 
     Raises
@@ -29,13 +29,13 @@ def fitting(network: DynamicNetwork, call: Call) -> Call:
         It does not run, or gives no finite number.
     """
     for batch in (SAMPLES, None):
-        tried = drawn(call, batch)
+        tried = example.drawn(batch)
         outcome = _outcome(network.eval(), tried, learns=False)
         if outcome is not None and _has_numbers(outcome):
             return tried
     raise ExportError(
-        f"{_name(network)} cannot be saved: on inputs of the shapes that it was called with it does not run, or gives no "
-        f"finite number. Give an example: `export.save(network, folder, example=(x, context))`."
+        f"{_name(network)} cannot be saved: on inputs of the shapes that it was called with it does not run, or gives "
+        f"no finite number. Give an example: `export.save(network, folder, example=(x, context))`."
     )
 
 
@@ -57,7 +57,7 @@ def verify(network: DynamicNetwork, read: Callable[[], DynamicNetwork], call: Ca
         They are not the same, or cannot be run.
     """
     again = read()
-    for tried in (call, drawn(call, 1)):
+    for tried in (call, Example.of(call).drawn(1)):
         _compare(network.eval(), again.eval(), tried, learns=False)
     if not _compare(network.train(), again.train(), call, learns=True):
         raise ExportError(
@@ -143,8 +143,8 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
         for key, one in items_of(value).items():
             yield from _leaves(one, f"{place}[{key!r}]")
     elif isinstance(value, (tuple, list)):
-        for key, one in enumerate(value):
-            yield from _leaves(one, f"{place}[{key}]")
+        for number, one in enumerate(value):
+            yield from _leaves(one, f"{place}[{number}]")
     else:
         yield place, value
 

@@ -21,7 +21,7 @@ from .installing import NAME, install, uninstall
 from .loading import load_original
 from .network import DynamicNetwork
 from .parts import upgraded
-from .remembering import drawn
+from .remembering import Example
 from .source import WeightSource
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "CoordinateController",
     "Decision",
     "DynamicNetwork",
+    "Example",
     "ExpertsController",
     "FeatureMapContext",
     "FixedArchitecture",
@@ -47,7 +48,6 @@ __all__ = [
     "WeightSource",
     "bind_own_input",
     "dim_of",
-    "drawn",
     "install",
     "load_original",
     "own_inputs_of",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from ..errors import ConfigError, ContextError, DynConvError
+from ..errors import ConfigError, ContextError, DynConvError, ExportError, ShapeError
 
 __all__ = ["check_context", "dim_of", "encode", "join", "sets_of"]
 
@@ -76,8 +76,8 @@ _UNWANTED = {
 
 def name_of(encoder: nn.Module) -> str:
     """Return what to call an encoder: the class that was written, where it was read from a file."""
-    inside = list(encoder.children()) if isinstance(encoder, fx.GraphModule) else [encoder]
-    name = type(inside[0]).__name__ if len(inside) == 1 else "Module"
+    inside = list(encoder.children()) if isinstance(encoder, fx.GraphModule) else [encoder]  # of an earlier file
+    name = inside[0]._get_name() if len(inside) == 1 else "Module"
     return "its encoder" if name == "Module" else name
 
 
@@ -117,13 +117,14 @@ def _run(encoder: nn.Module, context: Any) -> Any:
     try:
         return encoder(context)
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
-        refusal = None if isinstance(error, DynConvError) else _refusal(encoder, context, error)
+        read = hasattr(encoder, "call_signature") and isinstance(error, (ShapeError, ExportError))  # from a file
+        refusal = None if isinstance(error, DynConvError) and not read else _refusal(encoder, context, error, read)
         if refusal is None:
             raise
         raise ContextError(refusal) from error
 
 
-def _refusal(encoder: nn.Module, context: Any, error: Exception) -> str | None:
+def _refusal(encoder: nn.Module, context: Any, error: Exception, read: bool) -> str | None:
     """Say why an encoder does not take a context; ``None`` where the error may be the encoder's own."""
     name, own = name_of(encoder), next((one.dtype for one in encoder.parameters() if one.is_floating_point()), None)
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -132,7 +133,7 @@ def _refusal(encoder: nn.Module, context: Any, error: Exception) -> str | None:
         return _lookup_refused(name, looked_up["input"], looked_up["weight"].shape[0])
     if own is not None and _is_values(context) and context.dtype != own:
         return f"The context is {context.dtype}, but its encoder {name} is {own}. Give `context.to({own})`."
-    if not any(_is_first_layer(frame, context) for frame in frames):
+    if not read and not any(_is_first_layer(frame, context) for frame in frames):
         return None
     given = f"{tuple(context.shape)}, {context.dtype}" if isinstance(context, Tensor) else f"a {type(context).__name__}"
     return f"{name} does not take this context, {given}: {type(error).__name__}: {error}"

@@ -19,6 +19,7 @@ from .context import OwnInputContext
 from .controllers import Controller
 from .decision import Decision, runs_of
 from .making import WeightMaker
+from .remembering import Example
 
 __all__ = ["WeightSource"]
 
@@ -63,7 +64,7 @@ class WeightSource(WeightMaker):
         self.context_dim, self.code_dim = context_dim, code_dim
         self.caller = "mutator"  # what errors tell to call
         self.decide: Callable[[], Decision] | None = None  # the mutator's word on what runs; a copy has none
-        self.seen: Call | None = None  # what its network was last called with, by shape
+        self.seen: Example | None = None  # what its network was last called with, by shape
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "decide": None}

@@ -69,6 +69,10 @@ _MADE_AS = {"weight": ("weight", "scale"), "bias": ("bias", "shift")}
 
 SERVED: dict[Any, Callable[..., Tensor]] = {
     F.linear: functional.linear,
+    torch.ops.aten.linear.default: functional.linear,
+    torch.ops.aten.conv1d.default: functional.conv1d,
+    torch.ops.aten.conv2d.default: functional.conv2d,
+    torch.ops.aten.conv3d.default: functional.conv3d,
     F.conv1d: functional.conv1d,
     F.conv2d: functional.conv2d,
     F.conv3d: functional.conv3d,

@@ -205,9 +205,7 @@ def named(reference):
 def test_a_class_that_is_no_module_is_refused(tmp_path):
     export.save(frozen(op="3x3"), tmp_path)
     tamper(tmp_path, named("os:system"))
-    with pytest.raises(
-        ExportError, match="It needs the class `os:system`, which is neither torch's nor this package's"
-    ):
+    with pytest.raises(ExportError, match="needs the class `os:system`, which is neither torch's nor this package's"):
         nni_dynconv.load(tmp_path)
     with pytest.raises(ExportError, match="`os:system` is no class of torch modules"):
         nni_dynconv.load(tmp_path, trust=["os"])
@@ -377,9 +375,7 @@ def test_a_class_of_ones_own_is_read_where_it_is_trusted(tmp_path):
     network = DynamicWeightMutator(OneChoice(), controller=OwnChunked()).eval().freeze({"op": "3x3"})
     export.save(network, tmp_path, example=image())
     name, package = OwnChunked.__module__, OwnChunked.__module__.partition(".")[0]
-    with pytest.raises(
-        ExportError, match=rf'If you trust that, say so: `nni_dynconv.load\(folder, trust=\["{package}"\]'
-    ):
+    with pytest.raises(ExportError, match=rf'If you trust that, say so: `nni.*load\(folder, trust=\["{package}"\]'):
         nni_dynconv.load(tmp_path)
     for trust in ([name], [package], package):
         torch.testing.assert_close(nni_dynconv.load(tmp_path, trust=trust)(image()), network(image()))

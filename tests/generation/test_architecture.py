@@ -134,7 +134,7 @@ def test_a_frozen_and_a_saved_network_keep_the_code(space, sampler, tmp_path):
 def test_networks_without_a_context_are_saved_too(tmp_path):
     mutator = make(OneChoice, context=False)
     network = mutator.freeze({"op": "3x3"})
-    export.save(network, tmp_path)
+    export.save(network, tmp_path, example=image())
     torch.testing.assert_close(nni_dynconv.load(tmp_path)(image()), network(image()))
     other = mutator.freeze({"op": "5x5"})
     assert not torch.allclose(other.source.architecture.code, network.source.architecture.code)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
+from earlier_files import save_in_format_3
 from spaces import Everything, image, vector
 
 from nni_dynconv import (
@@ -71,12 +70,12 @@ def test_a_frozen_network_does_what_the_supernet_does_also_from_a_file(name, bas
 def test_a_file_of_version_0_1_0_has_no_signs_and_its_own_chunk(tmp_path):
     """That version knew no signs; its default chunk was 32, which its files say."""
     frozen, x, context = mutator_with("chunked of version 0.1.0").eval().freeze(), image(), vector()
-    export.save(frozen, tmp_path)
-    path = tmp_path / "network.json"
-    description = json.loads(path.read_text())
-    assert description["controller"]["args"].pop("signs") is False
-    description["format"] = 1
-    path.write_text(json.dumps(description))
+
+    def older(description):
+        assert description["controller"]["args"].pop("signs") is False
+        description["format"] = 1
+
+    save_in_format_3(frozen, tmp_path, older)
     read = load(tmp_path)
     assert read.source.controller.chunk == 32 != ChunkedController().chunk
     torch.testing.assert_close(read(x, context), frozen(x, context), rtol=1e-4, atol=1e-5)

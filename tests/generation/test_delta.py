@@ -10,6 +10,7 @@ from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything
 import nni
 import pytest
 import torch
+from earlier_files import save_in_format_3
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from spaces import CHANNELS, OneChoice, conv, image, vector
 from torch import nn
@@ -510,18 +511,19 @@ def test_a_mixture_of_static_and_dynamic_convolutions_runs_as_one():
 
 def test_a_network_that_an_earlier_version_saved_is_read(tmp_path):
     network = make("learned", "full", controller=ChunkedController(hidden=16, signs=False)).freeze(SAMPLE)
-    export.save(network, tmp_path)
     path = tmp_path / "network.json"
-    description = json.loads(path.read_text())
-    for site in description["sites"]:
-        del site["recipe"]
-        site["specs"] = [{key: one[key] for key in ("name", "shape", "fan_in", "kind")} for one in site["specs"]]
-    description |= {"format": 1, "base": "learned"}
-    del description["architecture_dim"]
-    path.write_text(json.dumps(description))
+
+    def older(description):
+        for site in description["sites"]:
+            del site["recipe"]
+            site["specs"] = [{key: one[key] for key in ("name", "shape", "fan_in", "kind")} for one in site["specs"]]
+        description |= {"format": 1, "base": "learned"}
+        del description["architecture_dim"]
+
+    save_in_format_3(network, tmp_path, older)
     torch.testing.assert_close(nni_dynconv.load(tmp_path)(image(), vector()), network(image(), vector()))
-    path.write_text(json.dumps(description | {"format": 4}))
-    with pytest.raises(ExportError, match=r"it has format 4, but this version reads \(1, 2, 3\)"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 5}))
+    with pytest.raises(ExportError, match=r"it has format 5, but this version reads \(1, 2, 3, 4\)"):
         nni_dynconv.load(tmp_path)
 
 

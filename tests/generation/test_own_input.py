@@ -167,7 +167,7 @@ def test_with_static_sites_and_the_architecture(tmp_path):
     mutator = make(base="learned", per_site=per_site)
     assert list(mutator.context.inputs) == ["second", "norm", "head.0", "head.1"]
     network = mutator.freeze({})
-    export.save(network, tmp_path)
+    export.save(network, tmp_path, example=image())
     torch.testing.assert_close(nni_dynconv.load(tmp_path)(image()), mutator(image()))
     mutator = make(OneChoice, GdasSampler, architecture=ArchitectureEncoder(4))
     with mutator.using({"op": "5x5"}):

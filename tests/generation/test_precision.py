@@ -125,7 +125,7 @@ def test_a_network_of_several_types_is_read_back_as_it_was(tmp_path):
     mutator, x, c = made(base="learned")
     network = mutator.freeze({"a": "c3"})
     network.source.controller.double()
-    export.save(network, tmp_path)
+    export.save(network, tmp_path, example=(x, c))
     loaded = load(tmp_path)
     found, given = loaded.state_dict(), network.state_dict()
     assert {one.dtype for one in given.values()} >= {torch.float64, torch.float32}

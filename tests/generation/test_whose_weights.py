@@ -116,8 +116,8 @@ def test_what_nobody_names_is_refused_in_every_form(op, order, tmp_path):
         lambda: mutator(x, context=c, index=index),
         lambda: mutator.freeze()(x, c),
     ]
-    if op != "call":  # which cannot be written
-        export.save(mutator.freeze(), tmp_path)
+    if op != "call":  # which runs one sample after another
+        export.save(mutator.freeze(), tmp_path, example=(x, c[:1]))  # with weights that all share
         calls += [lambda: load(tmp_path)(x, c), lambda: load(tmp_path)(x, c, index=index)]
     for call in calls:
         with pytest.raises(ShapeError, match=r"`op`: its input \(8, .*8 samples, but the forward has 4.*repeated"):
@@ -131,8 +131,8 @@ def test_a_saved_network_keeps_what_was_said(order, how, tmp_path):
     mutator = mutator_of(Frames(own, order, order if how == "block" else None))
     x, c = frames(3, 2)
     network = mutator.freeze()
-    export.save(network, tmp_path / "once")
-    export.save(load(tmp_path / "once"), tmp_path / "twice")
+    export.save(network, tmp_path / "once", example=(x, c))
+    export.save(load(tmp_path / "once"), tmp_path / "twice", example=(x, c))
     for folder in ("once", "twice"):
         torch.testing.assert_close(load(tmp_path / folder)(x, c), network(x, c))
 

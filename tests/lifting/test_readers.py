@@ -306,8 +306,8 @@ def test_a_network_with_an_output_size_is_saved(tmp_path):
     from nni_dynconv import export
 
     network = lift(Up(2, True)).mutator(context=VectorContext(5, 8)).freeze({}).eval()
-    export.save(network, tmp_path)
     x = torch.randn(2, 1, 7, 7)
+    export.save(network, tmp_path, example=(x, CONTEXT))
     torch.testing.assert_close(export.load(tmp_path)(x, CONTEXT), network(x, CONTEXT))
 
 

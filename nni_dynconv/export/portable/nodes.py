@@ -1,4 +1,4 @@
-"""What a network did, as data: a list of steps, each an operator, a layer, a size or a check, by the numbers of values."""
+"""What a network did, as data: a list of steps, each an operator, a layer, a size or a check."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Writer:
     """
 
     def __init__(self, graph: Graph, inputs: int):
-        self.graph, self.numbers = graph, {}
+        self.graph = graph
         self.steps: list[dict[str, Any]] = []
         self.tensors: list[str] = []
         self.first: dict[str, Any] = {}

@@ -30,6 +30,10 @@ class _Value(NamedTuple):
     number: int
 
 
+_OWN = _Value(-1)
+"""Where the inputs are."""
+
+
 class _Input(NamedTuple):
     number: int
 
@@ -205,7 +209,8 @@ class _Setting:
     """What was switched around a forward that is open, so that it is put back in the end."""
 
     def __init__(self) -> None:
-        self.with_gradient, self.entered = torch.is_grad_enabled(), []
+        self.with_gradient = torch.is_grad_enabled()
+        self.entered: list[Any] = []
 
     def close(self) -> None:
         while self.entered:
@@ -333,8 +338,6 @@ _STEPS: dict[str, Callable[[Mapping[str, Any]], _Step]] = {
 }
 _VALUES: dict[str, Callable[[Any], Any]] = {"value": lambda one: _Value(_number(one)), "device": lambda one: _OWN}
 _TREES: dict[str, Callable[[Any], Any]] = {"input": lambda one: _Input(_number(one))}
-_OWN = _Value(-1)
-"""Where the inputs are."""
 
 
 def _number(value: Any) -> int:

@@ -8,10 +8,12 @@ layers is told in ``leaves.py``, how a graph becomes data in ``nodes.py``.
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import patch
 
@@ -23,7 +25,6 @@ from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.fx.node import has_side_effect
-from torch.nn.utils import stateless
 
 from ...errors import ExportError
 from ...sites import Scope, scope
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Graph", "Place", "Tracer", "check", "layer", "read", "tensors_of"]
 
 Sym = (SymInt, SymFloat, SymBool)
+SILENT = ("torch.__trace", "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
+"""Loggers of torch that tell of what is tried here, and expected to fail at times."""
 FACTOR = 3
 """Sizes are told to be open where they are others on inputs so many times as large."""
 
@@ -153,7 +156,12 @@ class Tracer:
         return Graph(made.graph, names, constants, self._sizes(), self.asked)
 
     def _run(self, run: Any, tensors: dict[str, Tensor], given: list[Tensor]) -> list[Any]:
-        with stateless._reparametrize_module(self.network, tensors, tie_weights=True):
+        taken = {id(one): tensors[name] for name, one in tensors_of(self.network).items()}
+        with ExitStack() as stack:
+            for module in self.own:
+                for held in (module._parameters, module._buffers):
+                    now = {name: taken[id(one)] for name, one in held.items() if one is not None}
+                    stack.enter_context(patch.dict(held, now))
             return run(given)
 
     def _like(self, tensor: Tensor) -> Tensor:
@@ -208,6 +216,8 @@ class Tracer:
         with ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
+            for name in SILENT:
+                stack.enter_context(patch.object(logging.getLogger(name), "disabled", True))
             for one, leaf in self.leaves.items():
                 stack.enter_context(patch.dict(vars(one), forward=self._recording(leaf)))
             stack.enter_context(scope.enter(Scope(self, self._weights_read)))
@@ -227,7 +237,8 @@ class Tracer:
             if active is None or self.inside:
                 return leaf.forward(*args, **kwargs)
             kwargs = leaf.told(kwargs)
-            given = fx.node.map_aggregate((args, kwargs), active.tracer.unwrap_proxy)
+            tracer: Any = active.tracer
+            given: Any = fx.node.map_aggregate((args, kwargs), tracer.unwrap_proxy)
             with proxy_tensor.disable_proxy_modes_tracing(), self._within():
                 made, sizes = leaf.run(self, args, kwargs)
             return self._written(active.tracer, made, sizes, layer, (leaf.path, *given[0]), given[1])
@@ -270,11 +281,12 @@ class Tracer:
         if active is None or self.inside or not node.expr.free_symbols or _is_torchs_own(node.pytype):
             return
         asked = {bool: SymBool, int: SymInt, float: SymFloat}[node.pytype](node)
-        proxy = active.tracer.unwrap_proxy(asked)
+        tracer: Any = active.tracer
+        proxy = tracer.unwrap_proxy(asked)
         key = (str(node.expr), result)
         if isinstance(proxy, fx.Proxy) and key not in self.checked:
             self.checked.add(key)
-            active.tracer.create_proxy("call_function", check, (proxy, result), {})
+            tracer.create_proxy("call_function", check, (proxy, result), {})
 
 
 def _telling(original: Callable[..., Any], tell: Callable[[SymNode, Any], None]) -> Callable[..., Any]:
@@ -296,15 +308,15 @@ def _set_mode(module: nn.Module, value: bool) -> None:
 
 def _is_torchs_own(kind: type) -> bool:
     """Whether torch itself asks, inside of an operator; or before one, how a tensor lies."""
-    frame = sys._getframe(3)
-    if kind is bool and frame.f_code is not SymNode.bool_.__code__:
+    frame: FrameType | None = sys._getframe(3)
+    if kind is bool and frame is not None and frame.f_code is not SymNode.bool_.__code__:
         return True
     while frame is not None:
         if frame.f_code.co_name == "__torch_dispatch__":
             return True
         if frame.f_code is Tracer._run.__code__:
             return False
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return False
 
 
