@@ -255,7 +255,10 @@ class StrategySettings(Settings):
     ] = None
     log_every: Annotated[Count, about("steps between two logs of entropy and probabilities")] = 10
     contenders: Annotated[
-        CountOrNone, about("how many architectures are drawn in the end, to choose the best among them")
+        CountOrNone,
+        about(
+            "how many architectures are compared in the end; of a sampler that has learned, the most probable `rerank`"
+        ),
     ] = 32
     contender_batches: Annotated[
         Count,

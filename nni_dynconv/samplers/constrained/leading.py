@@ -161,8 +161,8 @@ def undominated(states: States, log_probs: np.ndarray, over: int | None, count: 
 class _Bounds:
     """The most that the log-probabilities of the labels ahead can come to, within what is left of each limit.
 
-    For each limit by Lagrange multipliers: ``min over m of sum of max over candidates of (log p - m * cost) + m * left``
-    is no less than the most that can be reached, for whatever multipliers.
+    For each limit by Lagrange multipliers: ``min over m of sum of max over candidates of (log p - m * cost) + m *
+    left`` is no less than the most that can be reached, for whatever multipliers.
 
     Parameters
     ----------
