@@ -166,8 +166,9 @@ class Sampler(nn.Module, MutationSampler, ABC):
             broken = self.choices.broken(drawn)
             if broken is None:
                 return drawn
+        drawn = draw_allowed(self, broken)
         self._rarely = True
-        return draw_allowed(self, broken)
+        return drawn
 
     def best(self) -> dict[str, Any]:
         """Return the architecture that it would choose now: the most probable one that keeps the space's constraints.
