@@ -79,9 +79,7 @@ def input_of(batch: Any, network: nn.Module) -> Any:
     return pytree.tree_map_only(Tensor, lambda one: one.to(device), found)
 
 
-def calibrate(
-    network: nn.Module, run: Callable[[Any], object], batches: Iterable[Any], together: bool = False
-) -> int:
+def calibrate(network: nn.Module, run: Callable[[Any], object], batches: Iterable[Any], together: bool = False) -> int:
     """Give the BatchNorms of a network the statistics of some batches, as if these were one, to keep.
 
     Every sample weighs the same, and of sequences and images every position, however long the batches are and in
