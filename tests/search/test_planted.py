@@ -67,8 +67,8 @@ def test_gdas_finds_the_planted_best(space, norm):
     assert find(GdasSampler, space, norm, SEEDS[0]).export() == SPACES[space].BEST
 
 
-# In the mixture of DARTS a conv3 learns to take off again what a mean adds, and behind a norm the mean may stay the most
-# probable: from one of three other seeds.
+# In the mixture of DARTS a conv3 learns to take off again what a mean adds, and behind a norm the mean may stay the
+# most probable: from one of three other seeds.
 CELLS = [(one, norm) for one in SEARCHES for norm in NORMS if one is not DartsSampler or norm == "none"]
 
 
