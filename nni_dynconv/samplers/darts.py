@@ -17,9 +17,16 @@ class DartsSampler(DifferentiableSampler):
     seed, learning_rate, weight_decay
         See :class:`DifferentiableSampler`.
 
+    Notes
+    -----
+    The mixture is trained as one, and its candidates learn to complete each other: a convolution takes off again what a
+    pool adds. The most probable candidate need then not be the best alone, least so behind a norm, where only the ratio
+    of their outputs counts. ``rerank`` of a strategy trains the best few alone, and compares them.
+
     References
     ----------
-    Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019 (first order).
+    Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019 (first order); Wang et al., Rethinking architecture
+    selection in differentiable NAS, ICLR 2021.
 
     Examples
     --------
