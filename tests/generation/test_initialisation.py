@@ -109,9 +109,8 @@ def test_factors_tell_how_many_outputs_they_reach(base):
     torch.manual_seed(0)
     controller = ExpertsController(scale_rule="hyperfan_out")
     mutator = DynamicWeightMutator(OneChoice(), controller=controller, base=base, delta="low_rank", rank=1)
-    for site, made in zip(
-        mutator.source.sites.values(), mutator.source.make(list(mutator.source.sites.values()), None)
-    ):
+    sites = list(mutator.source.sites.values())
+    for site, made in zip(sites, mutator.source.make(sites, None), strict=True):
         expected = split(scale_of(site, "hyperfan_out"), site.specs)
         for name, tensor in made.items():
             assert float(tensor.detach().square().mean().sqrt()) < 4 * float(expected[name].mean()), (site.name, name)
