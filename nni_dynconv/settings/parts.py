@@ -132,7 +132,9 @@ class ChunkedSettings(Settings):
     hidden: Width = 128
     scale_rule: Size = "hyperfan_in"
     encoding: Encoded = "layer_norm"
-    signs: Annotated[bool, about("whether chunks are made uncorrelated, by signs of each position's own")] = True
+    signs: Annotated[
+        bool, about("whether chunks are made uncorrelated, by signs of each site's and position's own")
+    ] = True
     nonlinearity: Nonlinear = "linear"
 
 
@@ -229,7 +231,7 @@ class OwnInputContextSettings(Settings):
 class ArchitectureSettings(Settings):
     """Settings of :class:`nni_dynconv.generation.architecture.ArchitectureEncoder`."""
 
-    # a code of one number, standardised, is zero
+    # one number would be a few steps of one scale
     dim: Annotated[int, about("length of the architecture's code", ge=2)]
 
 

@@ -271,7 +271,7 @@ class ControllerSuite(ABC):
             for site, made in zip(self.sites, controller.generate(self.sites, context), strict=True):
                 spec = site.specs[0]
                 weight = split(made.detach(), site.specs)[spec.name].flatten(-len(spec.shape) + 1) * spec.fan_in**-0.5
-                x = torch.randn(256, spec.fan_in, generator=generator).relu()  # not of zero mean, as behind a ReLU
+                x = torch.randn(256, int(spec.fan_in), generator=generator).relu()  # not of zero mean, as behind a ReLU
                 gain = float((x @ weight.mT).square().mean().sqrt() / x.square().mean().sqrt())
                 assert 0.5 < gain < 2.0, f"{site.name}: gain {gain:.2f}; are values of one output alike?"
 

@@ -17,14 +17,13 @@ from nni_dynconv.generation.controllers import (
     CoordinateController,
     ExpertsController,
     FlatController,
-    LowRankController,
 )
 from nni_dynconv.generation.controllers.pieces import CodeInput
 from nni_dynconv.generation.parts import Gathered, Standardise
 from nni_dynconv.sites.spec import Site, WeightSpec
 
 SITES = [Site("conv", "DynamicConv2d", (WeightSpec("weight", (4, 4, 3, 3), 36),))]
-CONTROLLERS = (ChunkedController, LowRankController, CoordinateController, ExpertsController, FlatController)
+CONTROLLERS = (ChunkedController, CoordinateController, ExpertsController, FlatController)
 
 
 class OfOneInput(nn.Module):
@@ -97,35 +96,34 @@ def different(weights):
     return len(kept)
 
 
-@pytest.mark.parametrize("make", CONTROLLERS)
 @pytest.mark.parametrize("name", ENCODERS)
 @torch.no_grad()
-def test_two_hundred_contexts_make_as_many_weights(name, make):
+def test_two_hundred_contexts_make_as_many_weights(name):
     """A LayerNorm over two values is a sign: there was one set of weights for all in two of five seeds."""
     for scale in (1, 10, 100) if ENCODERS[name][1] else (1,):
         torch.manual_seed(1)
-        encoder, controller, contexts = ENCODERS[name][0](), make(), scale * contexts_of(name)
-        controller.architecture_dim = 2 if name == "architectures" else 0
-        controller.bind(SITES, encoder.out_dim)
-        for batch in contexts.split(40) * 10:
+        encoder, contexts = ENCODERS[name][0](), scale * contexts_of(name)
+        for batch in contexts.split(40) * (10 if name in ("own input", "a map", "a constant map") else 1):
             encoder(batch)
         codes = encoder.eval()(contexts)
-        assert different(controller.generate(SITES, codes)[0]) >= 150, scale
         torch.testing.assert_close(encoder(contexts[7:8]), codes[7:8], rtol=1e-4, atol=1e-5)  # alone as in a batch
+        for make in CONTROLLERS:
+            controller = make()
+            controller.architecture_dim = 2 if name == "architectures" else 0
+            controller.bind(SITES, encoder.out_dim)
+            assert different(controller.generate(SITES, codes)[0]) >= 150, (make, scale)
 
 
 @pytest.mark.parametrize("make", CONTROLLERS)
-@pytest.mark.parametrize("seen", [True, False])
 @torch.no_grad()
-def test_a_scalar_that_doubles_makes_other_weights(make, seen):
+def test_a_scalar_that_doubles_makes_other_weights(make):
     """From 100 to 200 weights changed by 0.4 %."""
     torch.manual_seed(0)
     encoder, controller = VectorContext(1, 16), make()
     controller.bind(SITES, 16)
-    if seen:
-        encoder(100 + 100 * torch.rand(50, 1))
+    encoder(100 + 100 * torch.rand(50, 1))
     first, second = controller.generate(SITES, encoder.eval()(torch.tensor([[100.0], [200.0]])))[0]
-    assert (first - second).norm() > (0.3 if seen else 0.02) * first.norm()
+    assert (first - second).norm() > 0.2 * first.norm()
 
 
 # Statistics
@@ -170,7 +168,7 @@ def test_a_batch_of_one_counts_in_the_statistics_of_own_inputs():
     torch.testing.assert_close(standardise.running_var, torch.tensor([4.0, 0.25]), rtol=0.6, atol=0.1)
 
 
-@pytest.mark.parametrize("make", [lambda: VectorContext(3, 4), lambda: SequenceContext(3, 4)])
+@pytest.mark.parametrize("make", [lambda: VectorContext(3, 2), lambda: SequenceContext(3, 4)])
 def test_a_state_of_before_is_read_as_an_encoder_that_does_not_standardise(make):
     torch.manual_seed(0)
     encoder, shape = make(), (5, 3) if isinstance(make(), VectorContext) else (5, 2, 3)

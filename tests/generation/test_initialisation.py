@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nni_dynconv import ChunkedController, DynamicWeightMutator, VectorContext, ops
+from nni_dynconv import ChunkedController, DynamicWeightMutator, ExpertsController, VectorContext, ops
 from nni_dynconv.errors import ConfigError
 from nni_dynconv.generation.controllers.pieces import CodeInput, context_map, linear
 from nni_dynconv.generation.decision import site_of
-from nni_dynconv.generation.initialisation import base_of, scale_of
+from nni_dynconv.generation.initialisation import base_of, scale_of, stds_of
 from nni_dynconv.settings import TABLES, parse_named
 from nni_dynconv.sites.spec import Site, WeightSpec, split
 
@@ -58,6 +58,62 @@ def test_hyperfan_in_keeps_what_goes_forward(name):
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_hyperfan_out_keeps_what_goes_backward(name):
     assert 0.7 < passed(CONVOLUTIONS[name](), "hyperfan_out")[1] < 1.4
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (4, 3), (2, 3), (3, 3)])
+def test_taps_that_meet_one_place_count_on_the_mean(kernel, stride):
+    """They were rounded up: of a kernel of 3 with a stride of 2 an output had a variance of 0.55."""
+    op = ops.DynamicConvTranspose2d(12, 20, kernel, stride=stride, bias=False)
+    assert 0.8 < passed(op, "hyperfan_in")[0] < 1.25
+    op = ops.DynamicConv2d(12, 20, kernel, stride=stride, bias=False)
+    torch.manual_seed(0)
+    x = torch.randn(8, 12, 12 * stride + kernel, 12 * stride + kernel, requires_grad=True)
+    y = op(x, torch.randn(8, op.num_generated) * scale_of(site_of(op), "hyperfan_out"))
+    y.backward(torch.randn_like(y))
+    inside = x.grad[:, :, 3 * stride : 9 * stride, 3 * stride : 9 * stride]  # whole periods of the stride
+    assert 0.8 < float(inside.square().mean()) < 1.25
+
+
+@pytest.mark.parametrize("nonlinearity", ["relu", "tanh", "leaky_relu", "selu"])
+def test_the_gain_is_the_one_that_torch_has_and_the_first_weight_of_an_op_has_it(nonlinearity):
+    gain = torch.nn.init.calculate_gain(nonlinearity)
+    for rule in ("hyperfan_in", "hyperfan_out"):
+        site = site_of(ops.DynamicSepConv(8, 8, 3))
+        plain, gained = stds_of(site, rule), stds_of(site, rule, nonlinearity)
+        assert gained == pytest.approx({"depthwise": plain["depthwise"] * gain, "pointwise": plain["pointwise"]})
+
+
+def test_a_plain_stack_with_relus_keeps_its_size():
+    """Through 20 layers and without biases 0.001 of it was left."""
+    left = {}
+    for nonlinearity in ("linear", "relu"):
+        torch.manual_seed(0)
+        x = torch.randn(4, 64, 6, 6)
+        for _ in range(20):
+            op = ops.DynamicConv2d(64, 64, 3, padding="same", padding_mode="circular", bias=False)
+            x = op(x.relu(), torch.randn(op.num_generated) * scale_of(site_of(op), "hyperfan_in", nonlinearity))
+        left[nonlinearity] = float(x.square().mean().sqrt())
+    assert left["linear"] < 0.01 and 0.4 < left["relu"] < 2.5
+
+
+def test_a_nonlinearity_that_the_rule_does_not_ask_for_is_refused():
+    with pytest.raises(ConfigError, match="`nonlinearity` is 'relu', but `scale_rule` is 'ghn', which has one size"):
+        scale_of(site_of(CONVOLUTIONS["dense"]()), "ghn", "relu")
+
+
+@pytest.mark.parametrize("base", ["none", "learned"])
+def test_factors_tell_how_many_outputs_they_reach(base):
+    """Experts of factors with `hyperfan_out` blamed the op, which does tell."""
+    from spaces import OneChoice
+
+    torch.manual_seed(0)
+    controller = ExpertsController(scale_rule="hyperfan_out")
+    mutator = DynamicWeightMutator(OneChoice(), controller=controller, base=base, delta="low_rank", rank=1)
+    sites = list(mutator.source.sites.values())
+    for site, made in zip(sites, mutator.source.make(sites, None), strict=True):
+        expected = split(scale_of(site, "hyperfan_out"), site.specs)
+        for name, tensor in made.items():
+            assert float(tensor.detach().square().mean().sqrt()) < 4 * float(expected[name].mean()), (site.name, name)
 
 
 @pytest.mark.parametrize("name", ["dense", "grouped", "strided", "transposed", "linear"])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...settings import ChunkedSettings, Encoding, Nonlinearity, ScaleRule, check_arguments
 from ...sites import Site
 from .base import Controller
-from .pieces import context_map, encode_positions, linear, repeat_rows, rows_of
+from .pieces import context_map, encode_positions, even, linear, repeat_rows, rows_of
 from .signs import Signs
 
 __all__ = ["ChunkedController"]
@@ -113,7 +113,7 @@ class ChunkedController(Controller):
         seen = self.encoding, self.architecture_dim
         self.from_context = context_map(context_dim, self.hidden, 1 / sources, *seen)
         self.middle = linear(self.hidden, self.hidden, gain=2.0)
-        self.out = linear(self.hidden, self.chunk, gain=2.0)
+        self.out = even(self.hidden, self.chunk, gain=2.0)
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
         counts = [self.counts[site.name] for site in sites]

@@ -15,7 +15,7 @@ from ...sites import Site, WeightSpec
 from .base import Controller
 from .fourier import FEATURES, LARGEST, features_of
 from .nesting import leaders_of
-from .pieces import context_map, encode_positions, linear, rows_of
+from .pieces import context_map, encode_positions, even, linear, rows_of
 from .signs import Signs
 
 __all__ = ["CoordinateController"]
@@ -119,7 +119,7 @@ class CoordinateController(Controller):
         seen = self.encoding, self.architecture_dim
         self.from_context = context_map(context_dim, self.hidden, 1 / sources, *seen)
         self.middle = linear(self.hidden, self.hidden, gain=2.0)
-        self.amplitudes = linear(self.hidden, 2 * self.waves)
+        self.amplitudes = even(self.hidden, 2 * self.waves)
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
         amplitudes = self._amplitudes(sites, context)  # ... n 2 waves, over all tensors of all sites

@@ -14,7 +14,7 @@ from ...functional import is_exporting
 from ...settings import Encoding
 from ..parts import Upgrading
 
-__all__ = ["CodeInput", "ContextMap", "context_map", "encode_positions", "linear", "repeat_rows", "rows_of"]
+__all__ = ["CodeInput", "ContextMap", "context_map", "encode_positions", "even", "linear", "repeat_rows", "rows_of"]
 
 BESIDE = 2  # numbers that tell the size of a code
 LITTLE = 0.1  # a size beside which smaller ones are alike
@@ -111,7 +111,9 @@ def _size_of(code: Tensor) -> tuple[Tensor, Tensor]:  # ... dim -> twice ... 1
 def _waves_of(code: Tensor) -> list[Tensor]:  # ... dim -> each ... dim
     if code.shape[-1] >= FEW:
         return []
-    return [math.sqrt(2.0) * wave for k in WAVES for wave in ((k * code).sin(), (k * code).cos())]
+    exact = code.float() if code.dtype in (torch.float16, torch.bfloat16) else code
+    waves = [wave for k in WAVES for wave in ((k * exact).sin(), (k * exact).cos())]
+    return [(math.sqrt(2.0) * wave).to(code.dtype) for wave in waves]
 
 
 def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
@@ -127,6 +129,22 @@ def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> n
     nn.init.normal_(made.weight, std=math.sqrt(gain / inputs))
     if bias:
         nn.init.zeros_(made.bias)
+    return made
+
+
+def even(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
+    """Make a linear map as :func:`linear` does, whose outputs are also uncorrelated, and of one size, whatever it sees.
+
+    For the last layer, which all sites share: what is uneven in it would be uneven in all weights, in the same way.
+
+    Examples
+    --------
+    >>> made = even(4, 4, gain=9.0)
+    >>> torch.allclose(made.weight @ made.weight.T, 9 * torch.eye(4), atol=1e-5)
+    True
+    """
+    made = linear(inputs, outputs)
+    nn.init.orthogonal_(made.weight, (gain * max(1.0, outputs / inputs)) ** 0.5)
     return made
 
 

@@ -19,6 +19,10 @@ class Standardise(nn.BatchNorm1d):
     A batch of one is standardised by the running values, and counts in them; it used to leave no trace.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def __init__(self, dim: int):
         super().__init__(dim, affine=False)
 
@@ -33,7 +37,7 @@ class Standardise(nn.BatchNorm1d):
     def _count(self, x: Tensor) -> None:
         """Update the statistics by one sample, as exponential averages: of its distance from the mean, too."""
         self.num_batches_tracked += 1
-        weight = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked
+        weight: Any = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked
         distance = x - self.running_mean
         self.running_mean += weight * distance
         self.running_var.copy_((1 - weight) * (self.running_var + weight * distance.square()))
