@@ -74,7 +74,7 @@ def test_a_static_twin_computes_what_torchs_layers_do_with_its_weights():
 def test_a_static_twin_is_saved_and_loaded(tmp_path):
     mutator = DynamicWeightMutator(OneChoice(), sampler=RandomSampler(0), context=VectorContext(5, dim=4))
     twin = static_twin(mutator.freeze({"op": "3x3"})).eval()
-    export.save(twin, tmp_path)
+    export.save(twin, tmp_path, example=image())
     torch.testing.assert_close(nni_dynconv.load(tmp_path)(image()), twin(image()))
 
 
