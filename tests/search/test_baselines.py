@@ -41,7 +41,7 @@ def own_nni_folders(tmp_path, monkeypatch):
 @pytest.mark.parametrize("base", ["none", "learned"])
 def test_a_static_twin_has_the_structure_and_no_controller(space, base):
     mutator = DynamicWeightMutator(space(), sampler=RandomSampler(0), context=VectorContext(5, dim=4), base=base)
-    network = mutator.freeze({"op": "5x5"} if space is OneChoice else mutator.reset())
+    network = mutator.freeze({"op": "5x5"} if space is OneChoice else mutator.reset()).eval()
     before = {name: one.clone() for name, one in network.state_dict().items()}
     twin = static_twin(network)
     assert twin.source.controller is None and twin.source.encoder is None
@@ -74,7 +74,7 @@ def test_a_static_twin_computes_what_torchs_layers_do_with_its_weights():
 def test_a_static_twin_is_saved_and_loaded(tmp_path):
     mutator = DynamicWeightMutator(OneChoice(), sampler=RandomSampler(0), context=VectorContext(5, dim=4))
     twin = static_twin(mutator.freeze({"op": "3x3"})).eval()
-    export.save(twin, tmp_path)
+    export.save(twin, tmp_path, example=image())
     torch.testing.assert_close(nni_dynconv.load(tmp_path)(image()), twin(image()))
 
 
