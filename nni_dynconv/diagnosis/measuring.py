@@ -18,7 +18,7 @@ from .spots import candidates_of
 if TYPE_CHECKING:
     from ..supernet import DynamicWeightMutator
 
-__all__ = ["Run", "Step", "architectures", "is_paired", "run_all", "shuffled", "within"]
+__all__ = ["Run", "Step", "architectures", "between", "is_paired", "run_all", "shuffled", "within"]
 
 Step = Callable[[Any], Tensor]
 """Gives the loss of a batch under the architecture that is open."""
@@ -182,7 +182,7 @@ def _add_gradients(run: Run, mutator: DynamicWeightMutator, loss: Tensor, contex
     groups: dict[Any, list[Tensor]] = {("site", site): tensors for site, tensors in weights.items()}
     groups |= {("own", place): tensors for place, tensors in alive.items() if run.record.outputs.get(place)}
     groups["context"], groups["code"] = contexts, run.record.codes
-    groups["made"], groups["waking"] = list(run.record.made.values()), _between(mutator)
+    groups["made"], groups["waking"] = list(run.record.made.values()), between(mutator)
     norms = _gradient_norms(loss, groups)
     scale = max(abs(run.loss), 1e-12)
     for key, (gradient, elasticity) in norms.items():
@@ -200,7 +200,7 @@ def _own(modules: Iterable[nn.Module]) -> list[Tensor]:
     return [one for module in modules for one in module.parameters()]
 
 
-def _between(mutator: DynamicWeightMutator) -> list[Tensor]:
+def between(mutator: DynamicWeightMutator) -> list[Tensor]:
     """Parameters of the weight source that are neither a base nor the controller's or an encoder's: factors."""
     return [
         one

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..ops import DynamicOp
-from .measuring import Step, within
+from .measuring import Step, between, within
 from .readings import WhoseReading
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def whose_reading(
     The reading; ``None`` where no batch has contexts of several samples.
     """
     judged, unknown, astray, where = 0, 0, 0, ""
-    with _evaluated(mutator.space), torch.no_grad():
+    with _evaluated(mutator.space), torch.no_grad(), _awake(mutator):
         for number, sample in enumerate(samples):
             call = _call_of(mutator, sample, batches[number % len(batches)], step, seed)
             if call is None:
@@ -86,6 +86,19 @@ def _evaluated(space: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def _awake(mutator: DynamicWeightMutator) -> Iterator[None]:
+    """Let deltas count whose factors start at zero, as those of a lifted network do: contexts do nothing until then."""
+    asleep = [one for one in between(mutator) if not one.any()]
+    for one in asleep:
+        one.fill_(1.0)
+    try:
+        yield
+    finally:
+        for one in asleep:
+            one.zero_()
 
 
 def _call_of(mutator: DynamicWeightMutator, sample: Any, batch: Any, step: Step, seed: int) -> _Call | None:

