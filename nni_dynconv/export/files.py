@@ -183,7 +183,7 @@ def _describe(network: DynamicNetwork, sample: Any, call: Call) -> tuple[dict[st
 def _describe_inside(network: DynamicNetwork, sample: Any, call: Call) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Describe a network without what makes its weights: as a graph, or else by its class."""
     try:
-        return describe_network(network.network, call.args, call.kwargs)
+        return describe_network(network.network, call.args, call.kwargs, Example.of(call).drawn(1))
     except ExportError as error:
         try:
             return {"rebuilt": describe_rebuilt(network.network, network.architecture)}, {}
