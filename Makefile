@@ -16,7 +16,7 @@ SETUP_FILES := setup.cfg setup.py pyproject.toml constraints.txt $(wildcard nni_
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup search test test-nnictl test-slow test-nni check format bench bench-gpu quality sweep clean
+.PHONY: help setup search test test-nnictl test-slow test-nni check format bench bench-gpu quality sweep sweep-save clean
 
 help:  ## show this
 	@echo "make TARGET, where TARGET is:"
@@ -93,6 +93,12 @@ sweep:  ## lift architectures of pytorchcv and transformers, and see that they a
 	@test -x .venv-sweep/bin/pip || $(PYTHON) -m venv .venv-sweep
 	@.venv-sweep/bin/python -m pip install --quiet -c constraints.txt -e '.[sweep]'
 	@OMP_NUM_THREADS=1 PYTHONPATH=. .venv-sweep/bin/python benchmarks/lifting/sweep.py --output $${OUTPUT:-runs/sweep.json}
+
+sweep-save:  ## save lifted architectures and those of NNI's hub, and see that they come back the same (an hour)
+	@test -x .venv-sweep/bin/pip || $(PYTHON) -m venv .venv-sweep
+	@.venv-sweep/bin/python -m pip install --quiet -c constraints.txt -e '.[sweep]'
+	@OMP_NUM_THREADS=1 PYTHONPATH=. .venv-sweep/bin/python benchmarks/lifting/saving.py --output $${OUTPUT:-runs/sweep_save.json}
+	@OMP_NUM_THREADS=1 PYTHONPATH=. .venv-sweep/bin/python benchmarks/lifting/hub_saving.py --output runs/hub_save.json
 
 clean:  ## remove .venv/, caches and what was built; runs/ stays, for it holds your results
 	rm -rf .venv build dist *.egg-info nni_dynconv/_kernels* .pytest_cache .mypy_cache .ruff_cache .hypothesis lightning_logs dispatcher.log

@@ -1,4 +1,4 @@
-"""Networks in the files of format 3, which versions until 0.2 wrote: a `torch.fx` graph of torch's functions and layers."""
+"""Networks in the files of format 3, which earlier versions wrote: a `torch.fx` graph of functions and layers."""
 
 from __future__ import annotations
 

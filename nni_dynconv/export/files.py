@@ -183,7 +183,7 @@ def _describe(network: DynamicNetwork, sample: Any, call: Call) -> tuple[dict[st
 def _describe_inside(network: DynamicNetwork, sample: Any, call: Call) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Describe a network without what makes its weights: as a graph, or else by its class."""
     try:
-        return describe_network(network.network, call.args, call.kwargs)
+        return describe_network(network.network, call.args, call.kwargs, Example.of(call).drawn(1))
     except ExportError as error:
         try:
             return {"rebuilt": describe_rebuilt(network.network, network.architecture)}, {}
@@ -266,8 +266,12 @@ def _read(description: Mapping[str, Any], files: Mapping[str, bytes], trust: Col
     tensors = safetensors.torch.load(files[TENSORS])
     with torch.random.fork_rng(devices=[]):
         network = _make_network(description, sample, trust)
+    ties = description["network"].get("ties", {})
+    tensors |= {f"network.{name}": tensors[f"network.{other}"] for name, other in ties.items()}
     _fill(network, tensors_of_today(tensors, network.source, "source.", description["format"]))
-    _tie(network.network, description["network"].get("ties", {}))
+    _tie(network.network, ties)
+    if network.source.of_context is not None:
+        _tie(network.source.of_context, description["encoder"].get("portable", {}).get("ties", {}))
     return network.eval()
 
 

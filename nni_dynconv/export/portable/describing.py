@@ -13,6 +13,7 @@ import torch
 from torch import SymBool, SymFloat, SymInt, Tensor, nn
 
 from ...errors import ExportError
+from ...generation import Call
 from ..values import encode, is_record, items_of
 from .leaves import Leaf, leaves_of
 from .nodes import Writer
@@ -24,7 +25,7 @@ SYMBOLS = (Tensor, SymInt, SymFloat, SymBool)
 
 
 def describe_network(
-    network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None
+    network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, alone: Call | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Write down what a network does, in training and evaluation.
 
@@ -33,6 +34,8 @@ def describe_network(
     args, kwargs
         An example of its inputs. Tensors are inputs of the saved network too, of any size of which it does the same;
         all else is part of it.
+    alone
+        The same of one sample: a network that decides by sizes may do something else with it.
 
     Returns
     -------
@@ -49,27 +52,40 @@ def describe_network(
     trees = {name: encode(one, _numbering("input", inputs, Tensor)) for name, one in given.items()}
     leaves = leaves_of(network, describe_alone)
     told = _Told(network, leaves)
-    training, modes = network.training, {}
+    training, asked = network.training, False
+    modes: dict[str, dict[str, Any] | None] = {}
     try:
-        network.eval()
-        graph, form = _traced(network, leaves, given, inputs)
-        modes["eval"], sizes = told.write(graph, form, len(inputs))
-        if graph.asked:
-            network.train()
-            modes["train"], other = told.write(*_traced(network, leaves, given, inputs), len(inputs))
-            sizes = [_both(*one) for one in zip(sizes, other, strict=True)]
+        for mode in ("eval", "train"):
+            network.train(mode == "train")
+            if mode == "train" and not asked:
+                break
+            modes[mode], asked = told.write(*_traced(network, leaves, given, inputs), len(inputs))
+            if alone is not None and _decides(modes[mode]):
+                modes[f"{mode} of one"] = _of_one(network, leaves, told, alone)
     finally:
         network.train(training)
-    if modes.get("train") == modes["eval"]:
-        del modes["train"]
     return {
         "name": type(network).__name__,
         "signature": [_parameter(one) for one in signature.parameters.values()],
         "inputs": trees,
-        "sizes": sizes,
-        "modes": modes,
+        "modes": {mode: one for mode, one in modes.items() if one is not None},
         **told.parts(),
     }, told.constants
+
+
+def _decides(mode: dict[str, Any] | None) -> bool:
+    return mode is not None and any("check" in step for step in mode["steps"])
+
+
+def _of_one(network: nn.Module, leaves: Any, told: _Told, call: Call) -> dict[str, Any] | None:
+    """Return what a network that decides by sizes does with one sample; ``None`` where it takes none."""
+    given = dict(signature_of(network).bind(*call.args, **call.kwargs).arguments)
+    inputs: list[Tensor] = []
+    encode(given, _numbering("input", inputs, Tensor))
+    try:
+        return told.write(*_traced(network, leaves, given, inputs), len(inputs))[0]
+    except ExportError:
+        return None
 
 
 def describe_alone(network: nn.Module, args: Sequence[Any]) -> dict[str, Any]:
@@ -90,8 +106,8 @@ class _Told:
         self.tensors: dict[str, Any] = {}
         self.constants: dict[str, Tensor] = {}
 
-    def write(self, graph: Graph, form: Any, inputs: int) -> tuple[dict[str, Any], list[list[Any]]]:
-        """Write a graph, and keep what it names."""
+    def write(self, graph: Graph, form: Any, inputs: int) -> tuple[dict[str, Any], bool]:
+        """Write a graph, and keep what it names; return also whether it depends on the mode."""
         writer = Writer(graph, inputs)
         own = tensors_of(self.network)
         names = {}
@@ -105,7 +121,7 @@ class _Told:
                 self.layers[path] = self.leaves[path].description
             if isinstance(step.get("get"), dict):
                 step["get"] = names[step["get"]["constant"]]
-        return {"steps": writer.steps, "output": _put(form, writer.output)}, writer.sizes
+        return {"steps": writer.steps, "output": _put(form, writer.output), "sizes": writer.sizes}, graph.asked
 
     def _constant(self, value: Tensor) -> str:
         same = (name for name, one in self.constants.items() if one.shape == value.shape and one.dtype == value.dtype)
@@ -180,11 +196,6 @@ def _put(form: Any, output: list[Any]) -> Any:
     if set(form) == {"value"}:
         return output[form["value"]]
     return {key: _put(one, output) for key, one in form.items()}
-
-
-def _both(ours: list[Any], theirs: list[Any]) -> list[Any]:
-    """Return what is known of an input's sizes in one mode or the other."""
-    return [b if a is None else a for a, b in zip(ours, theirs, strict=True)]
 
 
 def signature_of(network: nn.Module) -> inspect.Signature:

@@ -14,7 +14,7 @@ from ...errors import ExportError
 from ...ops import DynamicOp
 from ...ops.call import DynamicCall
 from ...sites import order_told
-from ..allowed import OURS, TORCHS, name_of
+from ..allowed import OURS, TORCHS, is_allowed, name_of
 from ..modules import describe_module
 from .tracing import FACTOR, Tracer
 
@@ -82,9 +82,8 @@ class Leaf:
         whole = copy.deepcopy(op.module)
         for name, shape in op.shapes.items():
             whole._parameters[name] = nn.Parameter(torch.zeros(shape))
-        try:
-            inside = describe_module(whole, self.path)
-        except ExportError:
+        inside = _described(whole, self.path) if is_allowed(name_of(type(whole))) else None
+        if inside is None:
             given = next(one for one in (*args, *kwargs.values()) if isinstance(one, Tensor))
             inside = self.describe(whole, (torch.zeros(given.shape, dtype=given.dtype),))
         return {"class": name_of(DynamicCall), "args": {"module": {"module": inside}}}
@@ -147,7 +146,12 @@ def _leaf(module: nn.Module, path: str, describe: Describe) -> Leaf | None:
     single = name_of(type(module)) in TORCHS and next(module.children(), None) is None
     if not (single or name_of(type(module)) in OURS) or "forward" in vars(module):
         return None
+    description = _described(module, path)
+    return None if description is None else Leaf(module, path, description, describe)
+
+
+def _described(module: nn.Module, path: str) -> dict[str, Any] | None:
     try:
-        return Leaf(module, path, describe_module(module, path), describe)
+        return describe_module(module, path)
     except ExportError:
         return None

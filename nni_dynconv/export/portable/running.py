@@ -26,6 +26,10 @@ KINDS = ("POSITIONAL_ONLY", "POSITIONAL_OR_KEYWORD", "VAR_POSITIONAL", "KEYWORD_
 _PATH = re.compile(r"\w+(\.\w+)*")
 
 
+MODES = ("eval", "train", "eval of one", "train of one")
+"""Of what there are programs: where there is none for training, or for one sample, the other serves."""
+
+
 class _Value(NamedTuple):
     number: int
 
@@ -129,9 +133,9 @@ class Forward:
         self.name = identifier(description["name"])
         self.signature = inspect.Signature([_parameter(*one) for one in description["signature"]])
         self.inputs = {identifier(name): decode(one, _TREES) for name, one in description["inputs"].items()}
-        self.sizes = [[one if one is None else _size(one) for one in sizes] for sizes in description["sizes"]]
         modes = description["modes"]
-        self.programs = {mode: Program(modes[mode], len(self.sizes)) for mode in ("eval", "train") if mode in modes}
+        self.programs = {mode: Program(modes[mode]) for mode in MODES if mode in modes}
+        self.number = self.programs["eval"].inputs
 
     def __reduce__(self) -> Any:
         return Forward, (self.description,)
@@ -148,7 +152,7 @@ class Forward:
 
     def __call__(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = self.signature.bind(*args, **kwargs).arguments
-        found: list[Any] = [None] * len(self.sizes)
+        found: list[Any] = [None] * self.number
         for name in {**self.inputs, **given}:
             if name not in self.inputs:
                 if given[name] is not self.signature.parameters[name].default:
@@ -157,15 +161,21 @@ class Forward:
                 raise ExportError(f"This {self.name} was saved with `{name}`, and cannot do without.")
             else:
                 _take(self.inputs[name], given[name], found, name, self.name)
-        _check_inputs(self.name, found, self.sizes)
-        return self.programs["train" if network.training and "train" in self.programs else "eval"](network, found)
+        program = self._program(network.training, bool(found) and found[0].dim() > 0 and found[0].shape[0] == 1)
+        _check_inputs(self.name, found, program.sizes)
+        return program(network, found)
+
+    def _program(self, training: bool, alone: bool) -> Program:
+        mode = "train" if training and "train" in self.programs else "eval"
+        return self.programs.get(f"{mode} of one", self.programs[mode]) if alone else self.programs[mode]
 
 
 class Program:
     """Steps, and what comes out in the end."""
 
-    def __init__(self, data: Mapping[str, Any], inputs: int):
-        self.inputs = inputs
+    def __init__(self, data: Mapping[str, Any]):
+        self.sizes = [[one if one is None else _size(one) for one in sizes] for sizes in data["sizes"]]
+        self.inputs = inputs = len(self.sizes)
         self.output = decode(data["output"], _VALUES)
         read = [_read_step(one, inputs + k) for k, one in enumerate(data["steps"])]
         kept = _numbers(self.output)

@@ -257,7 +257,7 @@ class Tracer:
             name = {"scale": "weight", "shift": "bias"}.get(spec.kind, spec.name)
             told = self._written(active.tracer, tensor, [list(spec.shape)], read, (leaf.path, name), {})  # type: ignore[union-attr]
             made[spec.name] = told - 1 if spec.kind == "scale" else told  # the op adds it again
-        return made
+        return {site: made}
 
     def _written(self, tracer: Any, made: Any, sizes: Any, target: Any, args: Any, kwargs: Any) -> Any:
         written = tracer.create_proxy("call_function", target, args, kwargs)
