@@ -13,7 +13,7 @@ from torch import nn
 
 from .. import generation, ops
 from ..errors import ExportError
-from ..ops.call import DynamicCall
+from ..ops import DynamicCall
 from .renames import renamed
 
 __all__ = ["SIZES", "class_named", "is_allowed", "name_of", "operator_named"]

@@ -4,7 +4,7 @@ Nothing here chooses an architecture.
 """
 
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
-from .calling import Call, refusing_pairs, unasked_in
+from .calls import Call, Example, refusing_pairs, unasked_in
 from .codes import dim_of
 from .context import FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
 from .controllers import (
@@ -21,7 +21,6 @@ from .installing import NAME, install, uninstall
 from .loading import load_original
 from .network import DynamicNetwork
 from .parts import upgraded
-from .remembering import Example
 from .source import WeightSource
 
 __all__ = [

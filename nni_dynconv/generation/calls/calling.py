@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ..errors import ContextError, DynConvError
+from ...errors import ContextError, DynConvError
 
 __all__ = ["UNASKED", "Call", "Takes", "is_pair", "is_unasked", "pair_of", "refusing_pairs", "takes_of", "unasked_in"]
 
