@@ -15,8 +15,7 @@ from nni_dynconv import DynamicWeightMutator, EnasSampler, SupernetEvaluator, Ve
 
 def train(mutator, steps, loader, held_out):
     optimizer = torch.optim.Adam(mutator.space.parameters(), lr=0.01)  # network and controller
-    batches = zip(range(steps), cycle(loader), cycle(held_out), strict=False)
-    for step, ((x, c), y), ((x_val, c_val), y_val) in batches:
+    for step, ((x, c), y), ((x_val, c_val), y_val) in zip(range(steps), cycle(loader), cycle(held_out), strict=False):
         mutator.reset()
         optimizer.zero_grad()
         F.cross_entropy(mutator(x, context=c), y).backward()
@@ -44,10 +43,8 @@ def main(seed, steps, trials):
         experiment.config.max_trial_number = trials
         experiment.run()
         (found[name],) = experiment.export_top_models(formatter="dict")
-    sizes = {"population": trials // 5, "evaluations": trials}
-    own = evolve(mutator.choices, lambda sample: -evaluator.score(sample), start=[mutator.export()], seed=seed, **sizes)
-    found["our evolution"] = own.best_first("loss")[0].sample
-    for name, sample in found.items():
+    own = evolve(mutator.choices, lambda sample: -evaluator.score(sample), evaluations=trials, seed=seed)
+    for name, sample in {**found, "our evolution": own.best_first("loss")[0].sample}.items():
         network = mutator.eval().freeze(sample, calibrate=evaluator.calibration)  # a plain module, as it was scored
         hits = network(x_new, c_new).argmax(1) == y_new
         print(f"{name}: score {evaluator.score(sample):.4f}, accuracy on new samples {hits.float().mean():.3f}")
