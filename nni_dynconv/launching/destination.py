@@ -5,6 +5,7 @@ What is left there in the end is in ``results.py``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,14 @@ class Destination:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / UNFINISHED).write_text(json.dumps({"experiment_id": experiment}) + "\n", encoding="utf-8")
+
+    def over(self) -> None:
+        """Take the note back: the experiment has ended, whatever it brought."""
+        if self.folder is None:
+            return
+        (self.folder / UNFINISHED).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what lies there stays
+            self.folder.rmdir()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

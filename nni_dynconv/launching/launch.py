@@ -90,6 +90,7 @@ def launch(
             line.show(State("starting NNI"))
             experiment.create(Path(config))
             outcome = _watch(experiment, settings, destination, _deadline(began, timeout), line)
+    destination.over()
     deliver(outcome, experiment, output, began, say)
     return outcome
 
@@ -123,6 +124,7 @@ def resume(
         line.show(State("starting NNI"))
         experiment.resume(experiment_id)
         outcome = _watch(experiment, settings, destination, _deadline(began, timeout), line)
+    destination.over()
     deliver(outcome, experiment, output, began, say)
     return outcome
 

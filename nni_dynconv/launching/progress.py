@@ -15,7 +15,6 @@ from ..phases import Line, State, read_state
 __all__ = ["Outcome", "Progress", "show"]
 
 STOPPED = ("EARLY_STOPPED", "USER_CANCELED", "SYS_CANCELED")
-OPEN = ("WAITING", "RUNNING", "UNKNOWN")
 
 
 @dataclass

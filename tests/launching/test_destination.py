@@ -48,8 +48,20 @@ def test_the_note_stays_beside_a_finished_run_and_says_whose_it_is_first(folder)
     assert json.loads((folder / "experiment.json").read_text())["experiment_id"] == "old"
 
 
+def test_an_experiment_that_ended_without_a_result_is_not_one_to_resume(folder):
+    for earlier in (False, True):
+        if earlier:
+            folder.mkdir()
+            (folder / "experiment.json").write_text("{}")
+        Destination(folder).mark("abc")
+        Destination(folder).over()
+        Destination(folder).check(lambda line: None)
+        assert folder.exists() == earlier
+
+
 def test_without_an_output_nothing_is_said_or_written(tmp_path):
     destination = Destination(None)
     destination.mark("abc")
     destination.check(print)
+    destination.over()
     assert not list(tmp_path.iterdir())
