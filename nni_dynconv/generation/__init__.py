@@ -4,7 +4,7 @@ Nothing here chooses an architecture.
 """
 
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
-from .calling import Call, refusing_pairs, unasked_in
+from .calling import Call, Example, refusing_pairs, unasked_in
 from .codes import dim_of
 from .context import FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
 from .controllers import (
@@ -20,7 +20,6 @@ from .given import ORIGINAL, Original, bind_own_input, own_inputs_of, recipes_fo
 from .installing import NAME, install, uninstall
 from .loading import load_original
 from .network import DynamicNetwork
-from .remembering import Example
 from .source import WeightSource
 
 __all__ = [

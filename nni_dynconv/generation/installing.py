@@ -13,9 +13,8 @@ from torch import nn
 
 from ..errors import ContextError, SpaceError
 from ..sites import batch_of, scope
-from .calling import UNASKED, Call, is_unasked
+from .calling import UNASKED, Call, is_unasked, remembered
 from .decision import Decision
-from .remembering import remembered
 from .source import WeightSource
 
 __all__ = ["NAME", "install", "uninstall"]

@@ -9,9 +9,8 @@ from typing import Any
 from torch import nn
 
 from ..sites import batch_of, scope
-from .calling import refusing_pairs, takes_of
+from .calling import refusing_pairs, remembered, takes_of
 from .decision import Decision
-from .remembering import remembered
 from .source import WeightSource
 
 __all__ = ["DynamicNetwork"]

@@ -214,7 +214,7 @@ def run_folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("run")
     net = fresh_dynamic(ARCHITECTURE, seed=0)
-    nni_dynconv.export.save(net, folder)
+    nni_dynconv.export.save(net, folder, example=(torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16)))
     networks.save_twin(networks.StaticTwin(ARCHITECTURE, 3), folder)
     return folder
 

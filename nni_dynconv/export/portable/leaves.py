@@ -11,8 +11,7 @@ from torch import SymInt, Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
-from ...ops import DynamicOp
-from ...ops.call import DynamicCall
+from ...ops import DynamicCall, DynamicOp
 from ...sites import order_told
 from ..allowed import OURS, TORCHS, is_allowed, name_of
 from ..modules import describe_module
