@@ -13,7 +13,6 @@ from torch import nn
 
 from .. import generation, ops
 from ..errors import ExportError
-from ..ops import DynamicCall
 from .renames import renamed
 
 __all__ = ["SIZES", "class_named", "is_allowed", "name_of", "operator_named"]
@@ -29,7 +28,7 @@ def _modules_of(*places: Any) -> dict[str, type[nn.Module]]:
     return {name_of(one): one for one in found if isinstance(one, type) and issubclass(one, nn.Module)}
 
 
-OURS: dict[str, type[nn.Module]] = {**_modules_of(ops, generation), name_of(DynamicCall): DynamicCall}
+OURS: dict[str, type[nn.Module]] = _modules_of(ops, generation)
 TORCHS = _modules_of(nn)
 
 

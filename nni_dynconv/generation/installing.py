@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import ContextError, SpaceError
 from ..sites import batch_of, scope
-from .calls import UNASKED, Call, is_unasked, remembered
+from .calling import UNASKED, Call, is_unasked, remembered
 from .decision import Decision
 from .source import WeightSource
 

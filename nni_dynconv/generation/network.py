@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..sites import batch_of, scope
-from .calls import refusing_pairs, remembered, takes_of
+from .calling import refusing_pairs, remembered, takes_of
 from .decision import Decision
 from .source import WeightSource
 

@@ -13,7 +13,7 @@ from ..functional import LowRank, is_exporting
 from ..settings import Recipe
 from ..sites import Blocks, Scope, Site, blocks_of, count_of
 from .architecture import FixedArchitecture, Shares
-from .calls import Call, Example, pair_of
+from .calling import Call, Example, pair_of
 from .codes import check_context, dim_of, encode, join, sets_of
 from .context import OwnInputContext
 from .controllers import Controller

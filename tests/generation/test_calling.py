@@ -24,7 +24,7 @@ from nni_dynconv import (
     load,
 )
 from nni_dynconv.errors import ContextError, ScopeError
-from nni_dynconv.generation.calls import Call, Takes, takes_of
+from nni_dynconv.generation.calling import Call, Takes, takes_of
 
 Named = collections.namedtuple("Named", "rgb depth")
 

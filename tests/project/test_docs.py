@@ -103,7 +103,8 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     sample = {"filter": "conv7", "first": "conv5", "second": "conv3"}
-    export.save(fresh_dynamic(sample, seed=0), "runs/quickstart", architecture=sample)
+    example = torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16)
+    export.save(fresh_dynamic(sample, seed=0), "runs/quickstart", architecture=sample, example=example)
     yield tmp_path
     logging.getLogger("nni").handlers.clear()
 

@@ -220,8 +220,9 @@ def run_folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("run")
     net = fresh_dynamic(ARCHITECTURE, seed=0)
-    nni_dynconv.export.save(net, folder)
-    nni_dynconv.export.save(static_twin(net), folder / "static_twin")
+    example = torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16)
+    nni_dynconv.export.save(net, folder, example=example)
+    nni_dynconv.export.save(static_twin(net), folder / "static_twin", example=example)
     return folder
 
 
