@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
 from .base import Sampler
 
-__all__ = ["agree", "any_of", "is_first", "mean", "of_all", "of_first"]
+__all__ = ["agree", "any_of", "is_first", "mean", "of_all", "of_first", "share_statistics", "tensors_of_all"]
 
 Value = TypeVar("Value")
 
@@ -102,6 +104,33 @@ def of_first(value: Value) -> Value:
 def is_first() -> bool:
     """Whether this is the first process, or the only one: it tells and writes for all."""
     return not _together() or dist.get_rank() == 0
+
+
+def tensors_of_all(mine: Tensor) -> list[Tensor]:
+    """Return a tensor of the same shape from each process, in their order. Every process has to call this.
+
+    Examples
+    --------
+    >>> tensors_of_all(torch.ones(1))
+    [tensor([1.])]
+    """
+    if not _together():
+        return [mine]
+    values = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(values, mine)
+    return values
+
+
+def share_statistics(network: nn.Module) -> None:
+    """Give every process the running statistics, and other buffers, of the first one. Every process has to call this.
+
+    Each gathers its own between two forwards of ``DistributedDataParallel``, which shares them before each.
+    """
+    if not _together():
+        return
+    buffers = list(network.buffers())
+    for buffer, value in zip(buffers, of_first([one.cpu() for one in buffers]), strict=True):
+        buffer.data.copy_(value)
 
 
 def _together() -> bool:

@@ -70,6 +70,7 @@ class SearchModule(Learning):
         self.undo_settings()
         self._recent.clear()
         check_parameters(self, "At the end of the search")
+        distributed.share_statistics(self.mutator.space)
         if self.mutator.choices:
             distributed.agree(self.sampler)
             with silent(self.training_module), self._precision(), shown(unless=not distributed.is_first()):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...samplers import distributed
 from ...sites import scope
 from .upgrading import Upgrading
 
@@ -49,7 +50,8 @@ class Gathered(Upgrading):
     .. math:: z = (x - \mu) / \sigma
 
     In training the statistics count the batch first, and standardise it then: each row by itself, also in a batch of
-    one or two. In evaluation they stay. What never varied is not divided, and what is not finite does not count.
+    one or two; processes that train together count the batches of all. In evaluation they stay. What never varied is
+    not divided, and what is not finite does not count.
 
     Parameters
     ----------
@@ -103,11 +105,14 @@ class Gathered(Upgrading):
 
     @torch.no_grad()
     def _count(self, x: Tensor) -> None:  # n dim
-        if not len(x):
-            return
-        var, mean = torch.var_mean(x, 0, correction=0)
-        total = self.count + len(x)
-        share = torch.where((mean + var).isfinite(), len(x) / total, 0.0).to(x.dtype)  # of the new values
+        var, mean = torch.var_mean(x, 0, correction=0) if len(x) else (self.var, self.mean)
+        for one in distributed.tensors_of_all(torch.stack([mean, var, torch.full_like(mean, len(x))])):
+            self._add(*one)
+
+    def _add(self, mean: Tensor, var: Tensor, number: Tensor) -> None:
+        """Count values of which there are so many at each place."""
+        total = self.count + number[0].long()
+        share = torch.where((mean + var).isfinite(), number / total.clamp_min(1), 0.0)  # of the new values
         distance = torch.where(share > 0, mean - self.mean, 0.0)
         var = torch.where(share > 0, var, self.var)
         self.var.copy_(torch.lerp(self.var, var, share) + share * (1 - share) * distance.square())
