@@ -104,7 +104,10 @@ class Growth:
             return np.asarray(_cells(check.table, check.places, chosen))
         columns = [chosen[place].tolist() for place in check.places]
         labels = [self.labels[place] for place in check.places]
-        samples = ({one: self.candidates[one][n] for one, n in zip(labels, row, strict=True)} for row in zip(*columns, strict=True))
+        samples = (
+            {one: self.candidates[one][n] for one, n in zip(labels, row, strict=True)}
+            for row in zip(*columns, strict=True)
+        )
         return np.fromiter(map(check.holds, samples), dtype=bool)
 
 
