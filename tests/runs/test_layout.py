@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nni_dynconv.errors import RunError
@@ -77,6 +77,7 @@ def test_what_is_left_to_do_is_told_with_its_command(tmp_path):
     assert run.told() == []
 
 
+@settings(max_examples=30, deadline=None)  # each writes files
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12))
 def test_a_problem_stands_until_it_is_taken_back(marks):
     import tempfile

@@ -39,6 +39,7 @@ from nni_dynconv import (
     VectorContext,
 )
 from nni_dynconv.errors import CandidateError, NotFiniteError
+from nni_dynconv.runs import Run
 from nni_dynconv.samplers.distributed import agree, mean
 from nni_dynconv.search.guarding import Guard
 from nni_dynconv.settings import TABLES, load_object
@@ -374,6 +375,7 @@ def test_what_processes_found_is_trained_by_all_of_them_to_the_same_weights_as_b
         saved = safetensors.torch.load_file(folder / "run" / "weights.safetensors")
         assert_same({name: saved[name] for name in strategy.network.state_dict()}, dict(strategy.network.state_dict()))
         assert len(saved) == len(strategy.network.state_dict())
+        assert Run.read(folder / "run").problems == {}  # exported too, by a process that has not called it
         assert strategy.trained.epochs == 2 and strategy.trained.best_epoch is not None
     first, second = (read(tmp_path / "both" / f"{rank}.pt") for rank in range(PROCESSES))
     assert_same(first, second)
