@@ -67,9 +67,9 @@ def launch(
     ConfigError
         A setting is wrong; nothing was started.
     LaunchError
-        The experiment was tried, and failed;
-        the port is taken, machines of a ``remote`` training service cannot reach NNI's manager, NNI or the tuner did
-        not start, the first trial failed before any metric, no trial succeeded, or the time is over. Everything is
+        The experiment was tried, and failed; the port is taken, machines of a ``remote`` training service cannot
+        reach NNI's manager, NNI or the tuner did not start, the first trial failed before any metric, no trial
+        succeeded, or the time is over; or another run, which is not over, belongs into ``output``. Everything is
         stopped then.
     """
     began = time.monotonic()
@@ -161,9 +161,10 @@ def _stopping(experiment: LocalExperiment, say: Callable[[str], None]) -> Iterat
         yield
     finally:
         try:
-            if experiment.id is not None:
-                say("Stopping the experiment ...")
-            experiment.stop()
+            with Line(say) as line:
+                if experiment.id is not None:
+                    line.show(State("stopping the experiment"))
+                experiment.stop()
         finally:
             if here:
                 signal.signal(signal.SIGTERM, old)
