@@ -33,7 +33,7 @@ def parts_table() -> Iterator[str]:
     parts = [(name, part.settings) for table in TABLES.values() for name, part in table.items()]
     for name, table in [*parts, ("strategy", StrategySettings), ("baselines", BaselineSettings)]:
         for one in fields(table):
-            if one.name != "seed":
+            if one.name != "seed" or name == "baselines":
                 yield row(name, one, settings_of(table)[one.name])
 
 

@@ -40,7 +40,16 @@ from nni_dynconv.commands import cli
 from nni_dynconv.errors import ConfigError, SpaceError
 from nni_dynconv.generation import context, controllers
 from nni_dynconv.search import ranking
-from nni_dynconv.settings import TABLES, Named, RunSettings, StrategySettings, check_class_args, check_config, parts
+from nni_dynconv.settings import (
+    TABLES,
+    BaselineSettings,
+    Named,
+    RunSettings,
+    StrategySettings,
+    check_class_args,
+    check_config,
+    parts,
+)
 from nni_dynconv.settings.checking import range_of, settings_of
 from nni_dynconv.settings.recipe import BASES, DELTAS
 from nni_dynconv.settings.run import MODES
@@ -227,7 +236,7 @@ def test_readme_links_the_guide():
     assert ("docs/guide.md", "") in links("README.md")
 
 
-MADE_BY_A_RUN = ("runs/", "supernet/", ".venv/")
+MADE_BY_A_RUN = ("runs/", "supernet/", "static_twin/", ".venv/")
 FILE = re.compile(r"`((?:[\w.-]+/)+(?:[\w-]+\.(?:py|yml|md|png|js))?|[\w-]+\.md)`")
 
 
@@ -320,12 +329,12 @@ def test_the_yaml_reference_has_every_setting_of_every_part_with_its_default_and
         (part.strip("`"), key.strip("`")): (yaml.safe_load(value.strip("`")), a) for part, key, value, a, _ in rows[1:]
     }
     tables = {name: part.settings for names in TABLES.values() for name, part in names.items()}
-    tables["strategy"] = StrategySettings
+    tables |= {"strategy": StrategySettings, "baselines": BaselineSettings}
     expected = {
         (name, one.name): (default_of(one), range_of(settings_of(settings)[one.name]))
         for name, settings in tables.items()
         for one in dataclasses.fields(settings)
-        if one.name != "seed"
+        if one.name != "seed" or name == "baselines"
     }
     assert listed == expected
 
