@@ -189,7 +189,8 @@ class Tracer:
 
     def pin(self, tensors: Sequence[Tensor]) -> None:
         """Take the sizes that some tensors have now as the only ones, but for their samples."""
-        free = [[set() if type(one) is int else one.node.expr.free_symbols for one in x.shape] for x in tensors]
+        shapes: list[list[Any]] = [list(x.shape) for x in tensors]
+        free = [[set() if type(one) is int else one.node.expr.free_symbols for one in shape] for shape in shapes]
         samples = set().union(*(sizes[0] for sizes in free if sizes))
         for symbol in sorted(set().union(*(one for sizes in free for one in sizes)) - samples, key=str):
             int(self.env.create_symintnode(symbol, hint=self.hints[symbol], source=None))
