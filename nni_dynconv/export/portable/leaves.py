@@ -59,11 +59,18 @@ class Leaf:
             large = self._run(*_concrete(tracer, args, kwargs, FACTOR))
         except (RuntimeError, ValueError):  # of sizes that are not open, as the channels of an image: it tells which
             self._run(args, kwargs)
-            large = self._run(*_concrete(tracer, args, kwargs, FACTOR))
+            large = self._large(tracer, args, kwargs)
         like = next((one for one in pytree.tree_leaves((args, kwargs)) if isinstance(one, Tensor)), None)
         first, spec = pytree.tree_flatten(small)
         opened = [self._opened(tracer, a, b, like) for a, b in zip(first, pytree.tree_leaves(large), strict=True)]
         return pytree.tree_unflatten([one for one, _ in opened], spec), [sizes for _, sizes in opened]
+
+    def _large(self, tracer: Tracer, args: Any, kwargs: Any) -> Any:
+        try:
+            return self._run(*_concrete(tracer, args, kwargs, FACTOR))
+        except (RuntimeError, ValueError):  # a product of sizes is not open: none of them is then
+            tracer.pin([one for one in pytree.tree_leaves((args, kwargs)) if isinstance(one, Tensor)])
+            return self._run(*_concrete(tracer, args, kwargs, FACTOR))
 
     def _run(self, args: Any, kwargs: Any) -> Any:
         if not isinstance(self.module, DynamicOp):

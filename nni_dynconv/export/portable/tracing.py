@@ -187,6 +187,14 @@ class Tracer:
         self.hints[symbol] = hint
         return self.env.create_symintnode(symbol, hint=hint, source=source)  # type: ignore[return-value]
 
+    def pin(self, tensors: Sequence[Tensor]) -> None:
+        """Take the sizes that some tensors have now as the only ones, but for their samples."""
+        shapes: list[list[Any]] = [list(x.shape) for x in tensors]
+        free = [[set() if type(one) is int else one.node.expr.free_symbols for one in shape] for shape in shapes]
+        samples = set().union(*(sizes[0] for sizes in free if sizes))
+        for symbol in sorted(set().union(*(one for sizes in free for one in sizes)) - samples, key=str):
+            int(self.env.create_symintnode(symbol, hint=self.hints[symbol], source=None))
+
     def concrete(self, value: Any, factor: int) -> Any:
         """Return a size, or a tensor, with its sizes as numbers; those of the inputs a number of times as large."""
         if isinstance(value, Tensor):
