@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..samplers import distributed
+from .recording import kept
 from .thresholds import LEAST_LESSON
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def _differences(
     mutator: DynamicWeightMutator, batches: Sequence[Any], samples: Sequence[Any], step: Step
 ) -> dict[str, float]:
     def loss_of(sample: Mapping[str, Any], number: int) -> float:
-        with torch.random.fork_rng(), torch.no_grad(), mutator.using(sample):
-            torch.manual_seed(number)  # the same noise for all that are compared
+        with kept(mutator), torch.no_grad(), mutator.using(sample):  # the same statistics for all that are compared
+            torch.manual_seed(number)  # and the same noise
             return distributed.mean(float(step(batches[number % len(batches)])))  # all processes run as many
 
     @cache

@@ -216,9 +216,10 @@ def _per_sample(change: Tensor, axis: int) -> Tensor:
 
 
 def _tells(change: Tensor) -> bool:
-    """Whether some samples are reached and some are not."""
+    """Whether some samples are reached and some are not, and none so little that rounding decides."""
     reached = change > FAINT
-    return bool(reached.any()) and not bool(reached.all())
+    doubtful = (change > FAINT / 10) & (change < 10 * FAINT)
+    return bool(reached.any()) and not bool(reached.all()) and not bool(doubtful.any())
 
 
 def _astray(by_context: Tensor, by_input: Tensor) -> bool:

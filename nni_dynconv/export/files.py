@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -75,10 +76,15 @@ def save(
         What it is called with: ``x``, ``(x, context)``, or a dict of arguments by name. By default inputs like those of
         its last call, or of its mutator's, whose shapes are remembered.
 
+    Warns
+    -----
+    UserWarning
+        No graph can hold its forward, such as one that decides by values of tensors: it is saved by its class.
+
     Raises
     ------
     ExportError
-        There is nothing to try it on; its forward decides by values of tensors; a layer or controller cannot be
+        There is nothing to try it on; neither a graph nor its class can hold its forward; a layer or controller cannot be
         written; what is read back is not the same; the files cannot be written. The folder holds what it held then.
     """
     known = _example_of(network, example)
@@ -186,9 +192,16 @@ def _describe_inside(network: DynamicNetwork, sample: Any, call: Call) -> tuple[
         return describe_network(network.network, call.args, call.kwargs, Example.of(call).drawn(1))
     except ExportError as error:
         try:
-            return {"rebuilt": describe_rebuilt(network.network, network.architecture)}, {}
+            rebuilt = describe_rebuilt(network.network, network.architecture)
         except (ExportError, TypeError, ValueError, AttributeError, LookupError) as other:
             raise ExportError(f"{error} Nor can it be kept by its class: {other}") from error
+        module = type(network.network).__module__
+        warnings.warn(
+            f"It is saved by its class, and is read by who has and trusts that: `nni_dynconv.load(folder, "
+            f'trust=["{module}"])`. {error}',
+            stacklevel=4,
+        )
+        return {"rebuilt": rebuilt}, {}
 
 
 def _is_inside(name: str, described: Mapping[str, Any]) -> bool:
@@ -290,23 +303,24 @@ def _make_network(description: Mapping[str, Any], sample: Any, trust: Collection
     else:
         network = Portable(description["network"], trust)
     for path, name in description["ops"].items():
-        _stand_at(network, path, source.sites[name])
+        _stand_at(network, path, source.sites[name], told_whole=description["format"] >= FIRST_CHECKED)
     return DynamicNetwork(network, source, sample)
 
 
-def _stand_at(network: nn.Module, path: str, site: Site) -> None:
-    """Tell an op where it stands, once it is sure that it needs what is made there."""
+def _stand_at(network: nn.Module, path: str, site: Site, told_whole: bool) -> None:
+    """Tell an op where it stands, once it is sure that it needs what is made there; format 1 tells less of that."""
     op = network.get_submodule(path)
-    if not isinstance(op, DynamicOp) or _needs(op.weight_specs()) != _needs(site.specs):
+    if not isinstance(op, DynamicOp) or _needs(op.weight_specs(), told_whole) != _needs(site.specs, told_whole):
         found = [f"{one.name} {one.shape}" for one in op.weight_specs()] if isinstance(op, DynamicOp) else type(op)
         told = [f"{one.name} {one.shape}" for one in site.specs]
         raise ExportError(f"`{path}` needs {found}, but at its site `{site.name}` {told} is made.")
     op.site = site.name
 
 
-def _needs(specs: Sequence[WeightSpec]) -> list[WeightSpec]:
+def _needs(specs: Sequence[WeightSpec], whole: bool) -> list[WeightSpec]:
     """Return specs without their fans: by those a file scales what is made, as the version that wrote it did."""
-    return [replace(spec, fan_in=1, fan_out=None) for spec in specs]
+    plain = [replace(spec, fan_in=1, fan_out=None) for spec in specs]
+    return plain if whole else [replace(spec, transposed=0, groups=1) for spec in plain]
 
 
 def _fill(network: DynamicNetwork, tensors: Mapping[str, Tensor]) -> None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from .base import Sampler
 
-__all__ = ["agree", "any_of", "is_first", "mean", "of_all", "of_first", "share_statistics", "tensors_of_all"]
+__all__ = ["agree", "any_of", "is_first", "mean", "of_all", "of_first", "share_statistics"]
 
 Value = TypeVar("Value")
 
@@ -104,21 +103,6 @@ def of_first(value: Value) -> Value:
 def is_first() -> bool:
     """Whether this is the first process, or the only one: it tells and writes for all."""
     return not _together() or dist.get_rank() == 0
-
-
-def tensors_of_all(mine: Tensor) -> list[Tensor]:
-    """Return a tensor of the same shape from each process, in their order. Every process has to call this.
-
-    Examples
-    --------
-    >>> tensors_of_all(torch.ones(1))
-    [tensor([1.])]
-    """
-    if not _together():
-        return [mine]
-    values = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(values, mine)
-    return values
 
 
 def share_statistics(network: nn.Module) -> None:

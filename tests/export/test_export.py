@@ -222,9 +222,15 @@ class Forgetful(nn.Hardtanh):
         super().__init__(-limit, limit)
 
 
-def test_a_forward_that_decides_by_values_is_refused_in_words(tmp_path):
-    with pytest.raises(ExportError, match="Deciding cannot be written as a graph: .*Keep decisions"):
-        export.save(frozen(Deciding, op="3x3"), tmp_path)
+def test_a_forward_that_decides_by_values_is_kept_by_its_class_and_that_is_said(tmp_path):
+    network = frozen(Deciding, op="3x3")
+    with pytest.warns(UserWarning, match="saved by its class.*trust=.*Deciding cannot be written as a graph: .*Keep"):
+        export.save(network, tmp_path)
+    with pytest.raises(ExportError, match="trust="):
+        nni_dynconv.load(tmp_path)
+    loaded = nni_dynconv.load(tmp_path, trust=[Deciding.__module__])
+    for x in (image(), -image()):
+        torch.testing.assert_close(loaded(x), network(x))
 
 
 def test_a_layer_that_forgets_its_arguments_is_refused_in_words():
@@ -395,7 +401,7 @@ def test_a_chunked_controller_of_ones_own_that_0_1_0_saved_has_no_signs(tmp_path
     network = nni_dynconv.load(tmp_path, trust=[OwnChunked.__module__])
     assert not network.source.controller.signs
     same = nni_dynconv.load(FILES)
-    same.source.controller.signs = False
+    same.source.controller.sign_rows = None
     inputs = example["x"], example.get("context")
     torch.testing.assert_close(network(*inputs), same(*inputs))
 

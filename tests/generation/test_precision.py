@@ -124,9 +124,9 @@ def test_a_search_goes_on_in_another_precision(case, dtype):
 def test_a_network_of_several_types_is_read_back_as_it_was(tmp_path):
     mutator, x, c = made(base="learned")
     network = mutator.freeze({"a": "c3"})
-    network.source.controller.double()
-    export.save(network, tmp_path, example=(x, c))
+    network.bfloat16().network.static.float()  # as BatchNorms are kept
+    export.save(network, tmp_path, example=(x.bfloat16(), c.bfloat16()))
     loaded = load(tmp_path)
     found, given = loaded.state_dict(), network.state_dict()
-    assert {one.dtype for one in given.values()} >= {torch.float64, torch.float32}
+    assert {one.dtype for one in given.values()} >= {torch.bfloat16, torch.float32}
     assert sorted(str(one.dtype) for one in found.values()) == sorted(str(one.dtype) for one in given.values())

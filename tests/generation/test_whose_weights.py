@@ -254,6 +254,7 @@ def test_windows_of_a_sample_are_told_from_views():
     with pytest.raises(ShapeError, match="`qkv`.*12 samples, but the forward has 3"):
         refused(x, context=c)
     told = lift(Windows(), where=nn.Linear, base="learned", repeats="consecutive").mutator(context=VectorContext(3, 8))
+    told.eval()
     torch.testing.assert_close(told(x, context=c), alone(lambda x, c: told(x, context=c), x, c), **CLOSE)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from ...samplers import distributed
 from ...sites import scope
 from .upgrading import Upgrading
 
@@ -106,7 +106,7 @@ class Gathered(Upgrading):
     @torch.no_grad()
     def _count(self, x: Tensor) -> None:  # n dim
         var, mean = torch.var_mean(x, 0, correction=0) if len(x) else (self.var, self.mean)
-        for one in distributed.tensors_of_all(torch.stack([mean, var, torch.full_like(mean, len(x))])):
+        for one in _of_all(torch.stack([mean, var, torch.full_like(mean, len(x))])):
             self._add(*one)
 
     def _add(self, mean: Tensor, var: Tensor, number: Tensor) -> None:
@@ -126,3 +126,12 @@ class Gathered(Upgrading):
 
     def extra_repr(self) -> str:
         return f"{len(self.mean)}, axis={self.axis}"
+
+
+def _of_all(mine: Tensor) -> list[Tensor]:
+    """Return a tensor of one shape from each process that trains together, in their order."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return [mine]
+    values = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(values, mine)
+    return values
