@@ -84,8 +84,8 @@ def save(
     Raises
     ------
     ExportError
-        There is nothing to try it on; neither a graph nor its class can hold its forward; a layer or controller cannot be
-        written; what is read back is not the same; the files cannot be written. The folder holds what it held then.
+        There is nothing to try it on; neither a graph nor its class can hold its forward; a layer or controller cannot
+        be written; what is read back is not the same; the files cannot be written. The folder holds what it held then.
     """
     known = _example_of(network, example)
     tried = copy.deepcopy(network).cpu()

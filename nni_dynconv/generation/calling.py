@@ -244,7 +244,7 @@ def remembered(call: Call, before: Example | None) -> Example | None:
     """Return a call with tensors by shape; what was remembered before, where they are no real ones."""
     leaves, spec = pytree.tree_flatten(tuple(call))
     tensors = [one for one in leaves if isinstance(one, Tensor)]
-    if torch.compiler.is_compiling() or any(type(one) not in (Tensor, nn.Parameter) for one in tensors):
+    if any(type(one) not in (Tensor, nn.Parameter) for one in tensors):
         return before
     return Example([_seen(one) if isinstance(one, Tensor) else one for one in leaves], spec)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import ContextError, SpaceError
 from ..sites import batch_of, scope
-from .calling import UNASKED, Call, is_unasked, remembered
+from .calling import UNASKED, Call, is_unasked
 from .decision import Decision
 from .source import WeightSource
 
@@ -68,7 +68,7 @@ class _Opener:
                 f"The context is missing: the {len(args)} positional arguments go to the network itself. Call "
                 f"`mutator(x, context=c)`, or the space as `space((x, c))`."
             )
-        source.seen = remembered(Call(args, kwargs, context, index), source.seen)
+        source.remember(Call(args, kwargs, context, index))
         opened = source.open(decision, context, batch_of(*args, *kwargs.values()), index)
         opened.around = True
         scope.open_(opened)

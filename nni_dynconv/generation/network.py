@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..sites import batch_of, scope
-from .calling import refusing_pairs, remembered, takes_of
+from .calling import refusing_pairs, takes_of
 from .decision import Decision
 from .source import WeightSource
 
@@ -54,7 +54,7 @@ class DynamicNetwork(nn.Module):
             The context is missing, not wanted, or of another batch size; the index does not fit.
         """
         called = self.takes.call(inputs, options, self.source.of_context is not None)
-        self.source.seen = remembered(called, self.source.seen)
+        self.source.remember(called)
         decision = Decision(sites=tuple(self.source.sites.values()))
         batch = batch_of(*called.args, *called.kwargs.values())
         opened = self.source.open(decision, called.context, batch, called.index)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import ContextError, ScopeError
@@ -13,7 +14,7 @@ from ..functional import LowRank, is_exporting
 from ..settings import Recipe
 from ..sites import Blocks, Scope, Site, blocks_of, count_of
 from .architecture import FixedArchitecture, Shares
-from .calling import Call, Example, pair_of
+from .calling import Call, Example, pair_of, remembered
 from .codes import check_context, dim_of, encode, join, sets_of
 from .context import OwnInputContext
 from .controllers import Controller
@@ -187,6 +188,11 @@ class WeightSource(WeightMaker):
         names = [site.name for site in sites]
         sets = 1 if is_exporting() else sets  # to compare a dynamic batch with a number would bind it
         return runs_of([(self.sites if self.asked[name].specs else self.asked)[name] for name in names], sets)
+
+    def remember(self, call: Call) -> None:
+        """Keep what the network is called with, by shape; not where it is compiled, as graphs would depend on it."""
+        if not torch.compiler.is_compiling():
+            self.seen = remembered(call, self.seen)
 
     def take_context(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """Find context and index in ``network(x, context=c, index=i)`` or ``network((x, c))``."""

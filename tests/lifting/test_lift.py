@@ -313,7 +313,7 @@ def test_a_module_without_a_twin_is_called_with_made_parameters(layer):
 def test_a_module_without_a_twin_takes_one_set_a_sample():
     torch.manual_seed(0)
     lifted = lift(nn.Sequential(nn.Embedding(5, 4), Squared(4, 2)), where=nn.Module, base="learned")
-    mutator = lifted.mutator(context=VectorContext(2, 4))
+    mutator = lifted.mutator(context=VectorContext(2, 4)).eval()
     x, context = torch.tensor([[0, 1], [2, 3], [4, 0]]), torch.randn(3, 2)
     y = mutator(x, context=context)
     for sample in range(3):

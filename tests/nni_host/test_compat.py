@@ -319,6 +319,8 @@ def proxyless(context=True):
     torch.manual_seed(0)
     mutator = DynamicWeightMutator(Planted(), sampler=False, context=Codes(5, 8) if context else None)
     Proxyless().mutate_model(mutator.space)
+    if context:
+        mutator.context.eval()  # its statistics stand still, so that one forward can be compared with another
     return mutator, mutator.space.op
 
 

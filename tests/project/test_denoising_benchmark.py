@@ -52,9 +52,12 @@ class TestContenders:
         made = [site.num_generated for site in sites]
         rows = [spec.shape[0] if len(spec.shape) > 1 else 1 for site in sites for spec in site.specs]
         chunks = [-(-numel // 64) for numel in made]
+        code = 32 + 2  # a context's, and its size in two numbers
         controller = {
-            "dynamic": 32 * 32 * sum(rows) + 32 * sum(made),  # a share for each expert and row, and the sums
-            "dynamic_chunked": 16 * 128 * (len(sites) + max(chunks)) + 32 * 128 + sum(chunks) * (128 * 128 + 128 * 64),
+            "dynamic": code * 32 * sum(rows) + 32 * sum(made),  # a share for each expert and row, and the sums
+            "dynamic_chunked": 16 * 128 * (len(sites) + max(chunks))
+            + code * 128
+            + sum(chunks) * (128 * 128 + 128 * 64),
         }
         encoder = 15 * 15 * 75 * 8 + 8 * 32 + 32 * 32  # filters at 15 x 15 places, and two linear maps
         assert whole - plain == encoder + controller[contender]

@@ -205,14 +205,17 @@ class Tracer:
         return int(expr.xreplace({symbol: hint * factor for symbol, hint in self.hints.items()}))
 
     def _sizes(self) -> dict[Place, int | str]:
-        """Return what is known of each place by what happened."""
+        """Return what is known of each place by what happened; one tied to others stays what it is in the example."""
         sizes: dict[Place, int | str] = {}
         for place, expr in self.places.items():
             now = expr if isinstance(expr, (int, str)) else self.env.simplify(self.env.replace(expr))
             if not isinstance(now, (int, str)) and not (now.is_number or now.is_Symbol):
-                raise ExportError(
-                    f"{type(self.network).__name__} ties the sizes of its inputs in a way that cannot be written: {now}"
-                )
+                if not place.axis:
+                    raise ExportError(
+                        f"{type(self.network).__name__} ties the number of samples to other sizes, {now}, and so takes "
+                        f"no batch of any size."
+                    )
+                now = int(now.xreplace(self.hints))
             sizes[place] = now if isinstance(now, int) else int(now) if str(now).isdigit() else str(now)
         return sizes
 
