@@ -101,3 +101,13 @@ def test_where_no_trial_brought_a_result_what_one_had_found_is_named(tmp_path):
     with pytest.raises(LaunchError, match=rf"{run.folder} holds what.*`nni-dynconv train {run.folder}`") as told:
         deliver(outcome, LocalExperiment(1), None, 0.0, lambda line: None)
     assert "other" not in str(told.value)
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_the_last_lines_tell_how_the_network_is_used_where_there_is_one(exported, tmp_path):
+    said, run = [], Run(tmp_path)
+    run.begin()
+    if exported:
+        run.network.write_text("{}")
+    results._say_run(tmp_path, said.append)
+    assert any(f'nni_dynconv.load("{tmp_path}")' in line for line in said) == exported
