@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import random
 import shutil
@@ -28,6 +29,15 @@ def same_start():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def own_nni_folders(tmp_path, monkeypatch):
+    """NNI's experiments and settings lie in a folder of the test's, and its log handlers end with the test."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "nni"))
+    yield
+    logging.getLogger("nni").handlers.clear()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,7 +77,7 @@ class Guard:
         return None, False
 
     def backward(
-        self, backward: Callable[[], None], again: Callable[[], Any], parameters: list[nn.Parameter], place: str
+        self, backward: Callable[[], None], again: Callable[[], Any], parameters: Iterable[nn.Parameter], place: str
     ) -> bool:
         """Run the backward of a step, and return whether it can be taken; else no gradient is left.
 
@@ -88,7 +88,7 @@ class Guard:
         again
             Runs the forward once more and returns its loss, to find the candidate to blame.
         parameters
-            Those that a step would change.
+            Those that a step would change; they are gone through only where it cannot be taken.
         place
             Which step it is, for the errors.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import pytest
 import torch
@@ -24,14 +23,12 @@ from nni_dynconv.search import Goal, Trained, compare, initial_of, static_twin
 from nni_dynconv.search.baselines import Comparison, Entry, ShuffledContexts, StaticTwin
 from nni_dynconv.search.baselines.table import FOUND, RANDOM, SHUFFLED, TWIN, WENT_ON
 
+pytestmark = pytest.mark.usefixtures("own_nni_folders")
+
 
 @pytest.fixture(autouse=True)
-def own_nni_folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "nni"))
+def in_own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    yield
-    logging.getLogger("nni").handlers.clear()
 
 
 # Rivals

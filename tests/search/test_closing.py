@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import pytest
 import pytorch_lightning as pl
@@ -29,13 +28,12 @@ from nni_dynconv.search import Evaluators, Goal, goal_of, load_weights, train_fi
 BEST = {"first": "3", "last": "static"}
 
 
+pytestmark = pytest.mark.usefixtures("own_nni_folders")
+
+
 @pytest.fixture(autouse=True)
-def own_nni_folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "nni"))
+def in_own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    yield
-    logging.getLogger("nni").handlers.clear()
 
 
 class Scripted(Quiet):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import math
 
 import pytest
@@ -37,13 +36,7 @@ from nni_dynconv.search.final.fronts import crowding, fronts, order
 from nni_dynconv.search.finals import Finals
 from nni_dynconv.search.ranking import Task, generated_losses
 
-
-@pytest.fixture(autouse=True)
-def own_nni_folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "nni"))
-    yield
-    logging.getLogger("nni").handlers.clear()
+pytestmark = pytest.mark.usefixtures("own_nni_folders")
 
 
 def search(sampler=RandomSampler, seed=0, space=Moves, epochs=1, batches=2, **options):

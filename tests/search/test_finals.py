@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,13 +18,7 @@ from nni_dynconv.search.ending import contenders_of
 from nni_dynconv.search.finals import Finals, finals
 from nni_dynconv.search.ranking import Task
 
-
-@pytest.fixture(autouse=True)
-def own_nni_folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "nni"))
-    yield
-    logging.getLogger("nni").handlers.clear()
+pytestmark = pytest.mark.usefixtures("own_nni_folders")
 
 
 def search(sampler, **options):

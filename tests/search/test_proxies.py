@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 
 import pytest
@@ -29,13 +28,7 @@ from nni_dynconv.search.final import PROXIES, proxy_scores
 from nni_dynconv.search.final.proxies import best_by_proxy, jacob_cov, synflow
 from nni_dynconv.search.ranking import Task
 
-
-@pytest.fixture(autouse=True)
-def own_nni_folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "nni"))
-    yield
-    logging.getLogger("nni").handlers.clear()
+pytestmark = pytest.mark.usefixtures("own_nni_folders")
 
 
 def made(space, **options):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import logging
 
 import pytest
 import torch
@@ -25,13 +24,7 @@ from nni_dynconv.errors import CandidateError, ConfigError
 from nni_dynconv.samplers import Choice, Choices, choices_of
 from nni_dynconv.search.costing import extremes
 
-
-@pytest.fixture(autouse=True)
-def own_nni_folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "nni"))
-    yield
-    logging.getLogger("nni").handlers.clear()
+pytestmark = pytest.mark.usefixtures("own_nni_folders")
 
 
 class Widths(ModelSpace):

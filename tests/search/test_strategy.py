@@ -22,10 +22,7 @@ from nni_dynconv.samplers import check_sample
 SAMPLERS = [RandomSampler, EnasSampler, DartsSampler, GdasSampler]
 
 
-@pytest.fixture(autouse=True)
-def own_nni_folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "nni"))
+pytestmark = pytest.mark.usefixtures("own_nni_folders")
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -153,8 +153,8 @@ class Learning(HandingOn):
             self._forget_gradients(batch_idx)
         if loss is not None and not self._gathers:
             share = loss / (self.trainers_part.accumulate * together)
-            parameters = list(self.training_module.parameters())
-            self.guard.backward(lambda: self.manual_backward(share), lambda: run()[1], parameters, place)
+            own = self.training_module.parameters()
+            self.guard.backward(lambda: self.manual_backward(share), lambda: run()[1], own, place)
         return output
 
     def _place(self, batch_idx: int) -> str:
