@@ -90,6 +90,7 @@ class DynamicWeightTuner(Tuner):
         super().__init__()
         if os.environ.get("SDK_PROCESS") == "dispatcher":
             compat.mend_resume()
+            compat.say_if_late()
         self._code_directory = experiment_code_directory(sys.argv)
         self._trials = experiment_trials(sys.argv)
         self.settings: RunSettings = check_class_args(class_args, code_directory=self._code_directory)
