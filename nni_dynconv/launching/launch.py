@@ -155,10 +155,10 @@ def _run(run: _Launch, begin: Callable[[], None]) -> Outcome:
             start(run.experiment, begin, line, run.port, run.deadline)
             line.say("RUNNING")
             watch(run.experiment, progress, run.destination, run.deadline)
-    except (UnfinishedError, KeyboardInterrupt):
-        progress.say, progress.line = run.say, None
-        with contextlib.suppress(OSError):  # a terminal that is closed
-            _leave_unfinished(run, progress.outcome())
+    except (LaunchError, KeyboardInterrupt) as error:
+        if progress.measured or not isinstance(error, LaunchError) or isinstance(error, UnfinishedError):
+            with contextlib.suppress(OSError):  # a terminal that is closed
+                _leave_unfinished(run, progress.outcome())
         raise
     run.destination.over()
     outcome = progress.outcome()

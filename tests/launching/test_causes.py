@@ -10,8 +10,8 @@ import pytest
 
 from nni_dynconv.launching.causes import cause_in
 from nni_dynconv.launching.experiment import LocalExperiment
-from nni_dynconv.launching.running.watching import trial_failure
 from nni_dynconv.launching.nni_logs import said_in
+from nni_dynconv.launching.running.watching import trial_failure
 
 
 def log_of(tmp_path, program):

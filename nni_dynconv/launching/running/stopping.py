@@ -40,7 +40,8 @@ def stopping(experiment: LocalExperiment, say: Callable[[str], None]) -> Iterato
 def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
     here = threading.current_thread() is threading.main_thread()
     numbers = [getattr(signal, one) for one in ENDING] if here else []
-    before = [(number, signal.signal(number, handler)) for number in numbers]
+    heard = [one for one in numbers if signal.getsignal(one) is not signal.SIG_IGN]  # as under `nohup`
+    before = [(number, signal.signal(number, handler)) for number in heard]
     try:
         yield
     finally:
