@@ -35,6 +35,7 @@ from . import earlier_graph, modules
 from .allowed import OURS, name_of
 from .earlier import tensors_of_today
 from .folder import FIRST_CHECKED, FORMAT, pack, read_folder, unpack, write_folder
+from .modest import Modest
 from .portable import Portable, describe_network
 from .rebuilding import describe_rebuilt, make_rebuilt
 from .verifying import fitting, verify
@@ -42,18 +43,6 @@ from .verifying import fitting, verify
 __all__ = ["load", "save"]
 
 MAIN, TENSORS, ARCHITECTURE = "network.json", "network.safetensors", "architecture.json"
-BROKEN = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    RuntimeError,
-    RecursionError,
-    safetensors.SafetensorError,
-)
-"""What a damaged file may raise where it is read."""
 
 
 def save(
@@ -132,7 +121,7 @@ def load(folder: str | Path, trust: Collection[str] = ()) -> DynamicNetwork:
         if description["format"] < FIRST_CHECKED:
             files = {name: (folder / name).read_bytes() for name in (ARCHITECTURE, TENSORS)}
         return _read(description, files, (trust,) if isinstance(trust, str) else trust)
-    except BROKEN as error:
+    except Exception as error:  # whatever the constructors of torch's layers raise of what is damaged
         raise ExportError(
             f"There is no network that can be read in `{folder}`: {_told(error)}\nA search writes one, and so does "
             f"`nni_dynconv.export.save(mutator.freeze(sample), folder)`."
@@ -277,7 +266,7 @@ def _read(description: Mapping[str, Any], files: Mapping[str, bytes], trust: Col
     if description.get("architecture", sample) != sample:
         raise ExportError(f"`{ARCHITECTURE}` is of another architecture than `{MAIN}`.")
     tensors = safetensors.torch.load(files[TENSORS])
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), Modest(sum(one.numel() for one in tensors.values())):
         network = _make_network(description, sample, trust)
     ties = description["network"].get("ties", {})
     tensors |= {f"network.{name}": tensors[f"network.{other}"] for name, other in ties.items()}

@@ -139,3 +139,51 @@ def _change_text(text: bytes, generator: random.Random) -> bytes:
 
 def document_of(path: Path) -> dict:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def mutated_description(description: dict, generator: random.Random) -> dict:
+    """Return what a network's file describes, with one to three things changed."""
+    changed = copy.deepcopy(description)
+    for _ in range(generator.choice([1, 1, 1, 2, 3])):
+        known = places(changed)
+        *path, key = generator.choice(known)
+        section = at(changed, tuple(path))
+        value, what = section[key], generator.randrange(6)
+        if what <= 1:
+            section[key] = _near(value, generator)
+        elif what == 2:
+            del section[key]
+        elif what == 3:
+            section[key] = copy.deepcopy(at(changed, generator.choice(known)))
+        elif what == 4 and isinstance(section, list):
+            section.insert(key, copy.deepcopy(generator.choice(section)))
+        elif what == 4 and isinstance(section, dict):
+            section[generator.choice([*section, "x", ""])] = section.pop(key)
+        else:
+            section[key] = copy.deepcopy(generator.choice(SCALARS))
+    return changed
+
+
+NAMES = [
+    "trap_module:Trap",
+    "os:system",
+    "subprocess:Popen",
+    "builtins:eval",
+    "torch.nn.modules.linear:Linear",
+    "aten::set_.source_Tensor",
+]
+NAMES += ["aten::from_file.default", "aten::relu.default", "aten::mm.default", "torch.hub:load", "x" * 300, "", "../x"]
+
+
+def _near(value: object, generator: random.Random) -> object:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return generator.choice([value + 1, value - 1, -value, 0, value * 2, 10**9, 2**62, 2**70])
+    if isinstance(value, float):
+        return generator.choice([value * 2, -value, 0.0])
+    if isinstance(value, str):
+        return generator.choice([value[:-1], value + "x", value.upper(), *NAMES])
+    if isinstance(value, list):
+        return generator.choice([value[::-1], value[:-1], value * 2])
+    return generator.choice(SCALARS[:20])

@@ -15,6 +15,8 @@ from nni_dynconv.settings import check_config, load_yaml
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = [REPOSITORY / "configs" / name for name in ("one_shot.yml", "multi_trial.yml")]
+SLOW = 5.0
+"""Seconds of this process after which a YAML is said to hang."""
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def mutate(tmp_path, own_nni_folders):
         generator, ended, path = random.Random(seed), Counter(), tmp_path / "x.yml"
         for count in range(number):
             path.write_bytes(mutated_yaml(documents[count % len(documents)], generator))
-            began = time.monotonic()
+            began = time.process_time()
             try:
                 check_config(path, checkpoint_needed=False)
                 ended["taken"] += 1
@@ -38,7 +40,7 @@ def mutate(tmp_path, own_nni_folders):
                 (REPOSITORY / "runs").mkdir(exist_ok=True)
                 (REPOSITORY / "runs" / f"mutant-{seed}-{count}.yml").write_bytes(path.read_bytes())
                 raise AssertionError(f"YAML {count} of seed {seed}: {type(error).__name__}: {error}") from error
-            assert time.monotonic() - began < 5 or ended.total() == 1, f"YAML {count} of seed {seed} took too long"
+            ended["slow"] += time.process_time() - began > SLOW
         return ended
 
     return run
@@ -54,8 +56,8 @@ def test_a_few_hundred_mutated_yamls_are_refused_in_words_or_taken(mutate):
 @pytest.mark.timeout(7200)
 def test_thousands_of_mutated_yamls(mutate):
     ended = mutate(5000, seed=1900)
-    print(f"\nmutated YAMLs: {ended.total()}: {dict(ended)}, foreign errors 0")
-    assert not ended["at length"]
+    print(f"\nmutated YAMLs: {ended.total() - ended['slow']}: {dict(ended)}, foreign errors 0")
+    assert not ended["at length"] and not ended["slow"]
 
 
 @pytest.mark.parametrize("text", [LAUGHS, *TEXTS], ids=lambda one: ascii(one[:20]))
