@@ -164,15 +164,9 @@ def mutated_description(description: dict, generator: random.Random) -> dict:
     return changed
 
 
-NAMES = [
-    "trap_module:Trap",
-    "os:system",
-    "subprocess:Popen",
-    "builtins:eval",
-    "torch.nn.modules.linear:Linear",
-    "aten::set_.source_Tensor",
-]
-NAMES += ["aten::from_file.default", "aten::relu.default", "aten::mm.default", "torch.hub:load", "x" * 300, "", "../x"]
+NAMES = ["trap_module:Trap", "os:system", "subprocess:Popen", "builtins:eval", "torch.nn.modules.linear:Linear"]
+NAMES += ["aten::set_.source_Tensor", "aten::from_file.default", "aten::relu.default", "aten::mm.default"]
+NAMES += ["torch.hub:load", "x" * 300, "", "../x"]
 
 
 def _near(value: object, generator: random.Random) -> object:
