@@ -27,6 +27,12 @@ __all__ = ["LocalExperiment"]
 MARK = "NNI_DYNCONV_LAUNCH"
 """Environment variable that every process of one launch inherits: it tells ours from others'."""
 
+TOO_SLOW = "JSONDecodeError"
+"""What ``nnictl`` ends with on a busy machine: it asks NNI's manager four times in four seconds, and is shown a page of
+NNI's until that is ready."""
+AGAIN = 2
+"""How often it is then started anew."""
+
 
 class LocalExperiment:
     """An NNI experiment of this machine, with its manager on the loopback address.
@@ -70,6 +76,11 @@ class LocalExperiment:
         if arguments[0] == "resume":
             self._remember_logs(arguments[1])
         code, output = self._nnictl([*arguments, "--port", str(self.port)], timeout=60)
+        for _ in range(AGAIN):
+            if code == 0 or TOO_SLOW not in output:
+                break
+            self._end_processes()
+            code, output = self._nnictl([*arguments, "--port", str(self.port)], timeout=60)
         found = re.search(r"Experiment ID: (\w+)", output)
         self.id = found.group(1) if found else (arguments[1] if arguments[0] == "resume" else None)
         if code != 0 or self.id is None:

@@ -15,6 +15,7 @@ from ..phases import Line, State, read_state
 __all__ = ["Outcome", "Progress", "show"]
 
 STOPPED = ("EARLY_STOPPED", "USER_CANCELED", "SYS_CANCELED")
+CANCELED = ", NNI's word also for one that was killed from outside, as a system does that is short of memory"
 
 
 @dataclass
@@ -24,7 +25,8 @@ class Outcome:
     Attributes
     ----------
     left
-        Folders of those that failed.
+        Folders of those that failed, or were stopped before they had a result: NNI says of one that was killed by
+        another than itself that a user cancelled it.
     evaluated
         A row for each, with its architecture as far as it is known.
     """
@@ -91,6 +93,7 @@ class Progress:
             self.seen[trial] = status
             sample = _proposed(job).get("sample")
             what = f"  {json.dumps(sample)}" if sample and status == "RUNNING" else ""
+            what = CANCELED if status == "USER_CANCELED" else what
             self.say(f"  trial {job.get('sequenceId', '?')} ({trial})  {status}{what}")
 
     def failure_before_any_metric(self) -> dict[str, Any] | None:
@@ -104,7 +107,8 @@ class Progress:
             value = _final_value(job)
             outcome.failed += job["status"] == "FAILED"
             outcome.stopped += job["status"] in STOPPED
-            if job["status"] == "FAILED" and job.get("logPath"):
+            ended_early = job["status"] == "FAILED" or (job["status"] in STOPPED and value is None)
+            if ended_early and job.get("logPath"):
                 outcome.left.append(job["logPath"])
             outcome.evaluated.append(_row(job, value))
             if job["status"] != "SUCCEEDED" or value is None:
