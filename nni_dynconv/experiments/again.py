@@ -108,6 +108,7 @@ def train_on(folder: str | Path, epochs: int | None = None, settings: Mapping[st
     writer.trained(trained)
     run.note(epochs=earlier + trained.epochs)
     writer.exported(trained, evaluators)
+    writer.shown()
     return trained
 
 
@@ -130,4 +131,5 @@ def export_again(folder: str | Path, settings: Mapping[str, Any] | None = None) 
     opened = reopen(folder, settings)
     save_shown(opened.network, Evaluators(opened.evaluator, [opened.mutator]), opened.run.folder)
     opened.run.mark("export", None)
+    Writer(opened.run).shown()
     return opened.run

@@ -163,6 +163,7 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
     if writer.first:
         writer.without_failing("report", lambda: summary.update(_report(settings, mutator, sample, folder)))
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        writer.shown()  # again, with what the report has added
     return summary
 
 
@@ -205,6 +206,7 @@ def evaluate_one(
         writer.trained(trained)
         reports.final(value, architecture=words_of(network.architecture))
     writer.exported(trained, Evaluators(evaluator, [mutator]))
+    writer.shown()
 
 
 def warm_up(settings: Mapping[str, Any], path: str | Path) -> None:

@@ -229,12 +229,16 @@ class Network:
         What each picture is of, in words.
     real
         Whether these are contexts of the data, and not drawn ones.
+    takes, gives
+        What goes in and comes out, in words: name, shape and type.
     """
 
     cost: Cost
     sites: Sequence[Site]
     contexts: Sequence[str]
     real: bool
+    takes: Sequence[str]
+    gives: Sequence[str]
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,18 @@ class Page:
             lines.append(f"<tr{mark}>{''.join(map(_cell, row))}</tr>")
         self.add(f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>')
 
-    def figure(self, svg: str, caption: str, kind: str = "") -> None:
-        """Add a drawing; an empty one is left out."""
+    def figure(self, svg: str, caption: str, kind: str = "", legend: Sequence[tuple[str, int]] = ()) -> None:
+        """Add a drawing; an empty one is left out.
+
+        Parameters
+        ----------
+        legend
+            Names of its lines, and the numbers of their colours.
+        """
         if svg:
-            self.add(f'<figure class="{kind}">{svg}<figcaption>{text(caption)}</figcaption></figure>')
+            marks = "".join(f'<span><i class="c{colour}"></i>{escape(name)}</span>' for name, colour in legend)
+            below = f'<div class="legend">{marks}</div>' if marks else ""
+            self.add(f'<figure class="{kind}">{svg}<figcaption>{text(caption)}</figcaption>{below}</figure>')
 
     def slider(self, name: str, captions: Sequence[str], images: Mapping[str, Sequence[str]]) -> None:
         """Add a slider; the images that it moves name it."""

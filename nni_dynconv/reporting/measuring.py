@@ -41,7 +41,8 @@ def look_into(network: DynamicNetwork, shown: Shown) -> Network:
     made = weights_of(network, call)
     sites = tuple(_site(network, name, tensors) for name, tensors in made.items() if tensors)
     sets = max((len(one.pictures) for one in sites), default=0)
-    return Network(cost_of(network, call), sites, tuple(_words(call.context, sets)), shown.real)
+    takes, gives = ([f"{one.name} {' '.join(map(str, one.shape))} {one.dtype}" for one in ports] for ports in (shown.inputs, shown.made))
+    return Network(cost_of(network, call), sites, tuple(_words(call.context, sets)), shown.real, takes, gives)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from html import escape
 from .answers import number, seconds_told
 from .commands import experiment_of
 from .data import Choice, Compared, Curve, Report, Site
-from .drawing import Line, dots, graph, lines
+from .drawing import COLOURS, Line, dots, graph, lines
 from .html import Page, text
 
 __all__ = ["SECTIONS"]
@@ -50,7 +50,8 @@ def architecture(page: Page, report: Report) -> None:
     if columns:
         words = "One column a choice, in the order of the space; what was not chosen is grey."
         shares = " The number is the sampler's probability when the search was over." if searched.choices[0].probabilities else ""
-        page.figure(graph(columns), words + shares, "graph-holder")
+        both = f'<div class="if-wide">{graph(columns)}</div><div class="if-narrow">{graph(columns, 2)}</div>'
+        page.figure(both, words + shares)
 
 
 def _boxes(choice: Choice) -> Sequence[tuple[str, str, bool]]:
@@ -68,7 +69,7 @@ def comparison(page: Page, report: Report) -> None:
     page.add(f"<p>Measured on {escape(compared.measured_on)} batches; {_good(compared)}.</p>")
     for metric in compared.metrics:
         rows = _dots(compared, metric)
-        page.figure(dots(rows, metric), f"{metric}: each dot is one network.", "dots")
+        page.figure(dots(rows, metric), f"{metric}: each dot is one network.")
     head = ["", *compared.metrics, "multiply-adds", "parameters", "seconds of training"]
     rivals = [
         [one.words, *(one.metrics.get(name) for name in compared.metrics), one.multiply_adds, one.parameters, one.seconds]
@@ -102,8 +103,9 @@ def sure(page: Page, report: Report) -> None:
             f"<p>The best {len(told.rows)} of the search, as it ranked them, and after {told.steps} steps of training each "
             f"({seconds_told(told.seconds)}); lower is better.</p>"
         )
-        rows = [[place + 1, one.words, one.before, one.after, "exported" if one.exported else ""] for place, one in enumerate(told.rows)]
-        page.table(["place", "architecture", "loss before", "loss after", ""], rows, [one.exported for one in told.rows])
+        names = [f"{one.words} (exported)" if one.exported else one.words for one in told.rows]
+        rows = [[place + 1, names[place], one.before, one.after] for place, one in enumerate(told.rows)]
+        page.table(["place", "architecture", "loss before", "loss after"], rows, [one.exported for one in told.rows])
 
 
 def costs(page: Page, report: Report) -> None:
@@ -119,6 +121,8 @@ def costs(page: Page, report: Report) -> None:
     if cost.seconds is not None:
         tiles["one sample takes"] = seconds_told(cost.seconds)
     page.tiles({name: one for name, one in tiles.items() if one != "unknown"})
+    takes, gives = (", ".join(f"`{one}`" for one in ports) for ports in (report.network.takes, report.network.gives))
+    page.add(f"<p>{text(f'It takes {takes} and gives {gives}; `B` counts samples.')}</p>")
     page.add('<p class="soft">Multiply-adds are those of convolutions and linear maps. A context that lasts is paid for once.</p>')
 
 
@@ -176,12 +180,8 @@ def trace(page: Page, report: Report) -> None:
             Line(name, list(zip(told.steps, values, strict=True)), place, name == chosen.get(label))
             for place, (name, values) in enumerate(table.items())
         ]
-        legend = "".join(
-            f'<span><i class="c{place % 8}"></i>{escape(name)}{" (chosen)" if name == chosen.get(label) else ""}</span>'
-            for place, name in enumerate(table)
-        )
-        page.figure(lines(drawn, "step", "probability", (0.0, 1.0)), f"Probabilities of `{label}`")
-        page.parts[-1] = page.parts[-1].replace("</figure>", f'<div class="legend">{legend}</div></figure>')
+        legend = [(f"{one.name} (chosen)" if one.strong else one.name, (one.colour or 0) % COLOURS) for one in drawn]
+        page.figure(lines(drawn, "step", "probability", (0.0, 1.0)), f"Probabilities of `{label}`", legend=legend)
     page.add("</div>")
 
 
@@ -194,13 +194,14 @@ def training(page: Page, report: Report) -> None:
     for metric in dict.fromkeys(one.metric for one in report.curves):
         several = [one for one in report.curves if one.metric == metric]
         drawn = [_curve(one, place) for place, one in enumerate(several)]
-        legend = ", ".join(f"{one.phase} ({len(one.values)} epochs)" for one in several)
-        page.figure(lines(drawn, "epoch", metric), f"`{metric}`: {legend}")
+        legend = [(f"{one.phase} ({len(one.values)} epochs)", drawn[place].colour or 0) for place, one in enumerate(several)]
+        page.figure(lines(drawn, "epoch", metric), f"`{metric}`", legend=legend)
     page.add("</div>")
 
 
 def _curve(one: Curve, place: int) -> Line:
-    return Line(one.phase, [(epoch + 1, value) for epoch, value in zip(one.epochs, one.values, strict=True)], 1 - place % 2, place > 0)
+    points = [(epoch + 1, value) for epoch, value in zip(one.epochs, one.values, strict=True)]
+    return Line(one.phase, points, (place + 1) % COLOURS, place > 0)
 
 
 def findings(page: Page, report: Report) -> None:

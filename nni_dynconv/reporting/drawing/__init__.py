@@ -2,7 +2,7 @@
 
 from .graph import graph
 from .kernels import laid_out
-from .plots import Line, dots, lines
+from .plots import COLOURS, Line, dots, lines
 from .png import coloured, in_page
 
-__all__ = ["Line", "coloured", "dots", "graph", "in_page", "laid_out", "lines"]
+__all__ = ["COLOURS", "Line", "coloured", "dots", "graph", "in_page", "laid_out", "lines"]

@@ -126,21 +126,21 @@ def dots(rows: Sequence[tuple[str, Sequence[float], bool]], across: str) -> str:
     values = [one for _, several, _ in rows for one in several if math.isfinite(one)]
     if not values:
         return ""
-    name, step, width = 250, 26, 680
+    step, width = 36, WIDTH
     height = TOP + BOTTOM + step * len(rows)
     marks = ticks(min(values), max(values))
-    axis = _Axis(marks[0], marks[-1], name + 10, width - 24)
+    axis = _Axis(marks[0], marks[-1], RIGHT, width - 2 * RIGHT)
     parts = [*_across(marks, axis, height)]
     for number, (words, several, strong) in enumerate(rows):
-        place = TOP + step * (number + 0.5)
-        parts.append(f'<line class="row" x1="{name + 10}" x2="{width - 24}" y1="{place}" y2="{place}"/>')
-        parts.append(f'<text x="{name}" y="{place + 4}" text-anchor="end"{_strong(strong)}>{escape(words)}</text>')
+        place = TOP + step * (number + 0.7)
+        parts.append(f'<line class="row" x1="{RIGHT}" x2="{width - 2 * RIGHT}" y1="{place:.1f}" y2="{place:.1f}"/>')
+        parts.append(f'<text x="{RIGHT}" y="{place - 11:.1f}"{_strong(strong)}>{escape(words)}</text>')
         for one in filter(math.isfinite, several):
             parts.append(
-                f'<circle class="dot{" strong" if strong else ""}" cx="{axis.place(one):.1f}" cy="{place}" r="5">'
+                f'<circle class="dot{" strong" if strong else ""}" cx="{axis.place(one):.1f}" cy="{place:.1f}" r="5">'
                 f"<title>{escape(words)}: {one:.5g}</title></circle>"
             )
-    parts.append(f'<text class="name" x="{(name + width) / 2}" y="{height - 4}" text-anchor="middle">{escape(across)}</text>')
+    parts.append(f'<text class="name" x="{width / 2}" y="{height - 4}" text-anchor="middle">{escape(across)}</text>')
     return _svg(width, height, across, parts)
 
 

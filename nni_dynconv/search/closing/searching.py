@@ -109,6 +109,7 @@ class Search(Lightning):
             writer.exported(trained, self.evaluators)
             if closing.baselines is not None:
                 writer.without_failing("baselines", self.compare)
+            writer.shown()
 
     def _initial(self) -> dict[str, Tensor] | None:
         if self.closing.settings.final_start != "scratch" and self.closing.baselines is None:

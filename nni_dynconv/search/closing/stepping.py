@@ -100,4 +100,5 @@ def train_by_step(
     trained = train_network(network, evaluators, start=start, history=history)
     writer.trained(trained)
     writer.exported(trained, evaluators)
+    writer.shown()
     return trained

@@ -13,6 +13,7 @@ from torch import nn
 from ... import export
 from ...errors import RunError
 from ...generation import DynamicNetwork
+from ...reporting import write_report
 from ...runs import TRAINED, UNTRAINED, Run
 from ...supernet import DynamicWeightMutator
 from .evaluators import Evaluators
@@ -103,6 +104,12 @@ class Writer:
         run = self.run
         if run is not None and self.first:
             self.without_failing("export", lambda: save_shown(found.network, evaluators, run.folder, found.metrics))
+
+    def shown(self) -> None:
+        """Write the page of the run; a failure is noted."""
+        run = self.run
+        if run is not None and self.first:
+            self.without_failing("page", lambda: write_report(run.folder))
 
     def without_failing(self, what: str, work: Callable[[], object]) -> None:
         """Do what a run can do without, in every process; why it failed is noted, and told."""
