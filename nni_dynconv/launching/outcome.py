@@ -106,14 +106,20 @@ def _row(job: dict[str, Any], value: float | None) -> dict[str, Any]:
     given = proposed(job)
     sample = given.get("sample")
     if sample is None:
-        try:
-            found = Path(job.get("logPath") or ".", "architecture.json").read_text(encoding="utf-8")
-            sample = json.loads(found)["architecture"]
-        except (OSError, ValueError, KeyError, TypeError):  # none, or on another machine
-            sample = None
+        sample = _read(job, "architecture.json").get("architecture")
     row = {"trial": job["trialJobId"], "number": job.get("sequenceId"), "status": job["status"], "result": value}
     more = {key: given[key] for key in ("hyper_parameters",) if given.get(key)}
-    return {**row, "architecture": sample, **more}
+    facts = _read(job, "run.json")
+    told = {key: facts[key] for key in ("state", "epochs", "seconds", "metrics") if key in facts}
+    return {**row, "architecture": sample, **more, **told}
+
+
+def _read(job: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return what a trial has written into one of its files; nothing where it has none, or lies on another machine."""
+    try:
+        return dict(json.loads(Path(job.get("logPath") or ".", name).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _result(job: dict[str, Any]) -> tuple[float | None, str]:

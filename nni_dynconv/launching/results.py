@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import LaunchError
 from ..phases import STATE_FILE
+from ..reporting import trials_csv
 from ..runs import UNTRAINED, Run
 from . import remote
 from .destination import UNFINISHED
@@ -20,7 +21,7 @@ from .outcome import Outcome, show
 
 __all__ = ["check_output", "deliver"]
 
-MARKER = "experiment.json"
+MARKER, TRIALS = "experiment.json", "trials.csv"
 NNI_FILES = (".nni", "trial.*", "parameter.cfg", "run.sh", "stdout", "stderr", "metrics", STATE_FILE)
 
 
@@ -93,6 +94,7 @@ def _write_facts(folder: Path, outcome: Outcome, experiment: LocalExperiment, be
     best = outcome.best["trialJobId"] if outcome.best is not None else None
     facts |= {"best_trial": best, "result": outcome.metric, "trials": outcome.counts, "evaluated": outcome.evaluated}
     (folder / MARKER).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (folder / TRIALS).write_text(trials_csv(outcome.evaluated), encoding="utf-8")
 
 
 def _put_in_place(new: Path, folder: Path, old: Path) -> None:
@@ -127,6 +129,8 @@ def _say_run(folder: Path, say: Callable[[str], None]) -> None:
         return
     run = Run(folder)
     if run.network.is_file():
+        if run.report.is_file():
+            say(f"Look at it: {folder / run.report.name}")
         say(f'Use it:\n  import nni_dynconv\n  net = nni_dynconv.load("{folder}")\n  y = net(x, context)')
     for line in run.told():
         say(line)

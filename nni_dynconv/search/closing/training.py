@@ -12,9 +12,11 @@ from nni.nas.evaluator.pytorch import Lightning
 from torch import nn
 
 from ...errors import NotFiniteError
+from ...runs import History
 from ..trainer import TellPhase
 from .best import BestEpoch, Goal, goal_of
 from .evaluators import Evaluators
+from .keeping import KeepEpochs
 from .reports import Reports
 
 __all__ = ["Trained", "logged", "measure", "train_final", "train_network"]
@@ -109,6 +111,7 @@ def train_network(
     alike: bool = False,
     reports: Reports | None = None,
     phase: str = "final training",
+    history: History | None = None,
 ) -> Trained:
     """Train as :func:`train_final` does, by one of several evaluators that are made alike.
 
@@ -120,13 +123,15 @@ def train_network(
         Are told in which phase the run is.
     phase
         How this training is called where the run's progress is shown.
+    history
+        Of the run, which notes what each epoch logs.
     """
     reports = Reports() if reports is None else reports
     began, goal = time.monotonic(), goal_of(evaluators.callbacks, goal)
     before = {name: one.detach().cpu().clone() for name, one in network.state_dict().items()}
     best = BestEpoch(goal)
     try:
-        made = evaluators.make(epochs, [best, TellPhase(phase)], alike)
+        made = evaluators.make(epochs, [best, TellPhase(phase), KeepEpochs(history, phase)], alike)
         network.train()
         reports.phase = "final"
         made.evaluate(network)
