@@ -8,9 +8,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import torchmetrics
+from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
+from nni.nas.experiment import NasExperiment
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 
 from nni_dynconv import (
@@ -142,3 +145,95 @@ def same(one, other):
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other) or (one != one and other != other)
+
+
+# Searches
+
+
+class Counted:
+    """Counts steps over a whole run, and kills it at one of them."""
+
+    def __init__(self, kill_at=None):
+        self.kill_at, self.steps = kill_at, 0
+
+    def __deepcopy__(self, memo):
+        return self  # evaluators are copied, and a run is one
+
+    def step(self):
+        self.steps += 1
+        if self.steps == self.kill_at:
+            raise Killed
+
+
+class WaveModule(LightningModule):
+    """An evaluator of a user's, with a schedule by step, sums over the epoch, and a metric of torchmetrics."""
+
+    def __init__(self, counted):
+        super().__init__()
+        self.counted = counted
+        self.accuracy = torchmetrics.Accuracy("multiclass", num_classes=2)
+
+    def training_step(self, batch, batch_idx):
+        self.counted.step()
+        x, y = batch
+        scores = self.model(x)
+        loss = F.cross_entropy(scores, y)
+        self.accuracy(scores, y)
+        self.log("train_acc", self.accuracy, on_epoch=True, on_step=False)
+        self.log("train_loss", loss, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("val_loss", F.cross_entropy(self.model(x), y))
+
+    def configure_optimizers(self):
+        adam = torch.optim.Adam(self.parameters(), lr=0.02)
+        falling = torch.optim.lr_scheduler.MultiStepLR(adam, [3, 7], 0.5)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, patience=0)
+        # one schedule goes by steps, the other by what is summed up over an epoch
+        return [adam], [
+            {"scheduler": falling, "interval": "step"},
+            {"scheduler": plateau, "monitor": "train_loss_epoch"},
+        ]
+
+
+def wave_evaluator(counted, epochs=2, **options):
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+    trainer = Trainer(max_epochs=epochs, accelerator="cpu", **quiet, **options)
+    held_out = DataLoader(Waves(16, 3), batch_size=4)
+    return Lightning(WaveModule(counted), trainer, train_dataloaders=waves(1), val_dataloaders=held_out)
+
+
+class Searched:
+    """A whole search in a folder, made anew as in a new process."""
+
+    def __init__(self, sampler, folder, kill_at=None, entrance="strategy", evaluator=wave_evaluator, **options):
+        start()
+        self.counted = Counted(kill_at)
+        made = {"sampler": sampler(seed=0), "context": VectorContext(3, dim=4)}
+        self.mutator = DynamicWeightMutator(WaveSpace(), **made)
+        small = {"contenders": 3, "contender_batches": 1, "rerank": 2, "rerank_steps": 3, "final_epochs": 2}
+        self.strategy = self.mutator.strategy(folder=folder, **{**small, **options})
+        self.given, self.entrance = evaluator(self.counted), entrance
+
+    def run(self):
+        if self.entrance == "experiment":
+            NasExperiment(self.mutator.space, self.given, self.strategy).run()
+        else:
+            self.strategy.mutate_evaluator(self.given).evaluate(self.mutator.space)
+        return self
+
+    @property
+    def state(self):
+        trained = self.strategy.trained
+        rows = self.strategy.comparison.entries if self.strategy.comparison is not None else []
+        return {
+            "supernet": self.mutator.state_dict(),
+            "architecture": trained.network.architecture,
+            "network": trained.network.state_dict(),
+            "metrics": dict(trained.metrics),
+            "best": trained.best_epoch,
+            "rows": [(one.kind, one.architecture, one.metrics, one.epochs) for one in rows],
+            "drawn": (torch.rand(2), random.random(), np.random.rand()),  # noqa: NPY002
+        }

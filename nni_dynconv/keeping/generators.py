@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import CheckpointError
+
 __all__ = ["of_loaders", "position", "set_loaders", "set_position"]
 
 INSIDE = ("sampler", "batch_sampler", "dataset")
@@ -39,13 +41,31 @@ def set_position(state: Mapping[str, Any]) -> None:
 
 
 def of_loaders(loaders: Iterable[Any]) -> list[Any]:
-    """Return where the generators are that loaders, their samplers and data sets have of their own, in their order."""
+    """Return where the generators are that loaders, or modules, have of their own, in their order.
+
+    Parameters
+    ----------
+    loaders
+        What is looked into: its attributes, and those of its samplers and data sets.
+    """
     return [_where(one) for one in _generators(loaders)]
 
 
 def set_loaders(loaders: Iterable[Any], states: Iterable[Any]) -> None:
-    """Let loaders' own generators go on from where they were."""
-    for one, state in zip(_generators(loaders), states, strict=True):
+    """Let loaders' own generators go on from where they were.
+
+    Raises
+    ------
+    CheckpointError
+        There are more or fewer of them.
+    """
+    found, states = _generators(loaders), list(states)
+    if len(found) != len(states):
+        raise CheckpointError(
+            f"{len(states)} random generators of loaders, data sets and modules were kept, but there are {len(found)} "
+            f"here. Make them in constructors, so that they are there when a run goes on."
+        )
+    for one, state in zip(found, states, strict=True):
         _set(one, state)
 
 

@@ -76,10 +76,20 @@ class Run:
         """Folder of the static twin that the network was compared with, exported as the network is."""
         return self.folder / "static_twin"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what a run that is not over goes on from."""
+        return self.folder / "checkpoints"
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether there is something to go on from."""
+        return any(self.checkpoints.glob("*.checkpoint"))
+
     def own(self) -> list[Path]:
         """Return what a run writes, there or not."""
         names = ("architecture.json", "network.safetensors", "baselines.txt")
-        own = [self.file, self.supernet, self.weights, self.network, self.table, self.twin]
+        own = [self.file, self.supernet, self.weights, self.network, self.table, self.twin, self.checkpoints]
         return [*own, *(self.folder / one for one in names)]
 
     @classmethod

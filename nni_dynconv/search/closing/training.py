@@ -12,6 +12,7 @@ from nni.nas.evaluator.pytorch import Lightning
 from torch import nn
 
 from ...errors import NotFiniteError
+from ..resuming import KeepTraining
 from ..trainer import TellPhase
 from .best import BestEpoch, Goal, goal_of
 from .evaluators import Evaluators
@@ -109,6 +110,7 @@ def train_network(
     alike: bool = False,
     reports: Reports | None = None,
     phase: str = "final training",
+    keeping: KeepTraining | None = None,
 ) -> Trained:
     """Train as :func:`train_final` does, by one of several evaluators that are made alike.
 
@@ -120,13 +122,17 @@ def train_network(
         Are told in which phase the run is.
     phase
         How this training is called where the run's progress is shown.
+    keeping
+        Keeps it, or goes on with what was kept of it.
     """
     reports = Reports() if reports is None else reports
     began, goal = time.monotonic(), goal_of(evaluators.callbacks, goal)
     before = {name: one.detach().cpu().clone() for name, one in network.state_dict().items()}
     best = BestEpoch(goal)
     try:
-        made = evaluators.make(epochs, [best, TellPhase(phase)], alike)
+        keeps = [] if keeping is None else [keeping]
+        made = evaluators.make(epochs, [best, TellPhase(phase), *keeps], alike)
+        made.fit_kwargs.update(*(one.fit_kwargs for one in keeps))
         network.train()
         reports.phase = "final"
         made.evaluate(network)
