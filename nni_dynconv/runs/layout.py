@@ -92,11 +92,21 @@ class Run:
         """Folder of what the user's own report adds to the page."""
         return self.folder / "slides"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what a run that is not over goes on from."""
+        return self.folder / "checkpoints"
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether there is something to go on from."""
+        return any(self.checkpoints.glob("*.checkpoint"))
+
     def own(self) -> list[Path]:
         """Return what a run writes, there or not."""
         names = ("architecture.json", "network.safetensors", "baselines.txt", "example.npz", "report.json", "model.onnx")
         own = [self.file, self.supernet, self.weights, self.network, self.table, self.twin]
-        own += [self.history.file, self.report, self.slides]
+        own += [self.history.file, self.report, self.slides, self.checkpoints]
         return [*own, *(self.folder / one for one in names)]
 
     @classmethod

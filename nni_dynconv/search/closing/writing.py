@@ -79,7 +79,10 @@ class Writer:
     def began(self, **facts: Any) -> None:
         """Empty the folder of what an earlier run left there, unless this one has been noted in it before."""
         if self.run is not None and self.first and not self.run.begun:
-            self.run.begin(**facts)
+            if self.run.is_unfinished:  # it goes on
+                self.run.begun = True
+            else:
+                self.run.begin(**facts)
 
     def searched(self, mutator: DynamicWeightMutator, network: nn.Module, sample: Mapping[str, Any]) -> None:
         """Write what a search has found, before it is trained to the end."""

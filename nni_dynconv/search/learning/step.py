@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +10,13 @@ from typing import Any
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from nni.nas.evaluator.pytorch import LightningModule
 from pytorch_lightning import Callback
 from torch import Tensor, nn
 
-from ...errors import NotFiniteError
+from ...errors import CheckpointError, NotFiniteError
+from ...keeping import decode, encode
 from ...runs import History
 from ...samplers import Sampler, distributed
 from ...settings import StrategySettings
@@ -86,6 +89,39 @@ class Learning(HandingOn):
     def configure_architecture_optimizers(self) -> torch.optim.Optimizer | None:
         wanted = self.sampler.learns == "gradient" and self.mutator.choices
         return self.sampler.optimizer() if wanted else None
+
+    # What a run that goes on needs besides the states of modules and optimizers
+
+    def kept(self) -> dict[str, Any]:
+        """Return what steps have left behind: plain data, and batches as bytes."""
+        return {
+            "recent": self._kept_batches(),
+            "ends": self._ends,
+            "skipped": self.guard.skipped,
+            "sample": self.mutator.sample,
+        }
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Go on with what :meth:`kept` gave."""
+        if state["recent"] is not None:
+            self._recent.extend(move_data_to_device(decode(state["recent"]), self.device))
+        self._ends, self.guard.skipped = state["ends"], state["skipped"]
+        self.mutator.sample = state["sample"]
+
+    def is_between_steps(self, batches: int) -> bool:
+        """Whether no gradients are being gathered after so many batches of an epoch."""
+        return batches % self.trainers_part.accumulate == 0
+
+    def _kept_batches(self) -> bytes | None:
+        try:
+            return encode(list(self._recent))
+        except CheckpointError as error:
+            warnings.warn(
+                f"A checkpoint cannot keep the batches of this evaluator, so that the first validation after a kill may "
+                f"take others for BatchNorm's statistics: {error}",
+                stacklevel=2,
+            )
+            return None
 
     # Training
 
