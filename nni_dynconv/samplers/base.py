@@ -382,7 +382,8 @@ class Sampler(nn.Module, MutationSampler, ABC):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         state = dict(state)
         self.settled, self.front = state.pop("settled", None), state.pop("front", [])
-        self.set_draw_state({name: state.pop(name) for name in self.draw_state()})
+        # a state of an earlier version does not have all of it
+        self.set_draw_state({name: state.pop(name) for name in self.draw_state() if name in state})
         self.remember(state)
 
     def draw_state(self) -> dict[str, Any]:
@@ -390,11 +391,12 @@ class Sampler(nn.Module, MutationSampler, ABC):
 
         Processes that search together exchange it before each draw.
         """
-        return {"generator": self.generator.get_state()}
+        return {"generator": self.generator.get_state(), "rarely": self._rarely}
 
     def set_draw_state(self, state: Mapping[str, Any]) -> None:
         """Draw from here on as the sampler whose :meth:`draw_state` this is."""
         self.generator.set_state(state["generator"])
+        self._rarely = state.get("rarely", False)
 
     def memory(self) -> dict[str, Any]:
         """Return what else is neither parameter nor buffer: numbers, strings, lists and tensors."""

@@ -66,23 +66,3 @@ def test_a_manager_that_is_gone_is_told_by_the_reason_alone():
     port = choose_port(None)
     with pytest.raises(LaunchError, match=rf"NNI's manager does not answer on port {port}: \[Errno \d+\] [\w ]+$"):
         LocalExperiment(port).get("check-status")
-
-
-@pytest.mark.parametrize("failures", [1, 3])
-def test_nni_is_started_again_where_its_manager_was_too_slow(failures, monkeypatch):
-    """On a busy machine `nnictl create` used to fail with a traceback of NNI's that ended in a `JSONDecodeError`."""
-    answers, asked = [(1, "requests.exceptions.JSONDecodeError: Expecting value")] * failures, []
-
-    def nnictl(self, arguments, timeout):
-        asked.append(arguments[0])
-        return answers.pop() if answers else (0, "Experiment ID: abc")
-
-    monkeypatch.setattr(LocalExperiment, "_nnictl", nnictl)
-    monkeypatch.setattr(LocalExperiment, "get", lambda self, path: {"logDir": "x", "params": {"trainingService": {}}})
-    experiment = LocalExperiment(1)
-    if failures == 1:
-        experiment.create("x.yml")
-        assert experiment.id == "abc" and asked == ["create"] * 2
-    else:
-        with pytest.raises(LaunchError, match="`nnictl create` failed"):
-            experiment.create("x.yml")
