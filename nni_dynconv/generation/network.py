@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..ops import DynamicOp
 from ..sites import batch_of, scope
 from .calling import refusing_pairs, takes_of
 from .decision import Decision
@@ -35,6 +36,9 @@ class DynamicNetwork(nn.Module):
         self.architecture = dict(architecture)
         self.takes = takes_of(network)
         source.caller = "network"
+        for one in network.modules():
+            if isinstance(one, DynamicOp):
+                one.caller = "network"
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Run ``network(x, context)``, as the supernet ``network(x, context=c)``, or ``network((x, context))``.
