@@ -61,7 +61,9 @@ def loss_of(mutator, batch):
     return F.mse_loss(mutator(x), y)
 
 
-@pytest.mark.parametrize(("space", "norm"), [("branches", "batch"), ("residual", "group")])
+@pytest.mark.parametrize(
+    ("space", "norm"), [("branches", "batch"), pytest.param("residual", "group", marks=pytest.mark.whole)]
+)
 def test_gdas_finds_the_planted_best(space, norm):
     """A norm behind the choice used to cancel what it learned by."""
     assert find(GdasSampler, space, norm, SEEDS[0]).export() == SPACES[space].BEST
