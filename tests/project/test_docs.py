@@ -350,6 +350,14 @@ def test_the_yaml_reference_is_made_of_the_settings_by_its_script():
     assert script["schema"]() == script["SCHEMA_FILE"].read_text(encoding="utf-8")
 
 
+def test_the_tables_of_saved_networks_are_made_of_the_sweeps_results_by_their_script():
+    script = runpy.run_path(str(ROOT / "docs" / "make_saving_table.py"))
+    assert script["page"](read("docs/saving.md")) == read("docs/saving.md"), "python docs/make_saving_table.py"
+    counts = {row[0]: row[1:] for row in table("docs/saving.md", "<!-- table: saved -->")}
+    for name, (_, tried, same, otherwise, refused, limit, *_) in counts.items():
+        assert int(tried) == int(same) + int(refused) + int(limit) and otherwise == "0", name
+
+
 def test_the_yaml_reference_says_what_each_setting_means_and_which_words_it_takes():
     """It used to give names and defaults alone."""
     words = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..shared import say
+from textwrap import indent
+
+from ..shared import quiet, say
 from .arguments import RunConfig, RunFolder, settings_of
 
 __all__ = ["export"]
@@ -18,5 +20,6 @@ def export(run: RunFolder, config: RunConfig = None) -> None:
     settings = settings_of(config)
     from ...experiments import again
 
-    again.export_again(run, settings)
-    say(f'Exported. Use it:\n  import nni_dynconv\n  net = nni_dynconv.load("{run}")')
+    with quiet():
+        exported = again.export_again(run, settings)
+    say(f"Exported. Use it:\n{indent(exported.use(run), '  ')}")

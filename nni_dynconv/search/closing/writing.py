@@ -12,6 +12,7 @@ from torch import nn
 
 from ... import export
 from ...errors import RunError
+from ...files import write_atomically
 from ...generation import DynamicNetwork
 from ...reporting import write_report
 from ...runs import TRAINED, UNTRAINED, Run
@@ -25,9 +26,7 @@ __all__ = ["Writer", "attempt", "load_weights", "save_shown", "save_weights"]
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write all tensors of a network by its own names; what was there stays until they are whole."""
     tensors = {name: one.detach().cpu().contiguous().clone() for name, one in network.state_dict().items()}
-    partial = path.with_name(f"partial-{path.name}")
-    safetensors.torch.save_file(tensors, partial)
-    partial.replace(path)
+    write_atomically(path, safetensors.torch.save(tensors))
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
