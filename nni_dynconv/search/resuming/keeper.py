@@ -96,6 +96,11 @@ class Keeper:
             self.now = {"stage": stage, "generators": generators.position(), **state}
             self._write()
 
+    def add(self, **state: Any) -> None:
+        """Keep more of what the stage at hand kept last."""
+        self.now = {**self.now, **state}
+        self._write()
+
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint inside an epoch, or one was asked for."""
         return self.stopping.asked is not None or time.monotonic() - self._written > 60 * self.minutes
@@ -143,7 +148,7 @@ class Memo:
         self.keeper, self.stage = Keeper() if keeper is None else keeper, stage
         kept = self.keeper.of(stage)
         self._known: list[Any] = list(kept.get("memo", ()))
-        self._then = kept.get("generators")
+        self._then = kept.get("then")  # generators, after the last of these
         self._place, self._written = 0, time.monotonic()
 
     def again(self, measure: Callable[[], Any], large: bool = False) -> Any:
@@ -166,14 +171,10 @@ class Memo:
         self._place += 1
         asked = self.keeper.stopping.asked is not None
         if self.keeper.store is not None and (large or asked or time.monotonic() - self._written > SECONDS):
-            self.keeper.keep(self.stage, **{**_without(self.keeper.now), "memo": self._known})
+            self.keeper.add(memo=self._known, then=generators.position())
             self._written = time.monotonic()
             self.keeper.end_if_asked()
         return found
-
-
-def _without(now: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: one for name, one in now.items() if name not in ("stage", "generators", "memo")}
 
 
 def _where(now: Mapping[str, Any], last: str | None) -> str:
