@@ -16,7 +16,7 @@ import psutil
 import torch
 import yaml
 
-from nni_dynconv.experiments.tuner import STATE_FILE
+from nni_dynconv.experiments.state import STATE_FILE, read_state
 from nni_dynconv.launching.nni_logs import error_in_log
 from nni_dynconv.launching.nnictl import choose_port
 
@@ -148,6 +148,13 @@ def wait_until(condition, seconds, what="it"):
     raise AssertionError(f"waited {seconds} s for {what}")
 
 
+def unpacked_state(raw):
+    if raw.startswith(b"{"):
+        return json.loads(raw)
+    state = torch.load(io.BytesIO(raw), weights_only=True)
+    return {**json.loads(state["tuner"]), "sampler": state["sampler"]}
+
+
 class Run:
     """One experiment under plain ``nnictl``."""
 
@@ -189,8 +196,4 @@ class Run:
 
     def state(self):
         """What the tuner saved: proposals and counted results, and the sampler's own state."""
-        raw = (self.folder / "checkpoint" / STATE_FILE).read_bytes()
-        if raw.startswith(b"{"):
-            return json.loads(raw)
-        state = torch.load(io.BytesIO(raw), weights_only=True)
-        return {**json.loads(state["tuner"]), "sampler": state["sampler"]}
+        return read_state(self.folder / "checkpoint" / STATE_FILE, unpacked_state, print)

@@ -23,7 +23,7 @@ from ..errors import ConfigError
 from ..generation import ArchitectureEncoder, unasked_in
 from ..phases import carried, phase
 from ..runs import Run
-from ..search import Evaluators, Goal, TellPhase, Trained, Writer, words_of
+from ..search import Evaluators, Goal, KeepEpochs, TellPhase, Trained, Writer, words_of
 from ..settings import call_object, check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
 from .logs import keep_logs
@@ -163,6 +163,7 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
     if writer.first:
         writer.without_failing("report", lambda: summary.update(_report(settings, mutator, sample, folder)))
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        writer.shown()  # again, with what the report has added
     return summary
 
 
@@ -192,17 +193,20 @@ def evaluate_one(
         mutator, evaluator, callback = build(settings)
         export.load_supernet(mutator, Path(os.environ.get("NNI_CODE_DIR", ".")) / settings["checkpoint"])
         network = mutator.freeze(sample)
-    evaluator.trainer.callbacks.append(TellPhase("training"))
     writer, reports = _begin(settings, evaluator, folder), callback.reports
+    history = None if writer.run is None else writer.run.history
+    evaluator.trainer.callbacks += [TellPhase("training"), KeepEpochs(history, "training")]
     reports.about = {} if proposal is None else {"proposal": proposal}
     with reports.between():
         reports.phase = "final"
         evaluator.evaluate(network)
         value = callback.last(evaluator.trainer)
         epochs = evaluator.trainer.max_epochs or 1
-        writer.trained(Trained(network.cpu().eval(), "generated", epochs, callback.name, value))
+        trained = Trained(network.cpu().eval(), "generated", epochs, callback.name, value)
+        writer.trained(trained)
         reports.final(value, architecture=words_of(network.architecture))
-    writer.exported(network, Evaluators(evaluator, [mutator]))
+    writer.exported(trained, Evaluators(evaluator, [mutator]))
+    writer.shown()
 
 
 def warm_up(settings: Mapping[str, Any], path: str | Path) -> None:

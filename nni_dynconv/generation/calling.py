@@ -221,6 +221,11 @@ class Example(NamedTuple):
         """Return a call as it is."""
         return cls(*pytree.tree_flatten(tuple(call)))
 
+    @property
+    def is_real(self) -> bool:
+        """Whether it holds the tensors themselves, so that :meth:`drawn` draws nothing."""
+        return not any(isinstance(one, Seen) and one.values is None for one in self.leaves)
+
     def drawn(self, batch: int | None = None) -> Call:
         """Return a call with tensors like those that were given, on the CPU.
 

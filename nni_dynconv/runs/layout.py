@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import RunError
 from ..files import write_atomically
+from .history import History
 
 __all__ = ["TRAINED", "UNTRAINED", "Run"]
 
@@ -77,6 +78,21 @@ class Run:
         return self.folder / "static_twin"
 
     @property
+    def history(self) -> History:
+        """What happened in the run, in order."""
+        return History(self.folder / "history.jsonl")
+
+    @property
+    def report(self) -> Path:
+        """The page that shows the run; the same as data is `report.json`."""
+        return self.folder / "report.html"
+
+    @property
+    def slides(self) -> Path:
+        """Folder of what the user's own report adds to the page."""
+        return self.folder / "slides"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of what a run that is not over goes on from."""
         return self.folder / "checkpoints"
@@ -88,8 +104,9 @@ class Run:
 
     def own(self) -> list[Path]:
         """Return what a run writes, there or not."""
-        names = ("architecture.json", "network.safetensors", "baselines.txt")
-        own = [self.file, self.supernet, self.weights, self.network, self.table, self.twin, self.checkpoints]
+        names = ("architecture.json", "network.safetensors", "baselines.txt", "example.npz", "report.json", "model.onnx")
+        own = [self.file, self.supernet, self.weights, self.network, self.table, self.twin]
+        own += [self.history.file, self.report, self.slides, self.checkpoints]
         return [*own, *(self.folder / one for one in names)]
 
     @classmethod

@@ -78,6 +78,12 @@ class Finals:
         surcharges = self.surcharges or [0.0] * len(losses)
         return best_first([loss + more for loss, more in zip(losses, surcharges, strict=True)])[0]
 
+    def told(self) -> dict[str, Any]:
+        """Return as plain data what was compared: a row for each architecture, as the search ranked them."""
+        columns = zip(self.samples, self.before, self.after, strict=True)
+        rows = [{"architecture": sample, "before": before, "after": after} for sample, before, after in columns]
+        return {"rows": rows, "winner": self._place, "steps": self.steps, "seconds": round(self.seconds, 1)}
+
     def __str__(self) -> str:
         place = self._place
         before, after = (one[place] for one in self.elsewhere or (self.before, self.after))

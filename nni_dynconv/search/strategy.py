@@ -298,6 +298,7 @@ class DynamicStrategy(OneShotStrategy):
         kind = SearchModuleOnBatches if changes_batches(training_module) else SearchModule
         self._module = kind(training_module, self.mutator, self.settings, self.loaders, self.callbacks)
         self._module.costs = self.costs
+        self._module.history = None if self.closing.run is None else self.closing.run.history
         return self._module
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:

@@ -15,7 +15,7 @@ import nni_dynconv
 from nni_dynconv import DynamicWeightMutator, export
 from nni_dynconv.errors import DynConvError, ExportError
 
-FILES = ("architecture.json", "network.json", "network.safetensors")
+FILES = ("architecture.json", "example.npz", "network.json", "network.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def put(written, folder):
 def test_no_flipped_bit_and_no_cut_is_believed(written, tmp_path):
     generator, folder = random.Random(0), put(written, tmp_path / "net")
     for number in range(300):
-        name = FILES[number % 3]
+        name = FILES[number % len(FILES)]
         data = bytearray(written[name])
         place = generator.randrange(len(data))
         if number % 10 == 9:
@@ -112,5 +112,5 @@ def test_modes_follow_the_umask_and_nothing_else_is_changed(written, tmp_path):
     finally:
         os.umask(before)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == sorted([*FILES, "README.md"])
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "again").iterdir()} == {0o640}

@@ -135,7 +135,9 @@ def test_the_files_are_json_and_safetensors(tmp_path):
     export.save(frozen(op="3x3"), tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [
+        "README.md",
         "architecture.json",
+        "example.npz",
         "network.json",
         "network.safetensors",
     ]

@@ -133,6 +133,7 @@ def test_files_that_no_launch_wrote_are_not_overwritten(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
     monkeypatch.setattr("nni_dynconv.launching.launch.check_config", lambda *_, **__: None)
+    monkeypatch.setattr("nni_dynconv.launching.launch.load_yaml", lambda *_: {})
     with pytest.raises(LaunchError, match="holds files that no launch wrote"):
         launch("x.yml", output=tmp_path / "out")
 

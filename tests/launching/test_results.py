@@ -70,7 +70,7 @@ def test_a_swap_that_fails_puts_the_old_folder_back(delivered, tmp_path, monkeyp
         shutil.rmtree(folder)
 
     monkeypatch.setattr(results, "_write_facts", lost)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(LaunchError, match=r"cannot be written: .*\nIt holds what it held.*lie in .*trial"):
         delivered(0.7)
     assert json.loads((tmp_path / "deep" / "out" / "experiment.json").read_text())["result"] == 0.5
 

@@ -1,6 +1,8 @@
-"""Commands that go on with a run: `train` and `export`. What a run is, is not known here."""
+"""Commands on runs: `train` and `export` go on with one, `report` and `compare` show some. What a run is, is not known here."""
 
+from .compare import compare
 from .export import export
+from .report import report
 from .train import train
 
-__all__ = ["export", "train"]
+__all__ = ["compare", "export", "report", "train"]

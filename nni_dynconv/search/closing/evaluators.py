@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from ...errors import ConfigError
+from ...generation import Call, DynamicNetwork
 from ..lightning import step_of
 from ..loaders import first_batches
 
@@ -122,6 +123,24 @@ class Evaluators:
         (batch,) = first_batches(loader, 1, made.trainer.precision_plugin.convert_input)
         moved = module.transfer_batch_to_device(module.on_before_batch_transfer(batch, 0), torch.device("cpu"), 0)
         return module.on_after_batch_transfer(moved, 0)
+
+    def called(self, network: DynamicNetwork) -> Call | None:
+        """Return how the evaluator's step calls a network, with the values of a batch; ``None`` where it calls another.
+
+        Torch's global generator stays as it is, for going through a loader draws.
+        """
+        calls: list[Call] = []
+
+        def note(_: nn.Module, args: Any, kwargs: Any) -> None:
+            calls.append(network.takes.call(args, kwargs, network.source.of_context is not None))
+
+        with torch.random.fork_rng(devices=[]):
+            handle = network.register_forward_pre_hook(note, with_kwargs=True)
+            try:
+                self.show(network, self.batch())
+            finally:
+                handle.remove()
+        return calls[0] if calls else None
 
     @torch.no_grad()
     def show(self, network: nn.Module, batch: Any) -> None:

@@ -10,20 +10,21 @@ import torch
 from nni.nas.evaluator.pytorch import Lightning
 from torch import Tensor
 
+from ... import export
 from ...generation import DynamicNetwork
 from ...keeping import Store
 from ...runs import Run
 from ...samplers import distributed
 from ...settings import BaselineSettings, StrategySettings
 from ...supernet import DynamicWeightMutator
-from ..baselines import Comparison, compare_with
+from ..baselines import TWIN, Comparison, compare_with
 from ..resuming import Keeper, KeepTraining, described
 from .best import Goal, goal_of
 from .evaluators import Evaluators
 from .reports import Reports, words_of
 from .scratch import from_scratch, initial_of
 from .training import Trained, measure, train_network
-from .writing import Writer, save_shown
+from .writing import Writer
 
 __all__ = ["Closing", "Search"]
 
@@ -119,9 +120,10 @@ class Search(Lightning):
             writer.trained(trained)
             reports.final(trained.result, architecture=words_of(network.architecture))
             reports.phase = "comparison"
-            writer.exported(trained.network, self.evaluators)
+            writer.exported(trained, self.evaluators)
             if closing.baselines is not None:
                 writer.without_failing("baselines", self.compare)
+            writer.shown()
         if closing.ends_run:
             keeper.over()
 
@@ -188,8 +190,11 @@ class Search(Lightning):
         settings, goal = self.closing.settings, self.closing.goal
         if settings.final_epochs != 0:
             epochs, start = settings.final_epochs, settings.final_start
+            history = None if self.closing.run is None else self.closing.run.history
             keeping = KeepTraining(self.closing.keeper, "final training")
-            trained = train_network(network, self.evaluators, epochs, goal, start, reports=reports, keeping=keeping)
+            trained = train_network(
+                network, self.evaluators, epochs, goal, start, reports=reports, history=history, keeping=keeping
+            )
         else:
             reports.phase = "result"
             made, goal = self.evaluators.make(), goal_of(self.evaluators.callbacks, goal)
@@ -215,12 +220,20 @@ class Search(Lightning):
             closing.goal,
             closing.keeper,
         )
+        comparison = closing.comparison
         if self.trainer.is_global_zero:
-            print(closing.comparison, flush=True)
+            print(comparison, flush=True)
             if closing.run is not None:
-                closing.comparison.write(closing.run)
-                if closing.comparison.twin is not None:
-                    save_shown(closing.comparison.twin, self.evaluators, closing.run.twin)
+                comparison.write(closing.run)
+                self._save_twin(comparison, closing.run, closing.trained.network)
+
+    def _save_twin(self, comparison: Comparison, run: Run, network: DynamicNetwork) -> None:
+        """Export the static twin, which is called as the network is but for the context."""
+        call = self.evaluators.called(network)
+        if comparison.twin is not None:
+            own = None if call is None else call._replace(context=None, index=None)
+            results = next(one.metrics for one in comparison.entries if one.kind == TWIN)
+            export.save(comparison.twin, run.twin, example=own, results=results)
 
 
 def _state(network: DynamicNetwork) -> dict[str, Any]:

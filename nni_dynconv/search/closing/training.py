@@ -12,10 +12,12 @@ from nni.nas.evaluator.pytorch import Lightning
 from torch import nn
 
 from ...errors import NotFiniteError
+from ...runs import History
 from ..resuming import KeepTraining
 from ..trainer import TellPhase
 from .best import BestEpoch, Goal, goal_of
 from .evaluators import Evaluators
+from .keeping import KeepEpochs
 from .reports import Reports
 
 __all__ = ["Trained", "logged", "measure", "train_final", "train_network"]
@@ -110,6 +112,7 @@ def train_network(
     alike: bool = False,
     reports: Reports | None = None,
     phase: str = "final training",
+    history: History | None = None,
     keeping: KeepTraining | None = None,
 ) -> Trained:
     """Train as :func:`train_final` does, by one of several evaluators that are made alike.
@@ -122,6 +125,8 @@ def train_network(
         Are told in which phase the run is.
     phase
         How this training is called where the run's progress is shown.
+    history
+        Of the run, which notes what each epoch logs.
     keeping
         Keeps it, or goes on with what was kept of it.
     """
@@ -131,7 +136,7 @@ def train_network(
     best = BestEpoch(goal)
     try:
         keeps = [] if keeping is None else [keeping]
-        made = evaluators.make(epochs, [best, TellPhase(phase), *keeps], alike)
+        made = evaluators.make(epochs, [best, TellPhase(phase), KeepEpochs(history, phase), *keeps], alike)
         made.fit_kwargs.update(*(one.fit_kwargs for one in keeps))
         network.train()
         reports.phase = "final"

@@ -13,6 +13,7 @@ from torch import nn
 from ... import export
 from ...errors import RunError
 from ...generation import DynamicNetwork
+from ...reporting import write_report
 from ...runs import TRAINED, UNTRAINED, Run
 from ...supernet import DynamicWeightMutator
 from .evaluators import Evaluators
@@ -52,11 +53,12 @@ def attempt(work: Callable[[], object]) -> str | None:
     return None
 
 
-def save_shown(network: DynamicNetwork, evaluators: Evaluators, folder: Path) -> None:
-    """Export a network; one that was not called in this process yet, for another one trained it, is shown a batch."""
-    if network.source.seen is None:
-        evaluators.show(network, evaluators.batch())
-    export.save(network, folder)
+def save_shown(
+    network: DynamicNetwork, evaluators: Evaluators, folder: Path, results: Mapping[str, float] | None = None
+) -> None:
+    """Export a network with the example of a batch, and what was measured of it."""
+    call = evaluators.called(network)
+    export.save(network, folder, example=call, results=results)
 
 
 @dataclass
@@ -88,6 +90,8 @@ class Writer:
         if run is not None and self.first:
             run.write_architecture(sample)
             run.note(state=UNTRAINED, architecture=dict(sample))
+            choices = {label: list(map(str, one.candidates)) for label, one in mutator.choices.items()}
+            run.history.add("space", name=type(mutator.space).__name__, choices=choices, **_makers(mutator))
             self.without_failing("supernet", lambda: export.save_supernet(mutator, run.supernet))
             save_weights(network, run.weights)
 
@@ -98,11 +102,17 @@ class Writer:
             self.run.write_architecture(found.network.architecture)
             self.run.note(state=TRAINED if found.epochs else UNTRAINED, **told(found))
 
-    def exported(self, network: DynamicNetwork, evaluators: Evaluators) -> None:
+    def exported(self, found: Trained, evaluators: Evaluators) -> None:
         """Write the network as :func:`nni_dynconv.load` reads it; a failure is noted."""
         run = self.run
         if run is not None and self.first:
-            self.without_failing("export", lambda: save_shown(network, evaluators, run.folder))
+            self.without_failing("export", lambda: save_shown(found.network, evaluators, run.folder, found.metrics))
+
+    def shown(self) -> None:
+        """Write the page of the run; a failure is noted."""
+        run = self.run
+        if run is not None and self.first:
+            self.without_failing("page", lambda: write_report(run.folder))
 
     def without_failing(self, what: str, work: Callable[[], object]) -> None:
         """Do what a run can do without, in every process; why it failed is noted, and told."""
@@ -111,6 +121,12 @@ class Writer:
             self.run.mark(what, why)
         if why is not None and self.first:
             print(f"FAILED: {what}: {why}", flush=True)
+
+
+def _makers(mutator: DynamicWeightMutator) -> dict[str, str | None]:
+    """Return what chose the architecture, and what makes its weights, by their classes."""
+    parts = {"sampler": mutator.sampler, "controller": mutator.source.controller, "context": mutator.source.encoder}
+    return {name: None if one is None else type(one).__name__ for name, one in parts.items()}
 
 
 def told(found: Trained) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointError, NotFiniteError
 from ...keeping import decode, encode
+from ...runs import History
 from ...samplers import Sampler, distributed
 from ...settings import StrategySettings
 from ...supernet import DynamicWeightMutator, tracking_norms
@@ -39,6 +40,8 @@ class Learning(HandingOn):
 
     sampler: Sampler
     mutator: DynamicWeightMutator
+    history: History | None = None
+    """Of the run; what is noted there is shown by its report."""
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Learning(HandingOn):
         self.settings, self.loaders, self.callbacks = settings, loaders, callbacks
         self.guard, self.trainers_part = Guard(mutator, settings), TrainersPart(settings)
         self.schedules = Schedules()
+        self._steps = 0
         self._ends: tuple[dict[str, Any], ...] | None = None
         self._recent: deque[Any] = deque(maxlen=self._wanted)
 
@@ -130,6 +134,7 @@ class Learning(HandingOn):
             output = self._learn_weights(batch["train"], batch_idx)
         if batch_idx % self.settings.log_every == 0:
             self._log_architecture()
+        self._steps += 1
         return output
 
     def _keep_pace(self, batch_idx: int) -> None:
@@ -296,6 +301,16 @@ class Learning(HandingOn):
         if status["entropy"] is not None:
             self.log("entropy", status["entropy"], prog_bar=True)
         self.log_probs(status["probabilities"])
+        self.note("step", step=self._steps, epoch=self.trainer.current_epoch, **self._told(status))
+
+    def note(self, kind: str, **facts: Any) -> None:
+        """Note something in the run's history, where there is one."""
+        if self.history is not None and self.trainer.is_global_zero:
+            self.history.add(kind, **facts)
+
+    @staticmethod
+    def _told(status: dict[str, Any]) -> dict[str, Any]:
+        return {name: status[name] for name in ("entropy", "probabilities")}
 
 
 def _several(one: Any) -> list[Any]:
