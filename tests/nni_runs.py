@@ -86,10 +86,11 @@ class Lab:
         path.write_text(yaml.safe_dump(content))
         return path
 
-    def start(self, *arguments, **options):
-        """Start ``nni-dynconv ARGUMENTS``."""
+    def start(self, *arguments, out=None, **options):
+        """Start ``nni-dynconv ARGUMENTS``; what it says goes into pipes, or into a file."""
         command = [sys.executable, "-m", "nni_dynconv.commands", *map(str, arguments)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        kinds = (subprocess.PIPE, subprocess.PIPE) if out is None else (out, subprocess.STDOUT)
+        pipes = {"stdout": kinds[0], "stderr": kinds[1], "text": True}
         return subprocess.Popen(command, cwd=self.folder, env=self.environment, **pipes, **options)
 
     def run(self, *arguments, timeout=120):

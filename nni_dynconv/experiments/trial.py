@@ -20,6 +20,7 @@ from nni.nas.evaluator.pytorch import Lightning
 
 from .. import export
 from ..errors import ConfigError
+from ..files import write_atomically
 from ..generation import ArchitectureEncoder, unasked_in
 from ..phases import carried, phase
 from ..runs import Run
@@ -43,6 +44,8 @@ __all__ = [
     "warm_up",
 ]
 
+SUMMARY = "summary.json"
+"""What is written last of all."""
 PROPOSAL = "NNI_DYNCONV_PROPOSAL"
 
 
@@ -142,6 +145,9 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
     NNI is told one result, that of the network that is saved. What fails after that is noted in ``run.json``, and the
     trial succeeds.
     """
+    over = folder / SUMMARY
+    if over.is_file() and not Run(folder).is_unfinished:  # it was killed as it ended
+        return json.loads(over.read_text(encoding="utf-8"))
     with phase("building"):
         mutator, evaluator, callback = build(settings)
     writer = _begin(settings, evaluator, folder)
@@ -162,8 +168,9 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
         summary["front"] = mutator.sampler.front
     if writer.first:
         writer.without_failing("report", lambda: summary.update(_report(settings, mutator, sample, folder)))
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_atomically(over, (json.dumps(summary, indent=2) + "\n").encode())
         writer.shown()  # again, with what the report has added
+        writer.over()
     return summary
 
 
