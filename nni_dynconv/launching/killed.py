@@ -13,11 +13,10 @@ from ..runs import Run
 
 __all__ = ["run_killed_again"]
 
-KILLED = {128 + number for number in (1, 2, 9, 15)}
-"""Exit statuses of a shell whose command ended by SIGHUP, SIGINT, SIGKILL or SIGTERM."""
 ENDED = ("FAILED", "USER_CANCELED", "SYS_CANCELED")
 OPEN = ("WAITING", "RUNNING", "UNKNOWN")
-ERROR_FILE = "error.txt"
+CRASHED = ("error.txt", "crash.txt")
+"""What a trial leaves that ended by an error, or whose interpreter crashed."""
 
 
 class _Trial(NamedTuple):
@@ -45,7 +44,7 @@ def run_killed_again(experiment: Path, one_shot: bool, say: Callable[[str], None
     with closing(sqlite3.connect(database)) as connection:
         query = "SELECT DISTINCT trialJobId FROM MetricData WHERE type = 'FINAL'"
         reported = {one for (one,) in connection.execute(query)}
-        for trial in _trials(connection, experiment):
+        for trial in _trials(connection):
             if trial.events[-1] in OPEN:
                 _tell(trial, say)
             elif trial.events[-1] == "ADD_RESUMED" or (
@@ -58,28 +57,28 @@ def run_killed_again(experiment: Path, one_shot: bool, say: Callable[[str], None
 
 
 def was_killed(folder: Path, events: list[str]) -> bool:
-    """Return whether a trial of this machine was ended by a signal from outside, and nobody had told NNI to cancel it.
+    """Return whether a trial of this machine was ended from outside, and nobody had told NNI to cancel it.
 
     Parameters
     ----------
     folder
-        Of the trial, with the exit status that NNI's shell noted; without one, that shell was killed too.
+        Of the trial.
     events
-        What NNI noted of it, in order.
+        What NNI noted of it, in order. It calls one that a signal ended canceled by the user.
     """
-    if events[-1] not in ENDED or "USER_TO_CANCEL" in events or not folder.is_dir() or (folder / ERROR_FILE).is_file():
+    if events[-1] not in ENDED or "USER_TO_CANCEL" in events or not folder.is_dir():
         return False
-    state = folder / ".nni" / "state"
-    words = state.read_text(encoding="utf-8").split() if state.is_file() else []
-    return not words or (words[0].isdecimal() and int(words[0]) in KILLED)
+    said = [folder / name for name in CRASHED]
+    return not any(one.is_file() and one.stat().st_size for one in said)
 
 
-def _trials(connection: sqlite3.Connection, experiment: Path) -> list[_Trial]:
+def _trials(connection: sqlite3.Connection) -> list[_Trial]:
     found: dict[str, _Trial] = {}
-    query = "SELECT trialJobId, event, sequenceId FROM TrialJobEvent WHERE trialJobId != '' ORDER BY rowid"
-    for name, event, number in connection.execute(query):
-        known = found.get(name, _Trial(name, None, experiment / "trials" / name, []))
-        found[name] = known._replace(number=number if known.number is None else known.number)
+    query = "SELECT trialJobId, event, sequenceId, logPath FROM TrialJobEvent WHERE trialJobId != '' ORDER BY rowid"
+    for name, event, number, folder in connection.execute(query):
+        known = found.get(name, _Trial(name, None, Path(), []))
+        known = known._replace(folder=Path(folder)) if folder else known
+        found[name] = known if number is None else known._replace(number=number)
         known.events.append(event)
     return list(found.values())
 

@@ -39,7 +39,7 @@ class Slowly(Counted):
 
 def evaluator():
     interrupted.start()
-    return interrupted.wave_evaluator(Slowly(), max_epochs=2)
+    return interrupted.wave_evaluator(Slowly(), epochs=2)
 """
 
 
@@ -81,7 +81,7 @@ class Search:
         if self.id is None:
             found = re.search(r"NNI experiment (\w+)", self.said)
             self.id = found.group(1) if found else None
-        found = list((self.lab.folder / "experiments").glob(f"{self.id}/trials/*"))
+        found = list((self.lab.folder / "experiments").glob(f"{self.id}/environments/*/trials/*"))
         return found[0] if found and self.id is not None else None
 
     def where(self):

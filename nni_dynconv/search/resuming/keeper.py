@@ -121,12 +121,12 @@ class Keeper:
 
         Raises
         ------
-        KeyboardInterrupt, SystemExit
-            A signal did.
+        SystemExit
+            A signal did; Lightning has another status for a ``KeyboardInterrupt``.
         """
         if self.stopping.asked is not None and self.store is not None:
             self.say(f"Stopped. The same run, started again, goes on from `{self.store.newest}`.")
-            self.stopping.end()
+            raise SystemExit(self.stopping.status)
 
     def over(self) -> None:
         """Remove the checkpoints: nothing is left to do."""
