@@ -69,7 +69,7 @@ class Search:
     def begin(self):
         words = ["launch", self.config, "--no-try"] if self.id is None else ["resume", self.id]
         self.log = (self.lab.folder / "said.txt").open("w+")
-        self.process = self.lab.start(*words, "--output", self.output, out=self.log)
+        self.process = self.lab.start(*words, "--output", self.output, stdout=self.log, stderr=self.log)
         return self
 
     @property
