@@ -113,6 +113,11 @@ class Writer:
         if run is not None and self.first:
             self.without_failing("page", lambda: write_report(run.folder))
 
+    def over(self) -> None:
+        """Remove what the run would go on from."""
+        if self.run is not None and self.first:
+            self.run.over()
+
     def without_failing(self, what: str, work: Callable[[], object]) -> None:
         """Do what a run can do without, in every process; why it failed is noted, and told."""
         why = attempt(work)
