@@ -36,8 +36,8 @@ class DartsSampler(DifferentiableSampler):
         Of ``softmax``: weight of the mean over all labels of ``logsumexp(alpha)``, which keeps shares from differing
         by much before weights are trained (beta-DARTS); it goes up in a line, from 0 at the first step of learning.
     unroll
-        Step of the weights, as their optimizer's learning rate, that the loss on held-out data is looked at after (DARTS
-        of second order, by finite differences); 0: first order. Three more forwards and backwards each time.
+        Step of the weights, as their optimizer's learning rate, that the held-out loss is looked at after (DARTS of
+        second order, by finite differences); 0: first order. Three more forwards and backwards each time.
 
     Raises
     ------

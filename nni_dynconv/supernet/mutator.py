@@ -324,9 +324,9 @@ class DynamicWeightMutator(nn.Module, Mutator):
             return run()
         if training is None:
             raise LearningError(
-                f"`unroll` of {type(self.sampler).__name__} is {step}: it looks at the held-out loss after a step of the "
-                f"weights, but `architecture_loss` was given no training loss. Write `mutator.architecture_loss(run, "
-                f"training=lambda: ...)`."
+                f"`unroll` of {type(self.sampler).__name__} is {step}: the held-out loss is looked at after a step of "
+                f"the weights, but `architecture_loss` was given no training loss. Write "
+                f"`mutator.architecture_loss(run, training=lambda: ...)`."
             )
         weights = [one for one in self.space.parameters() if one.requires_grad]
         return unrolled_loss(run, training, weights, list(self.sampler.parameters()), step)

@@ -50,7 +50,7 @@ def unrolled_loss(
         for sign in (nudge, -nudge):
             with _moved(weights, toward, sign):
                 sides.append(_gradients(training, logits)[1])
-    except _LeftOut:
+    except _LeftOutError:
         return None
     total = loss
     for one, gradient, plus, minus in zip(logits, gradients, *sides, strict=True):
@@ -59,14 +59,14 @@ def unrolled_loss(
     return total
 
 
-class _LeftOut(Exception):
+class _LeftOutError(Exception):
     """A loss that may not be learned from."""
 
 
 def _gradients(run: Loss, parameters: Parameters) -> tuple[Tensor, Sequence[Tensor]]:
     loss = run()
     if loss is None:
-        raise _LeftOut
+        raise _LeftOutError
     found = torch.autograd.grad(loss, list(parameters), allow_unused=True, materialize_grads=True)
     return loss.detach(), found
 
