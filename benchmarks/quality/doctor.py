@@ -100,7 +100,7 @@ def train(mutator: DynamicWeightMutator, task: Task, batches: Any, steps: range,
 
 
 def learn_architecture(
-    mutator: DynamicWeightMutator, optimizer: torch.optim.Optimizer | None, run: Callable[[], Tensor]
+    mutator: DynamicWeightMutator, optimizer: torch.optim.Optimizer | None, run: Callable[[], torch.Tensor]
 ) -> None:
     if optimizer is None:
         sample = mutator.reset()
