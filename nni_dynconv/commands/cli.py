@@ -25,7 +25,22 @@ from .warmup import warmup
 
 __all__ = ["COMMANDS", "application", "main"]
 
-COMMANDS = (register, check, schema, warmup, space, nnictl, doctor, rank, launch, resume, train, export, report, compare)
+COMMANDS = (
+    register,
+    check,
+    schema,
+    warmup,
+    space,
+    nnictl,
+    doctor,
+    rank,
+    launch,
+    resume,
+    train,
+    export,
+    report,
+    compare,
+)
 EXIT_CODES = "Exit codes: 0 fine, 1 a finding or a run that failed, 2 wrong use, 130 interrupted."
 PASSED_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 

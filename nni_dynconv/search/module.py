@@ -19,8 +19,8 @@ from torch import nn
 from ..phases import shown
 from ..samplers import distributed
 from ..supernet import calibrate, fixed_affine, recalibrated
-from .ending import End, end_search
 from .closing.keeping import KeepEpochs
+from .ending import End, end_search
 from .finals import Finals
 from .guarding import check_parameters
 from .hooks import OnBatches
@@ -53,7 +53,13 @@ class SearchModule(Learning):
 
     def configure_callbacks(self) -> list[Callback]:
         self.trainers_part.take(self.trainer)  # Lightning asks for callbacks before it refuses the trainer's options
-        return [_EndOfTraining(), TellPhase("search"), KeepEpochs(self.history, "search"), *self.callbacks, *super().configure_callbacks()]
+        return [
+            _EndOfTraining(),
+            TellPhase("search"),
+            KeepEpochs(self.history, "search"),
+            *self.callbacks,
+            *super().configure_callbacks(),
+        ]
 
     def on_train_start(self) -> None:
         self.sampler.settle(None)
