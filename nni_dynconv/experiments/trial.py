@@ -163,6 +163,7 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
     if writer.first:
         writer.without_failing("report", lambda: summary.update(_report(settings, mutator, sample, folder)))
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        writer.for_netron(strategy.network)
         writer.shown()  # again, with what the report has added
     return summary
 

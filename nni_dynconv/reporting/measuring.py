@@ -66,7 +66,7 @@ def weights_of(network: DynamicNetwork, call: Call) -> dict[str, dict[str, Tenso
 
 
 def _whole(tensor: Tensor | LowRank) -> Tensor:
-    return tensor.whole() if isinstance(tensor, LowRank) else tensor
+    return (tensor.whole() if isinstance(tensor, LowRank) else tensor).detach()
 
 
 def run(network: DynamicNetwork, call: Call) -> Any:
