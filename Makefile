@@ -30,7 +30,7 @@ $(STAMP): $(SETUP_FILES)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel
 	@rm -f nni_dynconv/_kernels*
-	@$(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e '.[examples,dev]'
+	@$(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e '.[examples,onnx,dev]'
 	@ls nni_dynconv/_kernels* > /dev/null 2>&1 || \
 		echo "The compiled kernels could not be built (is there a C++ compiler?). PyTorch's own serve, more slowly."
 	@touch $@
