@@ -13,6 +13,7 @@ __all__ = [
     "DtypeError",
     "DynConvError",
     "ExportError",
+    "ForwardError",
     "LaunchError",
     "LearningError",
     "MediaError",
@@ -71,6 +72,10 @@ class LaunchError(DynConvError, RuntimeError):
 
 class ExportError(DynConvError, ValueError):
     """A network cannot be written or read back."""
+
+
+class ForwardError(DynConvError, RuntimeError, ValueError):
+    """A saved network cannot be run on what it is given: that does not fit, or its file was changed."""
 
 
 class LearningError(DynConvError, RuntimeError):

@@ -198,15 +198,21 @@ class WaveModule(LightningModule):
         ]
 
 
-def wave_evaluator(counted, epochs=2, **options):
+def wave_evaluator(counted, epochs=2, count=24, **options):
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
     trainer = Trainer(max_epochs=epochs, accelerator="cpu", **quiet, **options)
-    held_out = DataLoader(Waves(16, 3), batch_size=4)
-    return Lightning(WaveModule(counted), trainer, train_dataloaders=waves(1), val_dataloaders=held_out)
+    loaders = {"train_dataloaders": waves(1, count=count), "val_dataloaders": DataLoader(Waves(16, 3), batch_size=4)}
+    return Lightning(WaveModule(counted), trainer, **loaders)
 
 
 class Searched:
-    """A whole search in a folder, made anew as in a new process."""
+    """A whole search in a folder, made anew as in a new process.
+
+    Parameters
+    ----------
+    kill_at
+        At which step, of all that it takes; ``None``: it ends.
+    """
 
     def __init__(self, sampler, folder, kill_at=None, entrance="strategy", evaluator=wave_evaluator, **options):
         start()

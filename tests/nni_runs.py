@@ -86,11 +86,18 @@ class Lab:
         path.write_text(yaml.safe_dump(content))
         return path
 
-    def start(self, *arguments, **options):
-        """Start ``nni-dynconv ARGUMENTS``."""
+    def start(self, *arguments, more=None, **options):
+        """Start ``nni-dynconv ARGUMENTS``; `more` goes into its environment, its paths before the others."""
         command = [sys.executable, "-m", "nni_dynconv.commands", *map(str, arguments)]
+        environment = {**self.environment, **(more or {})}
+        if "PYTHONPATH" in (more or {}):
+            environment["PYTHONPATH"] = os.pathsep.join([more["PYTHONPATH"], self.environment["PYTHONPATH"]])
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, **pipes, **options)
+        return subprocess.Popen(command, cwd=self.folder, env=environment, **{**pipes, **options})
+
+    def start_on(self, *arguments, terminal):
+        """Start it in a session of its own, with what it prints in a file or on a terminal."""
+        return self.start(*arguments, stdout=terminal, stderr=terminal, text=False, start_new_session=True)
 
     def run(self, *arguments, timeout=120):
         """Run ``nni-dynconv ARGUMENTS`` to its end: status, output, error."""

@@ -185,9 +185,7 @@ class DynamicWeightTuner(Tuner):
             return
         with self._lock:
             if number is not None and number not in self._proposals:
-                _logger.warning(
-                    "Result of proposal %s is refused: nothing of that number was proposed: %r", number, value
-                )
+                _logger.warning("A result is refused: nothing was proposed under the number %s: %r", number, value)
                 return
             key = str(number) if number is not None else _digest(parameters, value)
             proposed = self._proposals.get(number, parameters) if number is not None else parameters

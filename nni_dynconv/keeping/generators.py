@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from ..errors import CheckpointError
 
-__all__ = ["of_loaders", "position", "set_loaders", "set_position"]
+__all__ = ["of_loaders", "position", "set_loaders", "set_position", "untouched"]
 
 INSIDE = ("sampler", "batch_sampler", "dataset")
 """Where a loader keeps what draws for it."""
@@ -67,6 +68,24 @@ def set_loaders(loaders: Iterable[Any], states: Iterable[Any]) -> None:
         )
     for one, state in zip(found, states, strict=True):
         _set(one, state)
+
+
+@contextmanager
+def untouched(loaders: Iterable[Any] = ()) -> Iterator[None]:
+    """For a block, let random generators be drawn from, and be afterwards where they were.
+
+    Parameters
+    ----------
+    loaders
+        As of :func:`of_loaders`.
+    """
+    loaders = list(loaders)
+    before, own = position(), of_loaders(loaders)
+    try:
+        yield
+    finally:
+        set_position(before)
+        set_loaders(loaders, own)
 
 
 def _generators(loaders: Iterable[Any]) -> list[Any]:

@@ -58,6 +58,11 @@ class Stopping:
         self.asked = number
         self.say(f"{signal.Signals(number).name}: the run ends with a checkpoint after this batch.")
 
+    @property
+    def status(self) -> int:
+        """The status that a shell gives to what the signal ended."""
+        return 128 + (self.asked or signal.SIGTERM)
+
     def end(self) -> NoReturn:
         """End the process as the signal would have, but by an exception.
 
@@ -68,7 +73,7 @@ class Stopping:
         SystemExit
             With the status that shells give the signal.
         """
-        number, self.asked = self.asked or signal.SIGTERM, None
+        status, number, self.asked = self.status, self.asked, None
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + number)
+        raise SystemExit(status)

@@ -112,7 +112,7 @@ def _row(job: dict[str, Any], value: float | None) -> dict[str, Any]:
     row = {"trial": job["trialJobId"], "number": job.get("sequenceId"), "status": job["status"], "result": value}
     more = {key: given[key] for key in ("hyper_parameters",) if given.get(key)}
     facts = _read(job, "run.json")
-    told = {key: facts[key] for key in ("state", "epochs", "seconds", "metrics") if key in facts}
+    told: dict[str, Any] = {key: facts[key] for key in ("state", "epochs", "seconds", "metrics") if key in facts}
     return {**row, "architecture": sample, **more, **told}
 
 

@@ -12,9 +12,11 @@ from ..errors import RunError
 from ..files import write_atomically
 from .history import History
 
-__all__ = ["TRAINED", "UNTRAINED", "Run"]
+__all__ = ["TRAINED", "UNTRAINED", "WHERE", "Run"]
 
 FORMAT = 1
+WHERE = "where.txt"
+"""Says in words, beside the checkpoints, where the newest is."""
 UNTRAINED, TRAINED = "searched", "trained"
 """How far a run came, `state` in `run.json`: an architecture is found; its network is trained to the end."""
 
@@ -115,6 +117,16 @@ class Run:
     def is_unfinished(self) -> bool:
         """Whether there is something to go on from."""
         return any(self.checkpoints.glob("*.checkpoint"))
+
+    @property
+    def where(self) -> str | None:
+        """Where the newest checkpoint is, in words; ``None`` where there is none."""
+        path = self.checkpoints / WHERE
+        return path.read_text(encoding="utf-8") if self.is_unfinished and path.is_file() else None
+
+    def over(self) -> None:
+        """Remove the checkpoints: nothing is left to do."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def own(self) -> list[Path]:
         """Return what a run writes, there or not."""

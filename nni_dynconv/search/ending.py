@@ -158,7 +158,7 @@ def _end_by_final_search(
 ) -> Finals | None:
     """Measure what evolution, costs or a proxy asks for, train the best few, and let the best of them be exported."""
     began = time.monotonic()
-    search = FinalSearch(mutator, task, settings, measured, end.costs)
+    search = FinalSearch(mutator, task, settings, measured, partial(end.guard.measured, place=PLACE), end.costs)
     with phase("comparing", tells=distributed.is_first()):
         compared = search.run(partial(_varied, mutator, max(settings.rerank, 1)), end.fast + 1 if end.fast else None)
     end.said.append(_cost_of_search(compared, settings, time.monotonic() - began))

@@ -37,7 +37,7 @@ def test_files_of_nnis_are_left_out_and_the_trials_own_are_not(delivered, tmp_pa
     delivered(0.5)
     folder = tmp_path / "deep" / "out"
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert found == {"experiment.json", "summary.json", "mine/metrics", "mine/stdout", "mine/trial.csv"}
+    assert found == {"experiment.json", "trials.csv", "summary.json", "mine/metrics", "mine/stdout", "mine/trial.csv"}
     assert json.loads((folder / "summary.json").read_text())["experiment_id"] == "abc"
 
 

@@ -92,9 +92,10 @@ def compare_with(
     goal = goal_of(evaluators.callbacks, goal)
     jury = _Jury(evaluators, goal)
     found: Any = trained.network
-    entries = [jury.entry(_Rival(WENT_ON, found, found.architecture), trained)]
+    keeper = keeper or Keeper()
+    entries = [_first_entry(jury, _Rival(WENT_ON, found, found.architecture), trained, keeper)]
     epochs = settings.epochs or trained.epochs or None
-    twin, keeper = None, keeper or Keeper()
+    twin = None
     for number, rival in enumerate(_rivals(mutator, found.architecture, initial, settings)):
         what, stage = f"comparing with {rival.kind}", f"comparison {number + 1}"
         kept = keeper.done(stage)
@@ -117,6 +118,16 @@ def compare_with(
     return Comparison(entries, jury.names, goal.mode, jury.measured_on, left_out, twin)
 
 
+def _first_entry(jury: _Jury, rival: _Rival, trained: Trained, keeper: Keeper) -> Entry:
+    """Return the entry of what went on, as it was measured before the run was interrupted."""
+    kept = keeper.done("comparison 0")
+    if kept is None:
+        kept = {"entry": jury.entry(rival, trained)._asdict()}
+        keeper.finish("comparison 0", kept)
+    jury.names = list(kept["entry"]["metrics"])
+    return Entry(**kept["entry"])
+
+
 def _rivals(
     mutator: DynamicWeightMutator, sample: Mapping[str, Any], initial: Mapping[str, Tensor], settings: BaselineSettings
 ) -> Iterator[_Rival]:
@@ -126,7 +137,8 @@ def _rivals(
     if settings.static:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            yield _Rival(TWIN, StaticTwin(from_scratch(mutator, sample, initial)), sample)
+            twin = StaticTwin(from_scratch(mutator, sample, initial))
+        yield _Rival(TWIN, twin, sample)  # outside of the block, which would end in the middle of what comes after
     if settings.shuffled and mutator.source.of_context is not None:
         network = ShuffledContexts(from_scratch(mutator, sample, initial), settings.seed)
         yield _Rival(SHUFFLED, network, sample)

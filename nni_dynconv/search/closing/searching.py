@@ -6,13 +6,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
-import torch
 from nni.nas.evaluator.pytorch import Lightning
 from torch import Tensor
 
 from ... import export
 from ...generation import DynamicNetwork
-from ...keeping import Store
+from ...keeping import Store, generators
 from ...runs import Run
 from ...samplers import distributed
 from ...settings import BaselineSettings, StrategySettings
@@ -27,6 +26,9 @@ from .training import Trained, measure, train_network
 from .writing import Writer
 
 __all__ = ["Closing", "Search"]
+
+TOLD = "told.jsonl"
+"""What NNI was told, beside the checkpoints."""
 
 
 @dataclass
@@ -110,6 +112,7 @@ class Search(Lightning):
         goes_on = keeper.read()
         closing.initial = keeper.done("beginning")["initial"] if goes_on else self._initial()
         writer.began()
+        self._keep_beside(goes_on)
         if not goes_on:
             keeper.finish("beginning", {"initial": closing.initial})
         with closing.reports.between() as reports, keeper.going():
@@ -127,6 +130,16 @@ class Search(Lightning):
         if closing.ends_run:
             keeper.over()
 
+    def _keep_beside(self, goes_on: bool) -> None:
+        """Let what NNI was told, and the run's history, go on from where they were."""
+        keeper, run, reports = self.closing.keeper, self.closing.run, self.closing.reports
+        if keeper.store is None or run is None:
+            return
+        known = keeper.found_beside if goes_on else {"told": None, "history": run.history.size}
+        reports.keep(run.checkpoints / TOLD, known["told"])
+        run.history.cut(known["history"])
+        keeper.beside = lambda: {"told": reports.count, "history": run.history.size}
+
     def _keeper(self) -> Keeper:
         """Return what keeps the run: nothing, where there is no folder, and where several processes train together."""
         closing, trainer = self.closing, self.trainer
@@ -135,7 +148,8 @@ class Search(Lightning):
             return Keeper()
         about = described(closing.mutator, closing.settings, self.module.training_module, trainer)
         told = {"run": dict(closing.run.facts.get("settings") or {}), "baselines": repr(closing.baselines)}
-        return Keeper(Store(closing.run.checkpoints, {**told, **about}), closing.settings.checkpoint_minutes)
+        store = Store(closing.run.checkpoints, {**told, **about})
+        return Keeper(store, closing.settings.checkpoint_minutes, self.evaluators.drawing)
 
     def _searched(self, model: Any) -> DynamicNetwork:
         """Search, and return what was found; or what was found before the run was interrupted."""
@@ -172,7 +186,8 @@ class Search(Lightning):
         sample = mutator.export()
         if self.closing.settings.final_start == "scratch" and self.closing.initial is not None:
             return from_scratch(mutator, sample, self.closing.initial)
-        with torch.random.fork_rng(devices=[]):  # a loader draws when it is gone through, which no training may see
+        # a loader draws when it is gone through, which no training may see
+        with generators.untouched(self.evaluators.drawing):
             return self._with_weights(sample)
 
     def _with_weights(self, sample: dict[str, Any]) -> DynamicNetwork:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ...keeping import Stopping, Store, generators
+from ...runs import WHERE
 
 __all__ = ["Keeper", "Memo"]
 
@@ -24,6 +25,8 @@ class Keeper:
         Of the run's checkpoints; ``None``: none are written, and signals do what they always do.
     minutes
         Between two checkpoints inside an epoch.
+    drawing
+        Loaders, which may have random generators of their own, and what else may.
     say
         Is told from where a run goes on.
 
@@ -33,8 +36,14 @@ class Keeper:
         What the stage at hand kept, with its name under ``stage``; empty where it has just begun.
     """
 
-    def __init__(self, store: Store | None = None, minutes: float = 10.0, say: Callable[[str], None] = print):
-        self.store, self.minutes, self.say = store, minutes, say
+    def __init__(
+        self,
+        store: Store | None = None,
+        minutes: float = 10.0,
+        drawing: Sequence[Any] = (),
+        say: Callable[[str], None] = print,
+    ):
+        self.store, self.minutes, self.drawing, self.say = store, minutes, drawing, say
         self.stopping = Stopping(say)
         self.beside: Callable[[], Any] = lambda: None
         """Returns what belongs into each checkpoint besides; :attr:`found_beside` is what was there."""
@@ -75,14 +84,16 @@ class Keeper:
     def done(self, name: str) -> Any:
         """Return what a stage ended with, and let the generators be where they were then; ``None``: it has not."""
         if name == self._last and self._outer is not None:
-            generators.set_position(self._outer)
+            generators.set_position(self._outer["global"])
+            generators.set_loaders(self.drawing, self._outer["own"])
         return self._done.get(name)
 
     def finish(self, name: str, value: Any) -> None:
         """Keep what a stage ended with."""
         if self.store is None:
             return
-        self._done[name], self._last, self._outer, self.now = value, name, generators.position(), {}
+        self._done[name], self._last, self.now = value, name, {}
+        self._outer = {"global": generators.position(), "own": generators.of_loaders(self.drawing)}
         self._write()
         self.end_if_asked()
 
@@ -96,6 +107,11 @@ class Keeper:
             self.now = {"stage": stage, "generators": generators.position(), **state}
             self._write()
 
+    def add(self, **state: Any) -> None:
+        """Keep more of what the stage at hand kept last."""
+        self.now = {**self.now, **state}
+        self._write()
+
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint inside an epoch, or one was asked for."""
         return self.stopping.asked is not None or time.monotonic() - self._written > 60 * self.minutes
@@ -105,12 +121,12 @@ class Keeper:
 
         Raises
         ------
-        KeyboardInterrupt, SystemExit
-            A signal did.
+        SystemExit
+            A signal did; Lightning has another status for a ``KeyboardInterrupt``.
         """
         if self.stopping.asked is not None and self.store is not None:
             self.say(f"Stopped. The same run, started again, goes on from `{self.store.newest}`.")
-            self.stopping.end()
+            raise SystemExit(self.stopping.status)
 
     def over(self) -> None:
         """Remove the checkpoints: nothing is left to do."""
@@ -120,7 +136,9 @@ class Keeper:
     def _write(self) -> None:
         if self.store is not None:
             state = {"done": self._done, "last": self._last, "outer": self._outer, "now": self.now}
-            self.store.write({**state, "beside": self.beside()})
+            path = self.store.write({**state, "beside": self.beside()})
+            where = f"{_where(self.now, self._last)} (`{path.name}`)"
+            (self.store.folder / WHERE).write_text(where, encoding="utf-8")
             self._written = time.monotonic()
 
 
@@ -143,7 +161,7 @@ class Memo:
         self.keeper, self.stage = Keeper() if keeper is None else keeper, stage
         kept = self.keeper.of(stage)
         self._known: list[Any] = list(kept.get("memo", ()))
-        self._then = kept.get("generators")
+        self._then = kept.get("then")  # generators, after the last of these
         self._place, self._written = 0, time.monotonic()
 
     def again(self, measure: Callable[[], Any], large: bool = False) -> Any:
@@ -166,14 +184,10 @@ class Memo:
         self._place += 1
         asked = self.keeper.stopping.asked is not None
         if self.keeper.store is not None and (large or asked or time.monotonic() - self._written > SECONDS):
-            self.keeper.keep(self.stage, **{**_without(self.keeper.now), "memo": self._known})
+            self.keeper.add(memo=self._known, then=generators.position())
             self._written = time.monotonic()
             self.keeper.end_if_asked()
         return found
-
-
-def _without(now: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: one for name, one in now.items() if name not in ("stage", "generators", "memo")}
 
 
 def _where(now: Mapping[str, Any], last: str | None) -> str:
