@@ -70,9 +70,9 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     ExportError
         There is no supernet, or one of another space or of other settings; the mutator is as before then.
     """
-    folder = Path(folder)
     ours = _describe(mutator)
     try:
+        folder = Path(folder)
         written, files = read_folder(folder, MAIN)
         if written["format"] < FIRST_CHECKED:
             files = {TENSORS: (folder / TENSORS).read_bytes()}

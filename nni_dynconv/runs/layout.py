@@ -151,7 +151,10 @@ class Run:
         RunError
             There is none.
         """
-        run = cls(folder)
+        try:
+            run = cls(folder)
+        except TypeError:
+            raise RunError(f"{folder!r} is no folder.") from None
         if not run.facts:
             raise RunError(
                 f"There is no run in `{folder}`: it has no `run.json`. `nni-dynconv launch CONFIG --output {folder}` "
