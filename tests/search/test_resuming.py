@@ -15,6 +15,7 @@ from interrupted import SAMPLERS, Counted, Killed, Searched, same, wave_evaluato
 
 from nni_dynconv import GdasSampler, RandomSampler
 from nni_dynconv.errors import CheckpointError
+from nni_dynconv.experiments.reporting import ReportMetric
 from nni_dynconv.runs import Run
 from nni_dynconv.search.closing.searching import TOLD
 
@@ -127,8 +128,6 @@ def test_nni_is_told_each_thing_once(tmp_path, monkeypatch):
     class Telling(Searched):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, evaluator=small, checkpoint_minutes=10.0, **options)
-            from nni_dynconv.experiments import ReportMetric
-
             callback = ReportMetric("val_loss")
             self.given.trainer.callbacks.append(callback)
             self.strategy.closing.reports = callback.reports
