@@ -116,7 +116,14 @@ class Run:
 
     def own(self) -> list[Path]:
         """Return what a run writes, there or not."""
-        names = ("architecture.json", "network.safetensors", "baselines.txt", "example.npz", "report.json", "model.onnx")
+        names = (
+            "architecture.json",
+            "network.safetensors",
+            "baselines.txt",
+            "example.npz",
+            "report.json",
+            "model.onnx",
+        )
         own = [self.file, self.supernet, self.weights, self.network, self.table, self.twin]
         own += [self.history.file, self.report, self.slides, self.checkpoints]
         return [*own, *(self.folder / one for one in names)]

@@ -19,8 +19,8 @@ from torch import nn
 from ..phases import shown
 from ..samplers import distributed
 from ..supernet import calibrate, fixed_affine, recalibrated
-from .ending import End, end_search
 from .closing.keeping import KeepEpochs
+from .ending import End, end_search
 from .finals import Finals
 from .guarding import check_parameters
 from .hooks import OnBatches

@@ -113,7 +113,7 @@ def test_a_damaged_checkpoint_of_a_search_is_told_and_the_one_before_is_taken(tm
     expected, _ = whole(RandomSampler, tmp_path / "whole", evaluator=small)
     folder = tmp_path / "killed"
     killed(RandomSampler, folder, 8, evaluator=small)
-    newest = sorted((folder / "checkpoints").glob("*.checkpoint"))[-1]
+    newest = max((folder / "checkpoints").glob("*.checkpoint"))
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
     last = Searched(RandomSampler, folder, evaluator=small).run()
     assert "is damaged: its checksum" in capsys.readouterr().out

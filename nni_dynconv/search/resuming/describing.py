@@ -17,7 +17,9 @@ FREE = ("checkpoint_minutes", "log_every", "diagnose_every")
 """Options that change nothing of what a run computes."""
 
 
-def described(mutator: DynamicWeightMutator, settings: StrategySettings, module: Any, trainer: Trainer) -> dict[str, Any]:
+def described(
+    mutator: DynamicWeightMutator, settings: StrategySettings, module: Any, trainer: Trainer
+) -> dict[str, Any]:
     """Return settings, choices, shapes and lengths, as plain data."""
     strategy = {name: one for name, one in asdict(settings).items() if name not in FREE}
     choices = {str(label): [repr(one) for one in choice.candidates] for label, choice in mutator.choices.items()}
