@@ -101,7 +101,9 @@ def train_on(folder: str | Path, epochs: int | None = None, settings: Mapping[st
     clip = options.get("gradient_clip_val")
     evaluators = Evaluators(opened.evaluator, [opened.mutator], **({} if clip is None else {"gradient_clip_val": clip}))
     run, writer = opened.run, Writer(opened.run, opened.evaluator.trainer.is_global_zero)
-    trained = train_network(opened.network, evaluators, epochs, goal, run.facts.get("start", "generated"), history=run.history)
+    trained = train_network(
+        opened.network, evaluators, epochs, goal, run.facts.get("start", "generated"), history=run.history
+    )
     if not _is_better(trained, run, goal):
         return trained
     earlier = int(run.facts.get("epochs", 0)) if run.facts.get("state") == TRAINED else 0

@@ -174,6 +174,7 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
     if writer.first:
         writer.without_failing("report", lambda: summary.update(_report(settings, mutator, sample, folder)))
         write_atomically(over, (json.dumps(summary, indent=2) + "\n").encode())
+        writer.for_netron(strategy.network)
         writer.shown()  # again, with what the report has added
         writer.over()
     return summary

@@ -41,9 +41,7 @@ def card_of(description: Mapping[str, Any], shown: Shown, parameters: int, resul
     return "\n".join([f"---\n{front}---", *_body(description, shown, parameters, results), ""])
 
 
-def _body(
-    description: Mapping[str, Any], shown: Shown, parameters: int, results: Mapping[str, float]
-) -> Iterator[str]:
+def _body(description: Mapping[str, Any], shown: Shown, parameters: int, results: Mapping[str, float]) -> Iterator[str]:
     sites = len(description["sites"])
     made_from = "a context" if description["encoder"] is not None else "what it has learned"
     yield "\n# A searched network with generated weights\n"
@@ -85,6 +83,8 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def write_card(folder: Path, text: str) -> None:
     """Write a card; a ``README.md`` that is none of ours stays."""
     path = folder / CARD
-    if path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(f"---\nlibrary_name: {LIBRARY}"):
+    if path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(
+        f"---\nlibrary_name: {LIBRARY}"
+    ):
         return
     write_atomically(path, text.encode())

@@ -149,7 +149,9 @@ def _range(one: Tensor) -> tuple[float | None, float | None]:
 
 def _packed(tensors: Mapping[str, Tensor]) -> bytes:
     file = io.BytesIO()
-    arrays = {name: (one.float() if one.dtype == torch.bfloat16 else one).detach().numpy() for name, one in tensors.items()}
+    arrays = {
+        name: (one.float() if one.dtype == torch.bfloat16 else one).detach().numpy() for name, one in tensors.items()
+    }
     np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
 
@@ -183,7 +185,9 @@ def _read_port(told: Mapping[str, Any]) -> Port:
     return Port(told["name"], tuple(told["shape"]), told["dtype"], told["least"], told["most"])
 
 
-_DTYPES: Sequence[str] = [str(one).removeprefix("torch.") for one in vars(torch).values() if isinstance(one, torch.dtype)]
+_DTYPES: Sequence[str] = [
+    str(one).removeprefix("torch.") for one in vars(torch).values() if isinstance(one, torch.dtype)
+]
 
 
 def _check(port: Port, one: Tensor, rows: int | None) -> None:

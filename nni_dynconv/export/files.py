@@ -87,8 +87,8 @@ def save(
     sample = dict(network.architecture if architecture is None else architecture)
     description, tensors = _describe(tried, sample, call)
     shown, arrays = describe_example(tried.eval(), known)
-    files = _packed({**description, "example": shown}, tensors, sample, arrays)
-    trust = {reference.partition(":")[0] for reference in modules.foreign_in(description)}
+    trust = sorted({reference.partition(":")[0] for reference in modules.foreign_in(description)})
+    files = _packed({**description, "trust": trust, "example": shown}, tensors, sample, arrays)
     verify(tried, partial(_read, *_unpacked(files), trust), call)
     write_folder(Path(folder), MAIN, files)
     parameters = sum(one.numel() for one in tried.parameters())
@@ -151,12 +151,14 @@ def example_in(folder: str | Path) -> Shown | None:
     try:
         description, files = read_folder(Path(folder), MAIN)
         return read_example(description["example"], files[EXAMPLE]) if "example" in description else None
-    except BROKEN as error:
+    except Exception as error:
         raise ExportError(f"There is no example that can be read in `{folder}`: {_told(error)}") from error
 
 
 def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, (DynConvError, OSError)) else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError):
+        return f"{error}\nA search writes one, and so does `nni_dynconv.export.save(mutator.freeze(sample), folder)`."
+    return str(error) if isinstance(error, DynConvError) else f"{type(error).__name__}: {error}"
 
 
 # Writing
@@ -360,6 +362,9 @@ def _fill(network: DynamicNetwork, tensors: Mapping[str, Tensor]) -> None:
             own |= {f"encoder.{name}": one for name, one in _state(network.source.encoder).items()}
         _take_types(part, own)
         part.load_state_dict(own, assign=True)
+        for one in part.modules():
+            if isinstance(one, Portable):
+                one.whole = True
 
 
 def _take_types(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

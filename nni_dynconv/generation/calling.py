@@ -22,6 +22,7 @@ __all__ = [
     "is_pair",
     "is_unasked",
     "pair_of",
+    "refuse_context",
     "refusing_pairs",
     "remembered",
     "takes_of",
@@ -140,6 +141,21 @@ def takes_of(network: nn.Module) -> Takes:
     named = [one for one in given if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     needed = sum(one.default is one.empty for one in named)
     return Takes(tuple(one.name for one in named), needed, any(one.kind is one.VAR_POSITIONAL for one in given))
+
+
+def refuse_context(called: Call) -> None:
+    """Refuse a context where weights are made already.
+
+    Raises
+    ------
+    ContextError
+        One is given.
+    """
+    if called.context is not None or called.index is not None or (len(called.args) == 1 and is_pair(called.args[0])):
+        raise ContextError(
+            "A context was given, but the weights are fixed for one that was given before. Call `network(x)`, or leave "
+            "the block of `network.fixed(context)`."
+        )
 
 
 def is_unasked(args: tuple[Any, ...], encoder: nn.Module | None) -> bool:

@@ -32,7 +32,8 @@ class Outcome:
     twice
         Those, of all, that reported several results; the first that is a number counts.
     left
-        Folders of those that failed.
+        Folders of those that failed, or were stopped: NNI says of one that was killed from outside that a user
+        cancelled it.
     evaluated
         A row for each, with its architecture as far as it is known.
     """
@@ -77,9 +78,10 @@ def outcome_of(jobs: Sequence[dict[str, Any]], optimize_mode: str) -> Outcome:
         value, instead = _result(job)
         outcome.evaluated.append(_row(job, value))
         outcome.twice += len(job.get("finalMetricData") or []) > 1
+        if job["status"] in ("FAILED", *STOPPED) and value is None and job.get("logPath"):
+            outcome.left.append(job["logPath"])
         if job["status"] == "FAILED":
             outcome.failed += 1
-            outcome.left += [job["logPath"]] if job.get("logPath") else []
         elif job["status"] in STOPPED:
             outcome.stopped += 1
         elif job["status"] != "SUCCEEDED":
@@ -110,7 +112,7 @@ def _row(job: dict[str, Any], value: float | None) -> dict[str, Any]:
     row = {"trial": job["trialJobId"], "number": job.get("sequenceId"), "status": job["status"], "result": value}
     more = {key: given[key] for key in ("hyper_parameters",) if given.get(key)}
     facts = _read(job, "run.json")
-    told = {key: facts[key] for key in ("state", "epochs", "seconds", "metrics") if key in facts}
+    told: dict[str, Any] = {key: facts[key] for key in ("state", "epochs", "seconds", "metrics") if key in facts}
     return {**row, "architecture": sample, **more, **told}
 
 

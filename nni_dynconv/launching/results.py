@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from ..errors import LaunchError
@@ -49,6 +50,8 @@ def deliver(
     say(outcome.told())
     if outcome.best is None:
         raise LaunchError("\n".join(["No trial brought a result.", *_what_is_left(outcome)]))
+    for line in _what_is_left(outcome):
+        say(line)
     source = outcome.best["logPath"]
     say(f"Best trial: {outcome.best['trialJobId']}, result {show(outcome.metric)}")
     if output is None:
@@ -131,13 +134,15 @@ def _say_run(folder: Path, say: Callable[[str], None]) -> None:
     if run.network.is_file():
         if run.report.is_file():
             say(f"Look at it: {folder / run.report.name}")
-        say(f'Use it:\n  import nni_dynconv\n  net = nni_dynconv.load("{folder}")\n  y = net(x, context)')
+        say("Use it:\n" + indent(f"{run.use()}\ny = net(x, context)", "  "))
     for line in run.told():
         say(line)
 
 
 def _what_is_left(outcome: Outcome) -> list[str]:
-    """Say which failed trials had found something, and how one goes on with it."""
+    """Say which trials that brought no result had found something, and how one goes on with it."""
     there = [one for one in outcome.left if not remote.is_remote(one)]
     found = [run for run in map(Run, there) if run.facts.get("state") == UNTRAINED and run.weights.is_file()]
-    return [f"{run.folder} holds what a failed trial's search had found. {run.told()[0]}" for run in found]
+    return [
+        f"{run.folder} holds what the search of a trial had found that did not end. {run.told()[0]}" for run in found
+    ]

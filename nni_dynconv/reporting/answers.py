@@ -128,8 +128,8 @@ def _spread(spread: Spread, metric: str) -> str:
     if spread.deviation is None:
         return f"One random architecture reaches {metric} {number(spread.mean)}; one has no spread."
     return (
-        f"The {spread.count} random architectures reach {metric} {number(spread.least)} to {number(spread.most)}, standard "
-        f"deviation {number(spread.deviation, 2)}."
+        f"The {spread.count} random architectures reach {metric} {number(spread.least)} to {number(spread.most)}, "
+        f"standard deviation {number(spread.deviation, 2)}."
     )
 
 
@@ -157,7 +157,8 @@ def _fidelity(report: Report) -> Iterator[str]:
     span = "too few for an interval"
     if one.get("low") is not None and one.get("high") is not None:
         span = f"95 % interval {one['low']:.2f} to {one['high']:.2f}"
-    yield f"The supernet's scores and what {one['trained']} trained architectures reach: tau {number(one['tau'], 2)} ({span})."
+    tau = number(one["tau"], 2)
+    yield f"The supernet's scores and what {one['trained']} trained architectures reach: tau {tau} ({span})."
 
 
 def _cost(report: Report) -> tuple[str, Sequence[str]]:
@@ -167,7 +168,10 @@ def _cost(report: Report) -> tuple[str, Sequence[str]]:
     words = [f"{number(cost.parameters)} numbers are stored, {number(cost.stored)} of them in controller and encoder."]
     words.append(f"For each context {number(cost.made)} values of weights are made.")
     if cost.multiply_adds is None:
-        return f"{number(cost.parameters)} parameters", (*words, "One sample alone does not run, so nothing is counted.")
+        return f"{number(cost.parameters)} parameters", (
+            *words,
+            "One sample alone does not run, so nothing is counted.",
+        )
     if cost.share is not None:
         words.append(f"{cost.share:.0%} of the multiply-adds make weights, once for each context.")
     words.append(f"One sample takes {seconds_told(cost.seconds)} on the machine that wrote this page.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import to_json
 
@@ -13,7 +14,7 @@ from .answers import number
 from .data import Report
 from .drawing import dots
 from .gathering import report_of
-from .html import Page
+from .html import Page, text
 from .writing import filled
 
 __all__ = ["RunRow", "Runs", "compare_runs"]
@@ -87,38 +88,45 @@ class Runs:
     def _line(self, one: RunRow) -> str:
         width = max(len(row.name) for row in self.rows) + 4
         star = f"{one.name} *" if one is self.best else one.name if one.comparable else f"({one.name})"
-        cells = [number(one.result), _gain(one.over_random), _gain(one.over_twin)]
-        left = "".join(f"{cell.replace('unknown', '-'):>10}" for cell in cells)
-        costs = f"{number(one.multiply_adds).replace('unknown', '-'):>15}{number(one.parameters).replace('unknown', '-'):>12}"
+        cells = [_or_dash(one.result), _gain(one.over_random), _gain(one.over_twin)]
+        left = "".join(f"{cell:>10}" for cell in cells)
+        costs = f"{_or_dash(one.multiply_adds):>15}{_or_dash(one.parameters):>12}"
         return f"  {star:<{width}}{left}{costs}  {one.architecture}"
 
     def _end(self) -> Iterator[str]:
         yield from (f"{one.name}: {one.remark}" for one in self.rows if one.remark)
+        yield self._verdict()
+
+    def _verdict(self) -> str:
         best = self.best
         if best is not None:
-            yield f"* the best by {best.metric}. One run of each: a small difference may be chance."
-        elif self.mode is None:
-            yield "None is called the best: no run says whether a high or a low result is good."
-        else:
-            yield "None is called the best: fewer than two may be compared."
+            return f"* `{best.name}` is the best by {best.metric}. One run of each: a small difference may be chance."
+        if self.mode is None:
+            return "None is called the best: no run says whether a high or a low result is good."
+        return "None is called the best: fewer than two may be compared."
 
     def page(self) -> str:
         """Return one page that needs no other file."""
         page = Page()
         page.add("<h1>Runs beside one another</h1>")
-        metric = self.rows[0].metric or "result"
-        shown = [(one.name, [one.result], one is self.best) for one in self.rows if one.comparable and one.result is not None]
+        metric, best = self.rows[0].metric or "result", self.best
+        known = [one for one in self.rows if one.comparable and one.result is not None]
+        shown = [(one.name, [one.result or 0.0], one is best) for one in known]
         page.figure(dots(shown, metric), f"{metric}, validated; only runs that may be compared.")
         head = ["run", metric, "over random", "over its twin", "multiply-adds", "parameters", "seconds of the search"]
-        rows = [
-            [one.name, one.result if one.comparable else None, one.over_random, one.over_twin, one.multiply_adds]
-            + [one.parameters, one.seconds, one.architecture, one.remark]
-            for one in self.rows
-        ]
-        page.table([*head, "architecture", "remark"], rows, [one is self.best for one in self.rows])
-        for words in self._end():
-            page.add(f"<p>{words}</p>") if words.startswith(("*", "None")) else None
+        page.table([*head, "architecture", "remark"], list(map(_cells, self.rows)), [one is best for one in self.rows])
+        page.add(f"<p>{text(self._verdict())}</p>")
         return filled("Runs beside one another", page)
+
+
+def _cells(one: RunRow) -> list[Any]:
+    result = one.result if one.comparable else None
+    costs = (one.multiply_adds, one.parameters, one.seconds)
+    return [one.name, result, one.over_random, one.over_twin, *costs, one.architecture, one.remark]
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else number(value)
 
 
 def _gain(value: float | None) -> str:

@@ -196,7 +196,9 @@ class Site:
     base, delta
         How its weights come about.
     dependence
-        Standard deviation over contexts, by the root mean square of all values; ``None`` where all share the weights.
+        Standard deviation over contexts, by the root mean square of all values; ``None`` where it is not known.
+    fixed
+        Whether all contexts have the same weights.
     pictures
         The weights for each context, as PNG in a ``data:`` address.
     kernels
@@ -211,6 +213,7 @@ class Site:
     base: str | None
     delta: str | None
     dependence: float | None
+    fixed: bool
     pictures: Sequence[str]
     kernels: tuple[int, int]
 

@@ -132,8 +132,13 @@ def _searched(run: Run) -> Searched:
         known = [table[one] for one in candidates] if all(one in table for one in candidates) and table else []
         choices.append(Choice(label, candidates, chosen, known))
     total = math.prod(len(one.candidates) for one in choices) if space else None
-    parts = (space.get(name) for name in ("name", "sampler", "controller", "context"))
-    return Searched(*parts, choices, total, end.get("steps"), end.get("epochs"), end.get("seconds"))
+    return Searched(
+        space=space.get("name"),
+        **{name: space.get(name) for name in ("sampler", "controller", "context")},
+        choices=choices,
+        architectures=total,
+        **{name: end.get(name) for name in ("steps", "epochs", "seconds")},
+    )
 
 
 def _compared(run: Run) -> Compared | None:
@@ -141,7 +146,9 @@ def _compared(run: Run) -> Compared | None:
         return None
     table = json.loads(run.table.read_text(encoding="utf-8"))
     rivals = [_rival(one) for one in table["entries"]]
-    spread = {name: _spread([one.metrics.get(name) for one in rivals if one.kind == RANDOM]) for name in table["metrics"]}
+    spread = {
+        name: _spread([one.metrics.get(name) for one in rivals if one.kind == RANDOM]) for name in table["metrics"]
+    }
     known = {name: one for name, one in spread.items() if one is not None}
     parts = (table["metrics"], table["mode"], table["measured_on"], rivals, table["worth"], known)
     return Compared(*parts, table.get("left_out", ()))
@@ -167,7 +174,9 @@ def _reranked(run: Run) -> Reranked | None:
     if not told:
         return None
     rows = [
-        Contender(", ".join(map(str, one["architecture"].values())), one["before"], one["after"], place == told["winner"])
+        Contender(
+            ", ".join(map(str, one["architecture"].values())), one["before"], one["after"], place == told["winner"]
+        )
         for place, one in enumerate(told["rows"])
     ]
     return Reranked(rows, told["steps"], told["seconds"])
@@ -180,7 +189,8 @@ def _trace(run: Run) -> Trace | None:
     rows = [*rows[:: max(1, len(rows) // MOST_POINTS)], rows[-1]]
     labels = rows[-1]["probabilities"]
     over = {
-        label: {one: [row["probabilities"][label][one] for row in rows] for one in table} for label, table in labels.items()
+        label: {one: [row["probabilities"][label][one] for row in rows] for one in table}
+        for label, table in labels.items()
     }
     return Trace([row["step"] for row in rows], [row["entropy"] for row in rows], over)
 

@@ -56,7 +56,8 @@ class Page:
         for place, row in enumerate(rows):
             mark = ' class="strong"' if place < len(strong) and strong[place] else ""
             lines.append(f"<tr{mark}>{''.join(map(_cell, row))}</tr>")
-        self.add(f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>')
+        inside = f"<thead><tr>{titles}</tr></thead><tbody>{''.join(lines)}</tbody>"
+        self.add(f'<div class="scroll"><table>{inside}</table></div>')
 
     def figure(self, svg: str, caption: str, kind: str = "", legend: Sequence[tuple[str, int]] = ()) -> None:
         """Add a drawing; an empty one is left out.
@@ -74,10 +75,10 @@ class Page:
     def slider(self, name: str, captions: Sequence[str], images: Mapping[str, Sequence[str]]) -> None:
         """Add a slider; the images that it moves name it."""
         self.pictures[name] = {"captions": list(captions), "images": {key: list(one) for key, one in images.items()}}
-        hidden = " hidden" if len(captions) < 2 else ""
+        hidden, first = " hidden" if len(captions) < 2 else "", escape(captions[0])
         self.add(
             f'<div class="slide"><input type="range" min="0" max="{len(captions) - 1}" value="0" data-slider="{name}" '
-            f'aria-label="{escape(captions[0])}"{hidden}><span class="soft" id="{name}-told">{escape(captions[0])}</span></div>'
+            f'aria-label="{first}"{hidden}><span class="soft" id="{name}-told">{first}</span></div>'
         )
 
     def image(self, slider: str, name: str, address: str, caption: str, below: str = "") -> str:

@@ -41,7 +41,10 @@ def look_into(network: DynamicNetwork, shown: Shown) -> Network:
     made = weights_of(network, call)
     sites = tuple(_site(network, name, tensors) for name, tensors in made.items() if tensors)
     sets = max((len(one.pictures) for one in sites), default=0)
-    takes, gives = ([f"{one.name} {' '.join(map(str, one.shape))} {one.dtype}" for one in ports] for ports in (shown.inputs, shown.made))
+    takes, gives = (
+        [f"{one.name} {' '.join(map(str, one.shape))} {one.dtype}" for one in ports]
+        for ports in (shown.inputs, shown.made)
+    )
     return Network(cost_of(network, call), sites, tuple(_words(call.context, sets)), shown.real, takes, gives)
 
 
@@ -63,7 +66,7 @@ def weights_of(network: DynamicNetwork, call: Call) -> dict[str, dict[str, Tenso
 
 
 def _whole(tensor: Tensor | LowRank) -> Tensor:
-    return tensor.whole() if isinstance(tensor, LowRank) else tensor
+    return (tensor.whole() if isinstance(tensor, LowRank) else tensor).detach()
 
 
 def run(network: DynamicNetwork, call: Call) -> Any:
@@ -157,7 +160,9 @@ def _site(network: DynamicNetwork, name: str, tensors: Mapping[str, Tensor]) -> 
     pictures = tuple(in_page(coloured(picture, most)) for picture, _ in laid)
     dependence = None if alone else _dependence(sets)
     shape, kernels = tuple(spec.shape), laid[0][1]
-    return Site(name, site.op, spec.name, shape, site.num_generated, recipe.base, recipe.delta, dependence, pictures, kernels)
+    fixed = network.source.encoder is None or not network.source.asked[name].specs
+    how = (recipe.base, recipe.delta, dependence, fixed)
+    return Site(name, site.op, spec.name, shape, site.num_generated, *how, pictures, kernels)
 
 
 def _dependence(sets: np.ndarray) -> float:

@@ -51,7 +51,9 @@ def add_slides(
     made = Slides(title, tuple(captions), {name: tuple(map(in_page, several)) for name, several in images.items()})
     place = Run(folder).slides
     place.mkdir(parents=True, exist_ok=True)
-    same = [one for one in sorted(place.glob("*.json")) if json.loads(one.read_text(encoding="utf-8"))["title"] == title]
+    same = [
+        one for one in sorted(place.glob("*.json")) if json.loads(one.read_text(encoding="utf-8"))["title"] == title
+    ]
     path = same[0] if same else place / f"{len(list(place.glob('*.json'))):03d}.json"
     path.write_text(json.dumps(asdict(made)), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""``history.jsonl`` of a run: what happened, a line at a time, also where a later step fails. No more is known here."""
+"""``history.jsonl`` of a run: what happened, a line at a time. What it means is not known here."""
 
 from __future__ import annotations
 

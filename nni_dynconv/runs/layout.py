@@ -79,6 +79,20 @@ class Run:
         """Folder of the static twin that the network was compared with, exported as the network is."""
         return self.folder / "static_twin"
 
+    def use(self, folder: str | Path | None = None) -> str:
+        """Return lines of Python that read the exported network.
+
+        Parameters
+        ----------
+        folder
+            As of :meth:`told`.
+        """
+        trust, place = json.loads(self.network.read_text(encoding="utf-8")).get("trust"), folder or self.folder
+        if not trust:
+            return f'import nni_dynconv\nnet = nni_dynconv.load("{place}")'
+        code = self.facts.get("code_directory", "where its classes are found")
+        return f'import nni_dynconv  # in {code}\nnet = nni_dynconv.load("{place}", trust={json.dumps(trust)})'
+
     @property
     def history(self) -> History:
         """What happened in the run, in order."""

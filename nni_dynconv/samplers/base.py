@@ -41,6 +41,8 @@ class Sampler(nn.Module, MutationSampler, ABC):
     """By what it learns: a loss's gradient, rewards during the search, or rewards after it."""
     paths: int = 1
     """How many architectures it draws to learn from one held-out batch, if by gradient; 1: through :meth:`relaxed`."""
+    unroll: float = 0.0
+    """Step of the weights that the held-out loss is looked at after, if by gradient and through :meth:`relaxed`."""
     independent = False
     """Whether the logits of a label are the same whatever was chosen before."""
     reach = 256
@@ -108,6 +110,10 @@ class Sampler(nn.Module, MutationSampler, ABC):
 
     def optimizer(self) -> torch.optim.Optimizer | None:
         """Return the optimizer for parameters that learn by the loss's gradient, or ``None``."""
+        return None
+
+    def penalty(self) -> Tensor | None:
+        """Return what its parameters pay besides the loss that they learn by, a scalar with gradient, if anything."""
         return None
 
     def forget(self) -> None:

@@ -1,4 +1,4 @@
-"""The example and the card beside a saved network: what goes in, what comes out, and that a load believes neither blindly."""
+"""The example and the card beside a saved network: what goes in and comes out, and that a load checks it."""
 
 from __future__ import annotations
 

@@ -116,6 +116,30 @@ def test_every_op_comes_back(width, tmp_path):
         torch.testing.assert_close(again(image(), context), network(image(), context))
 
 
+class Ramp(OneChoice):
+    """Makes a tensor of its own in a type that its forward names."""
+
+    def forward(self, x):
+        return super().forward(x) * torch.linspace(0, 1, x.shape[-1], dtype=torch.float32)
+
+
+@pytest.mark.parametrize("to", [lambda one: one.double(), lambda one: one.to(torch.bfloat16), nn.Module.half])
+def test_a_network_whose_steps_name_a_type_does_not_become_another_without_a_word(to, tmp_path):
+    """It used to go on making tensors of the type that it was saved in."""
+    export.save(frozen(Ramp), tmp_path)
+    loaded = nni_dynconv.load(tmp_path)
+    with pytest.raises(ExportError, match=r"saved in torch.float32.*linspace(.|\n)*`network.to\(torch\.\w+\)`, then"):
+        to(loaded)
+    assert {one.dtype for one in loaded.state_dict().values()} == {torch.float32}
+    assert loaded.float().to("cpu")(image()).dtype == torch.float32
+
+
+def test_a_network_whose_steps_name_no_type_becomes_another(tmp_path):
+    export.save(frozen(op="3x3"), tmp_path)
+    loaded = nni_dynconv.load(tmp_path).double()
+    assert loaded(image().double()).dtype == torch.float64
+
+
 def test_it_is_read_without_nni_in_another_process(tmp_path):
     network, x = frozen(encoder=OwnEncoder(), context=vector(), op="5x5"), image()
     export.save(network, tmp_path)

@@ -1,4 +1,4 @@
-"""Commands on runs: `train` and `export` go on with one, `report` and `compare` show some. What a run is, is not known here."""
+"""Commands on runs: two go on with one, two show what they found. What a run is, is not known here."""
 
 from .compare import compare
 from .export import export

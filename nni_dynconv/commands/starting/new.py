@@ -29,9 +29,9 @@ def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is empty, or not there yet.")],
     task: Annotated[Task, typer.Option(help="What its networks take.")] = Task.IMAGE,
 ) -> None:
-    """Write a small project that runs as it stands, to be made your own.
+    """Write a small project that runs as it stands.
 
-    Space, data, evaluator, experiment and a test; nothing is downloaded, and what is yours to change says so:
+    Space, data, evaluator, experiment and a test, to be made your own; nothing is downloaded:
 
         nni-dynconv new mine
         nni-dynconv new mine --task video

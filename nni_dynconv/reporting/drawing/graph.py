@@ -12,6 +12,7 @@ BOX, GAP, LINE, ROW, EDGE = 132, 34, 22, 4, 12
 LETTERS = 19
 """So many fit into a box."""
 
+
 def graph(columns: Sequence[tuple[str, Sequence[tuple[str, str, bool]]]], beside: int = 5) -> str:
     """Return the columns, from left to right and then below, with a line through what was chosen.
 
@@ -31,7 +32,9 @@ def graph(columns: Sequence[tuple[str, Sequence[tuple[str, str, bool]]]], beside
             left = place * (BOX + GAP) + EDGE
             width = max(width, left + BOX + EDGE)
             parts += _column(title, boxes, left, top)
-            at = next((top + LINE + number * (LINE + ROW) + LINE / 2 for number, one in enumerate(boxes) if one[2]), None)
+            at = next(
+                (top + LINE + number * (LINE + ROW) + LINE / 2 for number, one in enumerate(boxes) if one[2]), None
+            )
             if at is not None and before is not None:
                 parts.insert(0, _link(*before, left, at, top))
             before = None if at is None else (left + BOX, at)

@@ -1,4 +1,4 @@
-"""Lines over steps, and dots along an axis, as SVG. Colours and fonts are the style sheet's, so that dark pages have theirs."""
+"""Lines over steps, and dots along an axis, as SVG. Colours are the style sheet's, so that dark pages have theirs."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(number * step, 10) for number in range(first, last + 1)]
 
 
-def lines(
-    drawn: Sequence[Line], across: str, up: str, span: tuple[float, float] | None = None
-) -> str:
+def lines(drawn: Sequence[Line], across: str, up: str, span: tuple[float, float] | None = None) -> str:
     """Return a plot of lines.
 
     Parameters
@@ -85,7 +83,9 @@ def lines(
     parts = [*_across([one for one in marks_x if min(xs) <= one <= max(xs)], x, HEIGHT), *_up(marks_y, y)]
     for one, own in zip(drawn, known, strict=True):
         parts += _line(one, [(x.place(a), y.place(b)) for a, b in own])
-    parts.append(f'<text class="name" x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(across)}</text>')
+    parts.append(
+        f'<text class="name" x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(across)}</text>'
+    )
     return _svg(WIDTH, HEIGHT, f"{up} over {across}", parts)
 
 
@@ -135,13 +135,16 @@ def dots(rows: Sequence[tuple[str, Sequence[float], bool]], across: str) -> str:
         place = TOP + step * (number + 0.7)
         parts.append(f'<line class="row" x1="{RIGHT}" x2="{width - 2 * RIGHT}" y1="{place:.1f}" y2="{place:.1f}"/>')
         parts.append(f'<text x="{RIGHT}" y="{place - 11:.1f}"{_strong(strong)}>{escape(words)}</text>')
-        for one in filter(math.isfinite, several):
-            parts.append(
-                f'<circle class="dot{" strong" if strong else ""}" cx="{axis.place(one):.1f}" cy="{place:.1f}" r="5">'
-                f"<title>{escape(words)}: {one:.5g}</title></circle>"
-            )
+        parts += [_dot(words, one, axis.place(one), place, strong) for one in several if math.isfinite(one)]
     parts.append(f'<text class="name" x="{width / 2}" y="{height - 4}" text-anchor="middle">{escape(across)}</text>')
     return _svg(width, height, across, parts)
+
+
+def _dot(words: str, value: float, x: float, y: float, strong: bool) -> str:
+    kind = "dot strong" if strong else "dot"
+    return (
+        f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{escape(words)}: {value:.5g}</title></circle>'
+    )
 
 
 def _strong(strong: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ from torch import nn
 
 from ... import export
 from ...errors import RunError
+from ...files import write_atomically
 from ...generation import DynamicNetwork
+from ...phases import phase
 from ...reporting import write_report
 from ...runs import TRAINED, UNTRAINED, Run
 from ...supernet import DynamicWeightMutator
 from .evaluators import Evaluators
 from .training import Trained
+
+ONNX_NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
 __all__ = ["Writer", "attempt", "load_weights", "save_shown", "save_weights"]
 
@@ -25,9 +30,7 @@ __all__ = ["Writer", "attempt", "load_weights", "save_shown", "save_weights"]
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write all tensors of a network by its own names; what was there stays until they are whole."""
     tensors = {name: one.detach().cpu().contiguous().clone() for name, one in network.state_dict().items()}
-    partial = path.with_name(f"partial-{path.name}")
-    safetensors.torch.save_file(tensors, partial)
-    partial.replace(path)
+    write_atomically(path, safetensors.torch.save(tensors))
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -107,6 +110,20 @@ class Writer:
         run = self.run
         if run is not None and self.first:
             self.without_failing("export", lambda: save_shown(found.network, evaluators, run.folder, found.metrics))
+
+    def for_netron(self, network: DynamicNetwork) -> None:
+        """Write ``model.onnx``, which NNI's page opens, where the packages for it are installed; a failure is noted."""
+        run = self.run
+        if run is None or not self.first or not run.network.is_file() or not all(map(find_spec, ONNX_NEEDS)):
+            return
+
+        def write() -> None:
+            shown = export.example_in(run.folder)
+            if shown is not None:
+                with phase("writing ONNX"):
+                    export.export_onnx(network, run.folder / "model.onnx", shown)
+
+        self.without_failing("onnx", write)
 
     def shown(self) -> None:
         """Write the page of the run; a failure is noted."""

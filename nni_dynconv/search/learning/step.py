@@ -260,17 +260,20 @@ class Learning(HandingOn):
         held_out = self.loaders.held_out(batch["val"], batch_idx)
         place = f"{self._place(batch_idx)}, on a held-out batch"
         if self.sampler.learns == "gradient":
-            self._descend(held_out, batch_idx, place)
+            self._descend(held_out, batch["train"], batch_idx, place)
         else:
             self.resample()
             self._reward(held_out, batch_idx, place)
 
-    def _descend(self, batch: Any, batch_idx: int, place: str) -> None:
-        def run() -> Any:
+    def _descend(self, held_out: Any, training: Any, batch_idx: int, place: str) -> None:
+        def run(batch: Any = held_out) -> Any:
             return loss_of(self.training_module.training_step(batch, batch_idx))
 
+        def guarded(batch: Any = held_out) -> Any:
+            return self.guard.forward(lambda: run(batch), lambda loss: loss, place)[0]
+
         optimizer = self.architecture_optimizers()
-        loss = self.mutator.architecture_loss(lambda: self.guard.forward(run, lambda loss: loss, place)[0])
+        loss = self.mutator.architecture_loss(guarded, lambda: guarded(training))
         if loss is None or optimizer is None:
             return
         weights = [one for one in self.training_module.parameters() if one.requires_grad]
