@@ -101,7 +101,7 @@ class Search(Lightning):
         """Train the supernet, and compare the best few."""
         if self.closing.keeper.store is not None:
             self.module.keeping = KeepTraining(self.closing.keeper, "search", self.module)
-            self.fit_kwargs = {**self.fit_kwargs, **self.module.keeping.fit_kwargs}
+            self.fit_kwargs.update(self.module.keeping.fit_kwargs)
         super().evaluate(model)
 
     def evaluate(self, model: Any) -> None:
@@ -135,7 +135,7 @@ class Search(Lightning):
         keeper, run, reports = self.closing.keeper, self.closing.run, self.closing.reports
         if keeper.store is None or run is None:
             return
-        known = keeper.found_beside if goes_on else {"told": None, "history": run.history.size}
+        known: dict[str, Any] = keeper.found_beside if goes_on else {"told": None, "history": run.history.size}
         reports.keep(run.checkpoints / TOLD, known["told"])
         run.history.cut(known["history"])
         keeper.beside = lambda: {"told": reports.count, "history": run.history.size}

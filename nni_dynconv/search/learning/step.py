@@ -117,8 +117,8 @@ class Learning(HandingOn):
             return encode(list(self._recent))
         except CheckpointError as error:
             warnings.warn(
-                f"A checkpoint cannot keep the batches of this evaluator, so that the first validation after a kill may "
-                f"take others for BatchNorm's statistics: {error}",
+                f"A checkpoint cannot keep the batches of this evaluator, so that the first validation after a kill "
+                f"may take others for BatchNorm's statistics: {error}",
                 stacklevel=2,
             )
             return None
