@@ -1,4 +1,4 @@
-"""ONNX and programs: each form computes what the network does, for 1, 3 and 17 samples, and what does not is no file."""
+"""ONNX and programs: each form computes what the network does, for 1, 3 and 17 samples, or there is no file."""
 
 from __future__ import annotations
 
