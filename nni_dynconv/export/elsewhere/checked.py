@@ -79,10 +79,10 @@ class Checked:
 
     def __str__(self) -> str:
         there, here = (f"{one * 1e3:.3g} ms" for one in (self.seconds, self.torch_seconds))
+        sizes = ", ".join(map(str, self.batches))
         return (
             f"{self.file} ({self.form}): {', '.join(self.inputs)} -> {', '.join(self.outputs)}; the same as torch for "
-            f"{', '.join(map(str, self.batches))} samples to {self.error:.1e}; {self.batches[-1]} take {there}, in torch "
-            f"{here}"
+            f"{sizes} samples to {self.error:.1e}; {self.batches[-1]} take {there}, in torch {here}"
         )
 
 
