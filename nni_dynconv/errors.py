@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "CandidateError",
+    "CheckpointError",
     "ConfigError",
     "ContextError",
     "DtypeError",
@@ -95,6 +96,10 @@ class RankError(DynConvError, ValueError):
 
 class RunError(DynConvError, ValueError):
     """A folder is no run, or a run lacks what a command needs."""
+
+
+class CheckpointError(DynConvError, ValueError):
+    """A checkpoint cannot be written or read back, or is of another run."""
 
 
 class OutOfMemoryError(DynConvError, RuntimeError, MemoryError):

@@ -61,8 +61,8 @@ def check_dtypes(axes: int, x: Any, weight: Any, bias: Any) -> None:
     dtypes = {"x": x.dtype, "weight": weight.dtype} | ({} if bias is None else {"bias": bias.dtype})
     told = ", ".join(f"`{name}` is {str(dtype).removeprefix('torch.')}" for name, dtype in dtypes.items())
     raise DtypeError(
-        f"`{op}`: the dtypes differ: {told}. Convert the input, `x.to(weight.dtype)`, or the network and what makes "
-        f"its weights, `mutator.to(x.dtype)`."
+        f"`{op}`: the dtypes differ: {told}. Convert the input, `x.to(weight.dtype)`, or the whole network "
+        f"with what makes its weights, `.to(x.dtype)`."
     )
 
 

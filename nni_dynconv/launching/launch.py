@@ -21,6 +21,7 @@ from ..settings import RunSettings, check_config, code_directory_of, load_yaml
 from . import remote
 from .destination import Destination
 from .experiment import LocalExperiment
+from .killed import run_killed_again
 from .nnictl import check_node, choose_port
 from .outcome import Outcome
 from .places import check_places
@@ -131,6 +132,7 @@ def resume(
         document = Config(experiment_id, known["logDir"]).get_config()
         remote.check_reachable(document, f"the experiment `{experiment_id}`")
         settings = check_class_args(document["tuner"].get("classArgs") or {})
+        run_killed_again(Path(known["logDir"], experiment_id), settings.mode == "one_shot", say)
         return _run(_Launch(experiment, settings, destination, port, deadline, began, say), begin)
 
 

@@ -32,7 +32,8 @@ class Outcome:
     twice
         Those, of all, that reported several results; the first that is a number counts.
     left
-        Folders of those that failed.
+        Folders of those that failed, or were stopped: NNI says of one that was killed from outside that a user
+        cancelled it.
     evaluated
         A row for each, with its architecture as far as it is known.
     """
@@ -77,9 +78,10 @@ def outcome_of(jobs: Sequence[dict[str, Any]], optimize_mode: str) -> Outcome:
         value, instead = _result(job)
         outcome.evaluated.append(_row(job, value))
         outcome.twice += len(job.get("finalMetricData") or []) > 1
+        if job["status"] in ("FAILED", *STOPPED) and value is None and job.get("logPath"):
+            outcome.left.append(job["logPath"])
         if job["status"] == "FAILED":
             outcome.failed += 1
-            outcome.left += [job["logPath"]] if job.get("logPath") else []
         elif job["status"] in STOPPED:
             outcome.stopped += 1
         elif job["status"] != "SUCCEEDED":
@@ -106,14 +108,20 @@ def _row(job: dict[str, Any], value: float | None) -> dict[str, Any]:
     given = proposed(job)
     sample = given.get("sample")
     if sample is None:
-        try:
-            found = Path(job.get("logPath") or ".", "architecture.json").read_text(encoding="utf-8")
-            sample = json.loads(found)["architecture"]
-        except (OSError, ValueError, KeyError, TypeError):  # none, or on another machine
-            sample = None
+        sample = _read(job, "architecture.json").get("architecture")
     row = {"trial": job["trialJobId"], "number": job.get("sequenceId"), "status": job["status"], "result": value}
     more = {key: given[key] for key in ("hyper_parameters",) if given.get(key)}
-    return {**row, "architecture": sample, **more}
+    facts = _read(job, "run.json")
+    told: dict[str, Any] = {key: facts[key] for key in ("state", "epochs", "seconds", "metrics") if key in facts}
+    return {**row, "architecture": sample, **more, **told}
+
+
+def _read(job: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return what a trial has written into one of its files; nothing where it has none, or lies on another machine."""
+    try:
+        return dict(json.loads(Path(job.get("logPath") or ".", name).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _result(job: dict[str, Any]) -> tuple[float | None, str]:

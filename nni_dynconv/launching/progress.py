@@ -15,6 +15,8 @@ from .outcome import Outcome, outcome_of, proposed, show
 
 __all__ = ["Progress"]
 
+CANCELED = ", NNI's word also for one that was killed from outside, as a system does that is short of memory"
+
 
 @dataclass
 class Progress:
@@ -69,6 +71,7 @@ class Progress:
             self.seen[trial] = status
             sample = proposed(job).get("sample")
             what = f"  {json.dumps(sample)}" if sample and status == "RUNNING" else ""
+            what = CANCELED if status == "USER_CANCELED" else what
             self.say(f"  trial {job.get('sequenceId', '?')} ({trial})  {status}{what}")
 
     def failure_before_any_metric(self) -> dict[str, Any] | None:

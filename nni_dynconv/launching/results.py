@@ -8,10 +8,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from ..errors import LaunchError
 from ..phases import STATE_FILE
+from ..reporting import trials_csv
 from ..runs import UNTRAINED, Run
 from . import remote
 from .destination import UNFINISHED
@@ -20,7 +22,7 @@ from .outcome import Outcome, show
 
 __all__ = ["check_output", "deliver"]
 
-MARKER = "experiment.json"
+MARKER, TRIALS = "experiment.json", "trials.csv"
 NNI_FILES = (".nni", "trial.*", "parameter.cfg", "run.sh", "stdout", "stderr", "metrics", STATE_FILE)
 
 
@@ -48,6 +50,8 @@ def deliver(
     say(outcome.told())
     if outcome.best is None:
         raise LaunchError("\n".join(["No trial brought a result.", *_what_is_left(outcome)]))
+    for line in _what_is_left(outcome):
+        say(line)
     source = outcome.best["logPath"]
     say(f"Best trial: {outcome.best['trialJobId']}, result {show(outcome.metric)}")
     if output is None:
@@ -93,6 +97,7 @@ def _write_facts(folder: Path, outcome: Outcome, experiment: LocalExperiment, be
     best = outcome.best["trialJobId"] if outcome.best is not None else None
     facts |= {"best_trial": best, "result": outcome.metric, "trials": outcome.counts, "evaluated": outcome.evaluated}
     (folder / MARKER).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (folder / TRIALS).write_text(trials_csv(outcome.evaluated), encoding="utf-8")
 
 
 def _put_in_place(new: Path, folder: Path, old: Path) -> None:
@@ -127,13 +132,17 @@ def _say_run(folder: Path, say: Callable[[str], None]) -> None:
         return
     run = Run(folder)
     if run.network.is_file():
-        say(f'Use it:\n  import nni_dynconv\n  net = nni_dynconv.load("{folder}")\n  y = net(x, context)')
+        if run.report.is_file():
+            say(f"Look at it: {folder / run.report.name}")
+        say("Use it:\n" + indent(f"{run.use()}\ny = net(x, context)", "  "))
     for line in run.told():
         say(line)
 
 
 def _what_is_left(outcome: Outcome) -> list[str]:
-    """Say which failed trials had found something, and how one goes on with it."""
+    """Say which trials that brought no result had found something, and how one goes on with it."""
     there = [one for one in outcome.left if not remote.is_remote(one)]
     found = [run for run in map(Run, there) if run.facts.get("state") == UNTRAINED and run.weights.is_file()]
-    return [f"{run.folder} holds what a failed trial's search had found. {run.told()[0]}" for run in found]
+    return [
+        f"{run.folder} holds what the search of a trial had found that did not end. {run.told()[0]}" for run in found
+    ]

@@ -42,6 +42,8 @@ class Sampler(nn.Module, MutationSampler, ABC):
     """By what it learns: a loss's gradient, rewards during the search, or rewards after it."""
     paths: int = 1
     """How many architectures it draws to learn from one held-out batch, if by gradient; 1: through :meth:`relaxed`."""
+    unroll: float = 0.0
+    """Step of the weights that the held-out loss is looked at after, if by gradient and through :meth:`relaxed`."""
     independent = False
     """Whether the logits of a label are the same whatever was chosen before."""
     reach = 256
@@ -109,6 +111,10 @@ class Sampler(nn.Module, MutationSampler, ABC):
 
     def optimizer(self) -> torch.optim.Optimizer | None:
         """Return the optimizer for parameters that learn by the loss's gradient, or ``None``."""
+        return None
+
+    def penalty(self) -> Tensor | None:
+        """Return what its parameters pay besides the loss that they learn by, a scalar with gradient, if anything."""
         return None
 
     def forget(self) -> None:
@@ -383,7 +389,8 @@ class Sampler(nn.Module, MutationSampler, ABC):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         state = dict(state)
         self.settled, self.front = state.pop("settled", None), state.pop("front", [])
-        self.set_draw_state({name: state.pop(name) for name in self.draw_state()})
+        # a state of an earlier version does not have all of it
+        self.set_draw_state({name: state.pop(name) for name in self.draw_state() if name in state})
         self.remember(state)
 
     def draw_state(self) -> dict[str, Any]:
@@ -391,11 +398,12 @@ class Sampler(nn.Module, MutationSampler, ABC):
 
         Processes that search together exchange it before each draw.
         """
-        return {"generator": self.generator.get_state()}
+        return {"generator": self.generator.get_state(), "rarely": self._rarely}
 
     def set_draw_state(self, state: Mapping[str, Any]) -> None:
         """Draw from here on as the sampler whose :meth:`draw_state` this is."""
         self.generator.set_state(state["generator"])
+        self._rarely = state.get("rarely", False)
 
     def memory(self) -> dict[str, Any]:
         """Return what else is neither parameter nor buffer: numbers, strings, lists and tensors."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -95,6 +95,11 @@ class Portable(nn.Module):
     trust
         As of :func:`~nni_dynconv.export.load`.
 
+    Attributes
+    ----------
+    whole
+        Whether it has its tensors; before that it may become of any type.
+
     Raises
     ------
     ExportError
@@ -109,6 +114,7 @@ class Portable(nn.Module):
             _place(self, path, _empty(one))
         self._forward = Forward(description)
         self._forward.check(self)
+        self.whole = False
 
     @property
     def call_signature(self) -> inspect.Signature:
@@ -117,6 +123,24 @@ class Portable(nn.Module):
 
     def _get_name(self) -> str:
         return self._forward.name
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Portable:
+        """Go to another device or type, as a network whose steps name none.
+
+        Raises
+        ------
+        ExportError
+            They name a type that would be another one.
+        """
+        for dtype, steps in self._forward.types.items() if self.whole else ():
+            other = fn(torch.empty(0, dtype=dtype)).dtype
+            if other != dtype:
+                raise ExportError(
+                    f"This {self._forward.name} was saved in {dtype}, and its forward makes tensors of that type "
+                    f"({', '.join(steps)}), so that it cannot become {other}. Take it there before it is saved: "
+                    f"`network.to({other})`, then `export.save(network, folder)`."
+                )
+        return super()._apply(fn, recurse)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run it as the network that was saved.
@@ -144,6 +168,7 @@ class Forward:
         modes = description["modes"]
         self.programs = {mode: Program(modes[mode]) for mode in MODES if mode in modes}
         self.number = self.programs["eval"].inputs
+        self.types = _types_in(step for program in self.programs.values() for step in program.steps)
         named = sorted(one.number for one in pytree.tree_leaves(self.inputs, _is_input) if _is_input(one))
         if named != list(range(self.number)) or any(one.inputs != self.number for one in self.programs.values()):
             raise ExportError(f"The saved network has {self.number} inputs, but is called with {named}.")
@@ -354,6 +379,16 @@ def _read_read(data: Mapping[str, Any]) -> _Step:
         vars(op)[ORIGINAL] = path
 
     return _Step(_get, (_path(path), name), {}, "network", check=check)
+
+
+def _types_in(steps: Iterable[_Step]) -> dict[torch.dtype, list[str]]:
+    """Return the types of numbers with a fraction that steps name, and which operators name them."""
+    found: dict[torch.dtype, list[str]] = {}
+    for step in steps:
+        for one in pytree.tree_leaves((step.args, step.kwargs)) if step.of is None else ():
+            if isinstance(one, torch.dtype) and (one.is_floating_point or one.is_complex):
+                found.setdefault(one, []).append(str(step.run))
+    return {dtype: sorted(set(names)) for dtype, names in found.items()}
 
 
 def _decoded(values: Any) -> tuple[Any, ...]:
