@@ -79,7 +79,8 @@ class Checkpoint:
                     f"`{name}` of a Checkpoint is a {type(one).__name__}, which has no `state_dict()` and "
                     f"`load_state_dict()`. Put plain data into `checkpoint.notes`."
                 )
-        self.parts, self.minutes, self.say, self.notes = parts, minutes, say, {}
+        self.parts, self.minutes, self.say = parts, minutes, say
+        self.notes: dict[str, Any] = {}
         described = {name: _described(one) for name, one in parts.items()}
         self.store = Store(folder, {"settings": dict(settings or {}), "parts": described}, say)
         self.stopping = Stopping(say)

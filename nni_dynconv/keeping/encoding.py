@@ -73,13 +73,11 @@ def _plain(one: Any, where: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _of_container(one: Any, where: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    for kind, name in MAPPINGS.items():
-        if type(one) is kind:
-            items = [[_plain(key, where, tensors), _plain(one[key], f"{where}.{key}", tensors)] for key in one]
-            return {name: items}
-    for kind, name in CONTAINERS.items():
-        if type(one) is kind:
-            return {name: [_plain(item, f"{where}[{place}]", tensors) for place, item in enumerate(one)]}
+    mapping, container = MAPPINGS.get(type(one)), CONTAINERS.get(type(one))
+    if mapping is not None:
+        return {mapping: [[_plain(key, where, tensors), _plain(one[key], f"{where}.{key}", tensors)] for key in one]}
+    if container is not None:
+        return {container: [_plain(item, f"{where}[{place}]", tensors) for place, item in enumerate(one)]}
     if isinstance(one, Mapping):  # a read-only view, say
         return _of_container(dict(one), where, tensors)
     raise _refused(f"a {type(one).__module__}.{type(one).__qualname__}", where)

@@ -26,7 +26,7 @@ def position() -> dict[str, Any]:
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     return {
         "python": random.getstate(),
-        "numpy": np.random.get_state(legacy=False),
+        "numpy": np.random.get_state(legacy=False),  # noqa: NPY002
         "torch": torch.get_rng_state(),
         "cuda": devices,
     }
@@ -35,7 +35,7 @@ def position() -> dict[str, Any]:
 def set_position(state: Mapping[str, Any]) -> None:
     """Let the global generators go on from where they were."""
     random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -25,7 +25,7 @@ DEPTH = 2
 MARK = b"nni_dynconv checkpoint "
 
 
-class _Damaged(CheckpointError):
+class _DamagedError(CheckpointError):
     """Another checkpoint may do."""
 
 
@@ -103,7 +103,7 @@ class Store:
         for path in reversed(self.files()):
             try:
                 found = _read(path)
-            except _Damaged as error:
+            except _DamagedError as error:
                 problems.append(f"`{path}` is damaged: {error}")
                 continue
             self._check(path, found["about"])
@@ -124,8 +124,8 @@ class Store:
     def _check(self, path: Path, theirs: Mapping[str, Any]) -> None:
         for name, here, there in _differences(self.about, theirs):
             raise CheckpointError(
-                f"The checkpoint `{path}` is of another run: `{name}` is {here} here, but {there} there. Go on with what "
-                f"it was written with, or remove the folder `{self.folder}` to begin anew."
+                f"The checkpoint `{path}` is of another run: `{name}` is {here} here, but {there} there. Go on with "
+                f"what it was written with, or remove the folder `{self.folder}` to begin anew."
             )
 
     def clear(self) -> None:
@@ -138,12 +138,12 @@ def _read(path: Path) -> Any:
     try:
         head, _, body = path.read_bytes().partition(b"\n")
     except OSError as error:
-        raise _Damaged(str(error)) from error
+        raise _DamagedError(str(error)) from error
     words = head.removeprefix(MARK).split()
     if not head.startswith(MARK) or len(words) != 2:
-        raise _Damaged("it does not begin as a checkpoint does.")
+        raise _DamagedError("it does not begin as a checkpoint does.")
     if hashlib.sha256(body).hexdigest().encode() != words[1]:
-        raise _Damaged("its checksum is not the one that it was written with.")
+        raise _DamagedError("its checksum is not the one that it was written with.")
     if words[0] != str(FORMAT).encode():
         raise CheckpointError(
             f"The checkpoint `{path}` has format {words[0].decode(errors='replace')}, but this version reads {FORMAT}. "
@@ -152,9 +152,9 @@ def _read(path: Path) -> Any:
     try:
         found = decode(body)
     except CheckpointError as error:
-        raise _Damaged(str(error)) from error
+        raise _DamagedError(str(error)) from error
     if not isinstance(found, dict) or set(found) != {"about", "state"} or not isinstance(found["about"], dict):
-        raise _Damaged("it does not hold what a checkpoint does.")
+        raise _DamagedError("it does not hold what a checkpoint does.")
     return found
 
 

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -198,20 +197,20 @@ class LocalExperiment:
         Parameters
         ----------
         over
-            Whether it is over: then it is stopped as ``nnictl stop`` does, and NNI runs no trial again. One that is to
-            go on loses its manager first, in whose records the trials then still run, and they write their checkpoints.
+            Whether it is over: then NNI's manager ends it, as by ``nnictl stop``, and runs no trial again. One that is
+            to go on loses its manager first, in whose records its trials then still run: they write checkpoints.
         """
-        try:
-            if self.id is not None and self.processes() and (over or self.machines):
-                with contextlib.suppress(NotStartedError):
-                    self._nnictl(["stop", self.id], Patience(self.manager, time.monotonic() + 15))
-            elif (manager := self.manager()) is not None:
-                with contextlib.suppress(psutil.Error):
+        manager = self.manager()
+        if manager is not None:
+            with contextlib.suppress(psutil.Error):
+                if over or self.machines:
+                    manager.terminate()
+                    manager.wait(ENDING)
+                else:
                     manager.kill()
-        finally:
-            self._end_processes(3.0 if over else ENDING)
-            if self._watched is not None:
-                self._watched.end()
+        end_all(self.processes, 3.0 if over else ENDING)
+        if self._watched is not None:
+            self._watched.end()
 
     def processes(self) -> list[psutil.Process]:
         """Living processes of this experiment: NNI's manager, the tuner, trials and their children."""
@@ -224,9 +223,6 @@ class LocalExperiment:
             return process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE
         except (psutil.Error, OSError):
             return False
-
-    def _end_processes(self, patience: float) -> None:
-        end_all(self.processes, patience)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -1,4 +1,4 @@
-"""Trials that were killed: a resume runs them again, also where NNI counts them as failed; what crashed stays failed."""
+"""Trials that were killed: a resume runs them again, also where NNI calls them failed; what crashed stays failed."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -11,7 +12,7 @@ import torch
 from nni.nas.space import MutationSampler
 from torch import Tensor, nn
 
-from ..errors import LearningError, SampleError
+from ..errors import ConfigError, LearningError, SampleError
 from .choices import Choice, Choices
 from .constrained import Ranked
 from .preferring import TRIES, WAY_OUT, draw_allowed, logits_after, most_probable
@@ -54,8 +55,10 @@ class Sampler(nn.Module, MutationSampler, ABC):
         self.generator = torch.Generator()
         if seed is None:
             self.generator.seed()
+        elif isinstance(seed, numbers.Integral) and 0 <= seed < 2**63:
+            self.generator.manual_seed(int(seed))
         else:
-            self.generator.manual_seed(seed)
+            raise ConfigError(f"`seed` is {seed!r}, but must be a whole number from 0 to 2^63 - 1.")
         self.choices = Choices()
         self.watch = GradientWatch(self)
         self._target: dict[str, Any] | None = None

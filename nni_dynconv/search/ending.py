@@ -202,7 +202,9 @@ def _trained(
 
     def trained(sample: Mapping[str, Any], train: Callable[[], Kept]) -> Kept:
         try:
-            return end.memo.again(lambda: kept_of(sample, train, partial(end.guard.measured, place=PLACE)), large=True)
+            return end.memo.again(
+                lambda: kept_of(dict(sample), train, partial(end.guard.measured, place=PLACE)), large=True
+            )
         finally:
             advance()
 

@@ -105,10 +105,10 @@ class DynamicStrategy(OneShotStrategy):
     diagnose_every
         Epochs between two diagnoses, by :class:`~nni_dynconv.diagnosis.DiagnosisCallback`; 0: none.
     checkpoint_minutes
-        Minutes between two checkpoints inside an epoch; one is written after each epoch anyway, where there is a folder.
+        Minutes between two checkpoints inside an epoch; one is written after each epoch anyway.
     folder
-        Where the run is written: checkpoints, from which the same run goes on that was killed, architecture, supernet and weights before anything is exported, then the network
-        (``docs/runs.md``); ``None``: nowhere.
+        Where the run is written: checkpoints, from which the same run goes on after a kill; architecture, supernet and
+        weights before anything is exported; then the network (``docs/runs.md``). ``None``: nowhere.
     baselines
         Settings of :func:`~nni_dynconv.search.compare`, such as ``{"random": 3}``: what was found is compared in the
         end, and the table printed; ``None``: with nothing.

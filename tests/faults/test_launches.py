@@ -186,7 +186,7 @@ def test_a_trial_that_hangs_ends_with_the_time_and_what_was_finished_is_delivere
     config = lab.write(maxTrialNumber=2)
     stub = lab.folder / "stub_trial.py"
     stub.write_text(stub.read_text().replace("for epoch", "if number == 1:\n    time.sleep(1000)\nfor epoch"))
-    status, output, error = ends(lab.start("launch", config, "--output", "out", "--no-try", "--timeout", "45"), 200)
+    status, output, error = ends(lab.start("launch", config, "--output", "out", "--no-try", "--timeout", "100"), 300)
     assert status == 1 and "`--timeout` is over" in error and not lab.processes()
     assert "Trials: 2 = 1 succeeded, 0 failed, 1 unfinished." in output, output + error
     assert (lab.folder / "out" / "summary.json").is_file() and (lab.folder / "out" / "unfinished.json").is_file()

@@ -15,6 +15,7 @@ from interrupted import SAMPLERS, Counted, Killed, Searched, same, wave_evaluato
 
 from nni_dynconv import GdasSampler, RandomSampler
 from nni_dynconv.errors import CheckpointError
+from nni_dynconv.experiments.reporting import ReportMetric
 from nni_dynconv.runs import Run
 from nni_dynconv.search.closing.searching import TOLD
 
@@ -112,7 +113,7 @@ def test_a_damaged_checkpoint_of_a_search_is_told_and_the_one_before_is_taken(tm
     expected, _ = whole(RandomSampler, tmp_path / "whole", evaluator=small)
     folder = tmp_path / "killed"
     killed(RandomSampler, folder, 8, evaluator=small)
-    newest = sorted((folder / "checkpoints").glob("*.checkpoint"))[-1]
+    newest = max((folder / "checkpoints").glob("*.checkpoint"))
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
     last = Searched(RandomSampler, folder, evaluator=small).run()
     assert "is damaged: its checksum" in capsys.readouterr().out
@@ -127,8 +128,6 @@ def test_nni_is_told_each_thing_once(tmp_path, monkeypatch):
     class Telling(Searched):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, evaluator=small, checkpoint_minutes=10.0, **options)
-            from nni_dynconv.experiments import ReportMetric
-
             callback = ReportMetric("val_loss")
             self.given.trainer.callbacks.append(callback)
             self.strategy.closing.reports = callback.reports

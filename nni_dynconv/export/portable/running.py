@@ -209,9 +209,9 @@ class Forward:
         except (DynConvError, torch.OutOfMemoryError):
             raise
         except FOREIGN as error:
-            given = ", ".join(f"{tuple(one.shape)} {str(one.dtype).removeprefix('torch.')}" for one in found)
+            shapes = ", ".join(f"{tuple(one.shape)} {str(one.dtype).removeprefix('torch.')}" for one in found)
             raise ForwardError(
-                f"This {self.name}, which was read from a file, cannot be run on {given}: {type(error).__name__}: "
+                f"This {self.name}, which was read from a file, cannot be run on {shapes}: {type(error).__name__}: "
                 f"{error}"
             ) from error
 

@@ -14,8 +14,8 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from ...errors import ConfigError
-from ...keeping import generators
 from ...generation import Call, DynamicNetwork
+from ...keeping import generators
 from ..lightning import step_of
 from ..loaders import first_batches, flattened
 

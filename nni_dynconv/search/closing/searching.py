@@ -23,7 +23,7 @@ from .evaluators import Evaluators
 from .reports import Reports, words_of
 from .scratch import from_scratch, initial_of
 from .training import Trained, measure, train_network
-from .writing import Writer
+from .writing import Writer, called_by
 
 __all__ = ["Closing", "Search"]
 
@@ -101,7 +101,7 @@ class Search(Lightning):
         """Train the supernet, and compare the best few."""
         if self.closing.keeper.store is not None:
             self.module.keeping = KeepTraining(self.closing.keeper, "search", self.module)
-            self.fit_kwargs = {**self.fit_kwargs, **self.module.keeping.fit_kwargs}
+            self.fit_kwargs.update(self.module.keeping.fit_kwargs)
         super().evaluate(model)
 
     def evaluate(self, model: Any) -> None:
@@ -135,7 +135,7 @@ class Search(Lightning):
         keeper, run, reports = self.closing.keeper, self.closing.run, self.closing.reports
         if keeper.store is None or run is None:
             return
-        known = keeper.found_beside if goes_on else {"told": None, "history": run.history.size}
+        known: dict[str, Any] = keeper.found_beside if goes_on else {"told": None, "history": run.history.size}
         reports.keep(run.checkpoints / TOLD, known["told"])
         run.history.cut(known["history"])
         keeper.beside = lambda: {"told": reports.count, "history": run.history.size}
@@ -244,7 +244,7 @@ class Search(Lightning):
 
     def _save_twin(self, comparison: Comparison, run: Run, network: DynamicNetwork) -> None:
         """Export the static twin, which is called as the network is but for the context."""
-        call = self.evaluators.called(network)
+        call = called_by(self.evaluators, network)
         if comparison.twin is not None:
             own = None if call is None else call._replace(context=None, index=None)
             results = next(one.metrics for one in comparison.entries if one.kind == TWIN)

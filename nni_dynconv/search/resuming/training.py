@@ -102,6 +102,8 @@ class KeepTraining(Callback):
         self._replace(epoch, "on_run_start", began)
         self._replace(epoch, "on_advance_end", after)
         self._replace(fit, "on_run_end", ended)
+        # it would raise at the end of the batch, before there is a checkpoint
+        self._replace(trainer._signal_connector, "_sigterm_notifier_fn", lambda *asked: None)
         if self._waiting:
             self._replace(trainer.strategy, "load_checkpoint", lambda *path, **options: self._of_lightning())
             if "memo" in self._waiting:
