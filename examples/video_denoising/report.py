@@ -11,12 +11,15 @@ import nni
 
 import nni_dynconv
 from nni_dynconv import DynamicWeightMutator
+from nni_dynconv.reporting import add_slides
 
 from .data import TEST_SETS, psnr, unseen_batches
-from .plotting import WithoutContext, draw, plot_data
+from .plotting import STRIP, WithoutContext, draw, plot_data, strip
 
 NAMES = {"static twin": "static_twin", "found": "dynamic"}
 """Entries of the table of baselines that the picture shows."""
+SIGMAS = (10.0, 20.0, 30.0, 40.0, 50.0)
+"""How noisy the frames of the page's slider are."""
 
 
 def report(mutator: DynamicWeightMutator, sample: Mapping[str, str], output_dir: str | Path) -> dict[str, Any]:
@@ -46,8 +49,17 @@ def report(mutator: DynamicWeightMutator, sample: Mapping[str, str], output_dir:
         "static_twin": WithoutContext(nni_dynconv.load(folder / "static_twin")),
         "dynamic": nni_dynconv.load(folder),
     }
+    show_noise(networks, folder)
     draw(plot_data(measured, probabilities(mutator), sample, networks), folder / "plot.png")
     return {"experiment_id": nni.get_experiment_id(), "psnr": measured, "worth": table["worth"]}
+
+
+def show_noise(networks: Mapping[str, Any], folder: Path) -> None:
+    """Add a frame of the unseen video to the run's page, before and after, with a slider over the noise."""
+    strips = [strip(networks, sigma) for sigma in SIGMAS]
+    captions = [f"noise of standard deviation {sigma:g}, of 255" for sigma in SIGMAS]
+    images = {name.replace("_", " "): [one[name] for one in strips] for name in STRIP}
+    add_slides(folder, "A frame of the unseen video, before and after", captions, images)
 
 
 def noisy(test: str) -> dict[str, float]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .shared import Config, Json, aside, enter, quiet, write_json
+
+if TYPE_CHECKING:
+    from ..diagnosis import Diagnosis
 
 __all__ = ["doctor"]
 
@@ -41,5 +44,14 @@ def doctor(
         with quiet():
             found = examine(settings.to_dict(), run, **options)
         print(found)
+        _keep(found, run)
     write_json(found.to_json(), json)
     return 1 if found.faults else 0
+
+
+def _keep(found: Diagnosis, folder: Path | None) -> None:
+    """Note a diagnosis in the run that it is of, whose report shows it."""
+    from ..runs import Run
+
+    if folder is not None and Run(folder).facts:
+        Run(folder).history.add("diagnosis", **found.to_dict())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from json import loads as json_of
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -41,4 +42,13 @@ def rank(
         with quiet():
             found = ranking.rank(settings.to_dict(), supernet, start=start, say=say, **counts)
         print(found)
+        _keep(json_of(found.to_json()), supernet)
     write_json(found.to_json(), json)
+
+
+def _keep(found: dict[str, Any], folder: Path) -> None:
+    """Note a ranking in the run that it is of, whose report shows it."""
+    from ..runs import Run
+
+    if Run(folder).facts:
+        Run(folder).history.add("ranking", **found)

@@ -101,6 +101,9 @@ class DiagnosisCallback(pl.Callback):
         options: dict[str, Any] = {"samples": self.samples, "limit": self.batches, "ignore": self.ignore}
         found = diagnose(mutator, self._kept, step=step, progress=progress, **options)
         self.diagnoses.append(found)
+        history = getattr(module, "history", None)
+        if history is not None and trainer.is_global_zero:
+            history.add("diagnosis", **found.to_dict())
         if trainer.is_global_zero:
             self._tell(module, found)
 

@@ -101,13 +101,16 @@ def train_on(folder: str | Path, epochs: int | None = None, settings: Mapping[st
     clip = options.get("gradient_clip_val")
     evaluators = Evaluators(opened.evaluator, [opened.mutator], **({} if clip is None else {"gradient_clip_val": clip}))
     run, writer = opened.run, Writer(opened.run, opened.evaluator.trainer.is_global_zero)
-    trained = train_network(opened.network, evaluators, epochs, goal, run.facts.get("start", "generated"))
+    trained = train_network(
+        opened.network, evaluators, epochs, goal, run.facts.get("start", "generated"), history=run.history
+    )
     if not _is_better(trained, run, goal):
         return trained
     earlier = int(run.facts.get("epochs", 0)) if run.facts.get("state") == TRAINED else 0
     writer.trained(trained)
     run.note(epochs=earlier + trained.epochs)
-    writer.exported(trained.network, evaluators)
+    writer.exported(trained, evaluators)
+    writer.shown()
     return trained
 
 
@@ -130,4 +133,5 @@ def export_again(folder: str | Path, settings: Mapping[str, Any] | None = None) 
     opened = reopen(folder, settings)
     save_shown(opened.network, Evaluators(opened.evaluator, [opened.mutator]), opened.run.folder)
     opened.run.mark("export", None)
+    Writer(opened.run).shown()
     return opened.run

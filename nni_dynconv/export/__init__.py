@@ -1,11 +1,26 @@
-"""Networks and supernets on disk: safetensors and JSON. A network is read back without NNI or its class.
+"""Networks and supernets on disk: safetensors and JSON, ONNX, and programs. A network is read without NNI or its class.
 
 What a run leaves beside them, and reports of it, are none of this wing's.
 """
 
-from .files import load, save
+from .elsewhere import Baked as Baked
+from .elsewhere import Checked as Checked
+from .elsewhere import bake, export_onnx, export_program, has_onnx
+from .examples import Port as Port
+from .examples import Shown as Shown
+from .files import example_in, load, save
 from .modules import describe_module as describe_module
 from .modules import make_module as make_module
 from .supernets import load_supernet, save_supernet
 
-__all__ = ["load", "load_supernet", "save", "save_supernet"]
+__all__ = [
+    "bake",
+    "example_in",
+    "export_onnx",
+    "export_program",
+    "has_onnx",
+    "load",
+    "load_supernet",
+    "save",
+    "save_supernet",
+]

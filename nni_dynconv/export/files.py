@@ -33,27 +33,18 @@ from ..settings import Recipe
 from ..sites import Site, WeightSpec
 from . import earlier_graph, modules
 from .allowed import OURS, name_of
+from .card import card_of, write_card
 from .earlier import tensors_of_today
+from .examples import EXAMPLE, Shown, describe_example, read_example
 from .folder import FIRST_CHECKED, FORMAT, pack, read_folder, unpack, write_folder
+from .modest import Modest
 from .portable import Portable, describe_network
 from .rebuilding import describe_rebuilt, make_rebuilt
 from .verifying import fitting, verify
 
-__all__ = ["load", "save"]
+__all__ = ["example_in", "load", "save"]
 
 MAIN, TENSORS, ARCHITECTURE = "network.json", "network.safetensors", "architecture.json"
-BROKEN = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    RuntimeError,
-    RecursionError,
-    safetensors.SafetensorError,
-)
-"""What a damaged file may raise where it is read."""
 
 
 def save(
@@ -61,6 +52,7 @@ def save(
     folder: str | Path,
     architecture: Mapping[str, Any] | None = None,
     example: Any = None,
+    results: Mapping[str, float] | None = None,
 ) -> None:
     """Write a frozen network into a folder, once it has been read back and found to be the same.
 
@@ -75,6 +67,8 @@ def save(
     example
         What it is called with: ``x``, ``(x, context)``, or a dict of arguments by name. By default inputs like those of
         its last call, or of its mutator's, whose shapes are remembered.
+    results
+        What was measured of it, by name: for its card, ``README.md``, which is not written over one of your own.
 
     Warns
     -----
@@ -92,10 +86,13 @@ def save(
     call = fitting(tried, known)
     sample = dict(network.architecture if architecture is None else architecture)
     description, tensors = _describe(tried, sample, call)
-    files = _packed(description, tensors, sample)
-    trust = {reference.partition(":")[0] for reference in modules.foreign_in(description)}
+    shown, arrays = describe_example(tried.eval(), known)
+    trust = sorted({reference.partition(":")[0] for reference in modules.foreign_in(description)})
+    files = _packed({**description, "trust": trust, "example": shown}, tensors, sample, arrays)
     verify(tried, partial(_read, *_unpacked(files), trust), call)
     write_folder(Path(folder), MAIN, files)
+    parameters = sum(one.numel() for one in tried.parameters())
+    write_card(Path(folder), card_of(description, read_example(shown, arrays), parameters, results or {}))
 
 
 def load(folder: str | Path, trust: Collection[str] = ()) -> DynamicNetwork:
@@ -126,21 +123,42 @@ def load(folder: str | Path, trust: Collection[str] = ()) -> DynamicNetwork:
     >>> network = load("runs/quickstart")  # doctest: +SKIP
     >>> y = network(x, context)  # doctest: +SKIP
     """
-    folder = Path(folder)
     try:
+        folder = Path(folder)
         description, files = read_folder(folder, MAIN)
         if description["format"] < FIRST_CHECKED:
             files = {name: (folder / name).read_bytes() for name in (ARCHITECTURE, TENSORS)}
         return _read(description, files, (trust,) if isinstance(trust, str) else trust)
-    except BROKEN as error:
+    except Exception as error:  # whatever the constructors of torch's layers raise of what is damaged
         raise ExportError(
             f"There is no network that can be read in `{folder}`: {_told(error)}\nA search writes one, and so does "
             f"`nni_dynconv.export.save(mutator.freeze(sample), folder)`."
         ) from error
 
 
+def example_in(folder: str | Path) -> Shown | None:
+    """Read the example of a saved network: what it is called with, and what it made of that where it was saved.
+
+    Returns
+    -------
+    ``None`` where an earlier version wrote the network, without an example.
+
+    Raises
+    ------
+    ExportError
+        There is no network, or one that is damaged.
+    """
+    try:
+        description, files = read_folder(Path(folder), MAIN)
+        return read_example(description["example"], files[EXAMPLE]) if "example" in description else None
+    except Exception as error:
+        raise ExportError(f"There is no example that can be read in `{folder}`: {_told(error)}") from error
+
+
 def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, (DynConvError, OSError)) else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError):
+        return f"{error}\nA search writes one, and so does `nni_dynconv.export.save(mutator.freeze(sample), folder)`."
+    return str(error) if isinstance(error, DynConvError) else f"{type(error).__name__}: {error}"
 
 
 # Writing
@@ -156,6 +174,8 @@ def _example_of(network: DynamicNetwork, example: Any) -> Example:
                 "`export.save(network, folder, example=(x, context))`."
             )
         return network.source.seen
+    if isinstance(example, Call):
+        return Example.of(example)
     args = () if isinstance(example, Mapping) else example if isinstance(example, tuple) else (example,)
     options = dict(example) if isinstance(example, Mapping) else {}
     return Example.of(network.takes.call(args, options, network.source.of_context is not None))
@@ -218,8 +238,11 @@ def _state_of(network: nn.Module) -> dict[str, Tensor]:
     return {**network.state_dict(), **dict(network.named_buffers(remove_duplicate=False)), **parameters}
 
 
-def _packed(description: dict[str, Any], tensors: Mapping[str, Tensor], sample: Any) -> dict[str, bytes]:
+def _packed(
+    description: dict[str, Any], tensors: Mapping[str, Tensor], sample: Any, example: bytes
+) -> dict[str, bytes]:
     others = {
+        EXAMPLE: example,
         TENSORS: tensors_as_bytes(tensors),
         ARCHITECTURE: (json.dumps({"architecture": sample}, indent=2) + "\n").encode(),
     }
@@ -274,10 +297,11 @@ def describe_controller(controller: Controller | None) -> dict[str, Any] | None:
 
 def _read(description: Mapping[str, Any], files: Mapping[str, bytes], trust: Collection[str]) -> DynamicNetwork:
     sample = json.loads(files[ARCHITECTURE].decode())["architecture"]
+    shown = read_example(description["example"], files[EXAMPLE]) if "example" in description else None
     if description.get("architecture", sample) != sample:
         raise ExportError(f"`{ARCHITECTURE}` is of another architecture than `{MAIN}`.")
     tensors = safetensors.torch.load(files[TENSORS])
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), Modest(sum(one.numel() for one in tensors.values())):
         network = _make_network(description, sample, trust)
     ties = description["network"].get("ties", {})
     tensors |= {f"network.{name}": tensors[f"network.{other}"] for name, other in ties.items()}
@@ -285,6 +309,7 @@ def _read(description: Mapping[str, Any], files: Mapping[str, bytes], trust: Col
     _tie(network.network, ties)
     if network.source.of_context is not None:
         _tie(network.source.of_context, description["encoder"].get("portable", {}).get("ties", {}))
+    network.source.seen = None if shown is None else Example.of(shown.call)
     return network.eval()
 
 
@@ -337,6 +362,9 @@ def _fill(network: DynamicNetwork, tensors: Mapping[str, Tensor]) -> None:
             own |= {f"encoder.{name}": one for name, one in _state(network.source.encoder).items()}
         _take_types(part, own)
         part.load_state_dict(own, assign=True)
+        for one in part.modules():
+            if isinstance(one, Portable):
+                one.whole = True
 
 
 def _take_types(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

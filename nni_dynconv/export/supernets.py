@@ -71,9 +71,9 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     ExportError
         There is no supernet, or one of another space or of other settings; the mutator is as before then.
     """
-    folder = Path(folder)
     ours = _describe(mutator)
     try:
+        folder = Path(folder)
         written, files = read_folder(folder, MAIN)
         if written["format"] < FIRST_CHECKED:
             files = {TENSORS: (folder / TENSORS).read_bytes()}
@@ -90,7 +90,7 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
         tensors = upgraded(mutator.space, tensors)
         if theirs["controller"] is not None:
             theirs["controller"] = {**theirs["controller"], "class": renamed(theirs["controller"]["class"])}
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except Exception as error:  # whatever is raised of what is damaged
         raise ExportError(
             f"There is no supernet that can be read in `{folder}`: {type(error).__name__}: {error}\nA one-shot search "
             f"writes one, and so does `nni_dynconv.export.save_supernet(mutator, folder)`."

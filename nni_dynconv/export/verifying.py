@@ -12,7 +12,7 @@ from ..errors import ExportError
 from ..generation import Call, DynamicNetwork, Example
 from .values import is_record, items_of
 
-__all__ = ["fitting", "verify"]
+__all__ = ["fitting", "outcome_of", "verify"]
 
 SAMPLES = 2
 """How many are enough to tell them apart."""
@@ -30,7 +30,7 @@ def fitting(network: DynamicNetwork, example: Example) -> Call:
     """
     for batch in (SAMPLES, None):
         tried = example.drawn(batch)
-        outcome = _outcome(network.eval(), tried, learns=False)
+        outcome = outcome_of(network.eval(), tried)
         if outcome is not None and _has_numbers(outcome):
             return tried
     raise ExportError(
@@ -74,7 +74,7 @@ def _compare(network: DynamicNetwork, again: DynamicNetwork, call: Call, learns:
     ExportError
         They are not the same.
     """
-    ours = _outcome(network, call, learns)
+    ours = outcome_of(network, call, learns)
     if ours is None:
         return False
     try:
@@ -100,8 +100,8 @@ def _has_numbers(outcome: dict[str, Any]) -> bool:
     return any(isinstance(one, Tensor) and bool(torch.isfinite(one).any()) for one in outcome.values())
 
 
-def _outcome(network: DynamicNetwork, call: Call, learns: bool) -> dict[str, Any] | None:
-    """Return what a network does; ``None`` where it does not take that."""
+def outcome_of(network: DynamicNetwork, call: Call, learns: bool = False) -> dict[str, Any] | None:
+    """Return what a network does, by what it is; ``None`` where it does not take that."""
     try:
         return _run(network, call, learns)
     except Exception:  # a batch that it does not take is none that it has to be compared on

@@ -14,7 +14,7 @@ from .norm import affine, batch_norm, group_norm, instance_norm, layer_norm
 from .planning.measuring import check_output_padding as check_output_padding
 from .planning.measuring import check_padding as check_padding
 from .planning.measuring import sizes_of as sizes_of
-from .planning.modes import deterministic, portable, without_kernels
+from .planning.modes import deterministic, grouped, portable, without_kernels
 from .planning.modes import is_exporting as is_exporting
 from .planning.tuning import tune
 from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
@@ -32,6 +32,7 @@ __all__ = [
     "deterministic",
     "explain",
     "group_norm",
+    "grouped",
     "instance_norm",
     "layer_norm",
     "linear",

@@ -22,6 +22,7 @@ __all__ = [
     "is_pair",
     "is_unasked",
     "pair_of",
+    "refuse_context",
     "refusing_pairs",
     "remembered",
     "takes_of",
@@ -142,6 +143,21 @@ def takes_of(network: nn.Module) -> Takes:
     return Takes(tuple(one.name for one in named), needed, any(one.kind is one.VAR_POSITIONAL for one in given))
 
 
+def refuse_context(called: Call) -> None:
+    """Refuse a context where weights are made already.
+
+    Raises
+    ------
+    ContextError
+        One is given.
+    """
+    if called.context is not None or called.index is not None or (len(called.args) == 1 and is_pair(called.args[0])):
+        raise ContextError(
+            "A context was given, but the weights are fixed for one that was given before. Call `network(x)`, or leave "
+            "the block of `network.fixed(context)`."
+        )
+
+
 def is_unasked(args: tuple[Any, ...], encoder: nn.Module | None) -> bool:
     """Whether a network without an encoder was called with what may be a context too."""
     return encoder is None and len(args) == 1 and is_pair(args[0])
@@ -220,6 +236,11 @@ class Example(NamedTuple):
     def of(cls, call: Call) -> Example:
         """Return a call as it is."""
         return cls(*pytree.tree_flatten(tuple(call)))
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it holds the tensors themselves, so that :meth:`drawn` draws nothing."""
+        return not any(isinstance(one, Seen) and one.values is None for one in self.leaves)
 
     def drawn(self, batch: int | None = None) -> Call:
         """Return a call with tensors like those that were given, on the CPU.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
+from ..ops import DynamicOp
 from ..sites import batch_of, scope
-from .calling import refusing_pairs, takes_of
+from .calling import refuse_context, refusing_pairs, takes_of
 from .decision import Decision
-from .source import WeightSource
+from .source import Made, WeightSource
 
 __all__ = ["DynamicNetwork"]
 
@@ -34,7 +36,36 @@ class DynamicNetwork(nn.Module):
         self.network, self.source = network, source
         self.architecture = dict(architecture)
         self.takes = takes_of(network)
+        self._made: Made | None = None
         source.caller = "network"
+        for one in network.modules():
+            if isinstance(one, DynamicOp):
+                one.caller = "network"
+
+    @contextmanager
+    def fixed(self, context: Any = None) -> Iterator[DynamicNetwork]:
+        """For a block, make the weights once, for one context that lasts, such as a stream's: call it without context.
+
+        Parameters
+        ----------
+        context
+            One, with or without a first axis of 1.
+
+        Raises
+        ------
+        ContextError
+            There are several, or each layer's own input is the context.
+
+        Examples
+        --------
+        >>> with network.fixed(context):  # doctest: +SKIP
+        ...     results = [network(frame) for frame in stream]
+        """
+        before, self._made = self._made, self.source.make_all(context)
+        try:
+            yield self
+        finally:
+            self._made = before
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Run ``network(x, context)``, as the supernet ``network(x, context=c)``, or ``network((x, context))``.
@@ -53,6 +84,11 @@ class DynamicNetwork(nn.Module):
         ContextError
             The context is missing, not wanted, or of another batch size; the index does not fit.
         """
+        if self._made is not None:
+            called = self.takes.call(inputs, options, False)
+            refuse_context(called)
+            with scope.enter(self.source.given(self._made)):
+                return self.network(*called.args, **called.kwargs)
         called = self.takes.call(inputs, options, self.source.of_context is not None)
         self.source.remember(called)
         decision = Decision(sites=tuple(self.source.sites.values()))

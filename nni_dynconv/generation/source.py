@@ -21,7 +21,10 @@ from .controllers import Controller
 from .decision import Decision, runs_of
 from .making import WeightMaker
 
-__all__ = ["WeightSource"]
+__all__ = ["Made", "WeightSource"]
+
+Made = Mapping[str, Mapping[str, Tensor]]
+"""Tensors by name, of each site."""
 
 
 class WeightSource(WeightMaker):
@@ -117,6 +120,39 @@ class WeightSource(WeightMaker):
     def using(self, decision: Decision, context: Any) -> Scope:
         """Return a scope whose context may still come: from a forward inside it, or before an op asks."""
         return self._scope(decision, context, self._once(decision, context, None))
+
+    def make_all(self, context: Any) -> Made:
+        """Make the tensors of all sites, once, for one context; of a network of one architecture.
+
+        Parameters
+        ----------
+        context
+            One, with or without a first axis of 1; ``None`` where weights depend on none.
+
+        Raises
+        ------
+        ContextError
+            There are several, one is missing or not wanted, or weights are made from each layer's own input.
+        """
+        if self.own_input is not None:
+            raise ContextError(
+                "Weights that are made from each layer's own input (OwnInputContext) cannot be made beforehand: there "
+                "is no context to give."
+            )
+        self._check_context(context)
+        sites = tuple(self.sites.values())
+        code = self._code(Decision(sites=sites), context, None)
+        if code is not None and code.dim() == 2:
+            if code.shape[0] != 1:
+                raise ContextError(
+                    f"Weights are fixed for one context, but {code.shape[0]} were given. Give one, `context[:1]`."
+                )
+            code = code[0]
+        return {site.name: made for site, made in zip(sites, self.make(sites, code), strict=True)}
+
+    def given(self, made: Made) -> Scope:
+        """Return the scope of a forward whose weights are made already, the same for all samples."""
+        return Scope(self, lambda name, alone: {name: made[name]}, sites=tuple(self.sites.values()))
 
     def _code(self, decision: Decision, context: Any, batch: int | None) -> Tensor | None:
         encoder = self.of_context

@@ -1,8 +1,9 @@
-"""What a run leaves: the one layout of its folder, and `run.json`, which says how far it came. No torch.
+"""What a run leaves: the one layout of its folder, `run.json`, which says how far it came, and its history. No torch.
 
 What the files of networks and supernets hold is `export`'s affair.
 """
 
-from .layout import TRAINED, UNTRAINED, Run
+from .history import History
+from .layout import TRAINED, UNTRAINED, WHERE, Run
 
-__all__ = ["TRAINED", "UNTRAINED", "Run"]
+__all__ = ["TRAINED", "UNTRAINED", "WHERE", "History", "Run"]

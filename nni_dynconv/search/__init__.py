@@ -10,6 +10,7 @@ from .blame import candidate_of, module_of, site_of
 from .closing import (
     Evaluators,
     Goal,
+    KeepEpochs,
     Reports,
     Trained,
     Writer,
@@ -41,6 +42,7 @@ __all__ = [
     "Evaluators",
     "Fidelity",
     "Goal",
+    "KeepEpochs",
     "Reports",
     "Row",
     "SupernetEvaluator",

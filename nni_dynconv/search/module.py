@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -18,6 +19,7 @@ from torch import nn
 from ..phases import shown
 from ..samplers import distributed
 from ..supernet import calibrate, fixed_affine, recalibrated
+from .closing.keeping import KeepEpochs
 from .ending import End, end_search
 from .finals import Finals
 from .guarding import check_parameters
@@ -25,6 +27,7 @@ from .hooks import OnBatches
 from .learning import Learning
 from .lightning import network_loss, silent
 from .loaders import first_batches
+from .resuming import KeepTraining, Memo
 from .trainer import TellPhase
 
 __all__ = ["SearchModule", "SearchModuleOnBatches"]
@@ -41,6 +44,8 @@ class SearchModule(Learning):
         super().__init__(*args)
         self._validated: dict[str, Any] = {}
         self.reranked: dict[str, Any] | None = None
+        self._began = time.monotonic()
+        self.keeping: KeepTraining | None = None
         self._during_training, self._during_validation = ExitStack(), ExitStack()
 
     def setup(self, stage: str) -> Any:
@@ -50,10 +55,13 @@ class SearchModule(Learning):
 
     def configure_callbacks(self) -> list[Callback]:
         self.trainers_part.take(self.trainer)  # Lightning asks for callbacks before it refuses the trainer's options
-        return [_EndOfTraining(), TellPhase("search"), *self.callbacks, *super().configure_callbacks()]
+        keeping = [] if self.keeping is None else [self.keeping]
+        own = [TellPhase("search"), KeepEpochs(self.history, "search")]
+        return [_EndOfTraining(), *keeping, *own, *self.callbacks, *super().configure_callbacks()]
 
     def on_train_start(self) -> None:
         self.sampler.settle(None)
+        self._began = time.monotonic()
         self._during_training.enter_context(fixed_affine(self.mutator.space, fixed=not self.settings.norm_affine))
         super().on_train_start()
 
@@ -78,11 +86,21 @@ class SearchModule(Learning):
                 found = end_search(self.mutator, self.training_module, self.settings, end)
             self._keep(found)
             self._say(*end.said, found)
+        self._note_end()
         super().on_train_end()
+
+    def _note_end(self) -> None:
+        """Note how long the search was, and what the sampler preferred when it was over."""
+        seconds = round(time.monotonic() - self._began, 1)
+        self.note("searched", steps=self._steps, epochs=self.trainer.current_epoch, seconds=seconds)
+        if self.mutator.choices:
+            self.note("step", step=self._steps, epoch=self.trainer.current_epoch, **self._told(self.mutator.status()))
 
     def _keep(self, found: Finals | None) -> None:
         """Keep what the re-ranking trained of the winner, as the first process has it."""
         network = None if found is None else found.network
+        if found is not None:
+            self.note("reranked", **found.told())
         self.reranked = distributed.of_first(None if network is None else network.state_dict())
 
     def get_extra_state(self) -> dict[str, Any] | None:
@@ -109,6 +127,7 @@ class SearchModule(Learning):
             most_validation=sum(most) or math.inf,
             fast=int(self.trainer.fast_dev_run),
             costs=self.costs,
+            memo=Memo() if self.keeping is None else Memo(self.keeping.keeper, self.keeping.stage),
         )
 
     def _precision(self) -> AbstractContextManager[Any]:

@@ -370,6 +370,9 @@ class StrategySettings(Settings):
         100
     )
     diagnose_every: Annotated[CountOrNone, about("epochs between two [diagnoses](trust.md#is-it-healthy); 0: none")] = 0
+    checkpoint_minutes: Annotated[
+        Rate, about("minutes between two [checkpoints](runs.md#a-run-that-was-killed) inside an epoch")
+    ] = 10.0
 
 
 def check_arguments(part: object, settings: Settings) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ import nni_dynconv
 from nni_dynconv import DynamicWeightMutator, export
 from nni_dynconv.errors import DynConvError, ExportError
 
-FILES = ("architecture.json", "network.json", "network.safetensors")
+FILES = ("architecture.json", "example.npz", "network.json", "network.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def put(written, folder):
 def test_no_flipped_bit_and_no_cut_is_believed(written, tmp_path):
     generator, folder = random.Random(0), put(written, tmp_path / "net")
     for number in range(300):
-        name = FILES[number % 3]
+        name = FILES[number % len(FILES)]
         data = bytearray(written[name])
         place = generator.randrange(len(data))
         if number % 10 == 9:
@@ -67,6 +69,19 @@ def test_a_save_that_is_cut_off_after_it_counts_is_finished_by_the_reader(writte
     loaded = nni_dynconv.load(folder)
     assert loaded.architecture == {"op": "5x5"}
     torch.testing.assert_close(loaded(image()), other(image()))
+
+
+def test_what_killed_saves_left_is_removed_by_the_next_one(written, tmp_path):
+    """Their files used to stay for ever."""
+    folder, network = put(written, tmp_path / "net"), DynamicWeightMutator(OneChoice()).eval().freeze({"op": "5x5"})
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    gone, lives = done.stdout.strip(), os.getppid()
+    left = [folder / f"{name}.{gone}.tmp" for name in ("network.json", f"network.safetensors.{'a' * 16}")]
+    kept = [folder / f"network.safetensors.{'b' * 16}.{lives}.tmp", folder / "notes.tmp"]
+    for path in (*left, *kept):
+        path.touch()
+    export.save(network, folder, example=image())
+    assert [path.exists() for path in (*left, *kept)] == [False, False, True, True]
 
 
 def other_shape(told):
@@ -112,5 +127,5 @@ def test_modes_follow_the_umask_and_nothing_else_is_changed(written, tmp_path):
     finally:
         os.umask(before)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == sorted([*FILES, "README.md"])
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "again").iterdir()} == {0o640}

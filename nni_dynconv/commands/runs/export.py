@@ -2,21 +2,67 @@
 
 from __future__ import annotations
 
-from ..shared import say
+from pathlib import Path
+from textwrap import indent
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ..shared import quiet, say
 from .arguments import RunConfig, RunFolder, settings_of
 
 __all__ = ["export"]
 
+Format = Literal["onnx", "pt2", "static"]
 
-def export(run: RunFolder, config: RunConfig = None) -> None:
+
+def export(
+    run: RunFolder,
+    config: RunConfig = None,
+    to: Annotated[Format | None, typer.Option(help="For who has no nni_dynconv: a file of another format.")] = None,
+    form: Annotated[
+        Literal["dynamic", "grouped", "baked"], typer.Option(help="How weights come about in it.")
+    ] = "dynamic",
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Samples that a `grouped` file takes.")] = 1,
+    trust: Annotated[
+        list[str] | None, typer.Option(metavar="MODULE", help="May be imported, for a network saved by its class.")
+    ] = None,
+) -> None:
     """Export the network of a run, from the weights that it keeps.
 
-    After a failure, once its cause is mended:
+    After a failure, once its cause is mended, or as a file that needs no nni_dynconv, which is run and compared first:
 
         nni-dynconv export runs/mine
+        nni-dynconv export runs/mine --to onnx
+        nni-dynconv export runs/mine --to onnx --form grouped --batch 8
+        nni-dynconv export runs/mine --to static
     """
+    if to is not None:
+        say(str(_elsewhere(run, to, form, batch, trust or ())))
+        return
     settings = settings_of(config)
     from ...experiments import again
 
-    again.export_again(run, settings)
-    say(f'Exported. Use it:\n  import nni_dynconv\n  net = nni_dynconv.load("{run}")')
+    with quiet():
+        exported = again.export_again(run, settings)
+    say(f"Exported. Use it:\n{indent(exported.use(run), '  ')}")
+
+
+def _elsewhere(run: Path, to: Format, form: Any, batch: int, trust: Any) -> Any:
+    """Write a run's network in another format; ``static`` is a program with one context baked in."""
+    from ... import export as exporting
+    from ...errors import RunError
+
+    shown = exporting.example_in(run)
+    if shown is None:
+        raise RunError(
+            f"An earlier version saved the network in `{run}`, without an example to try a file on. Load it, call it, "
+            f"save it again: `nni_dynconv.export.save(network, folder, example=(x, context))`."
+        )
+    network = exporting.load(run, trust)
+    if to == "onnx":
+        name = "model.onnx" if form == "dynamic" else f"model-{form}.onnx"
+        return exporting.export_onnx(network, run / name, shown, form, batch=batch)
+    kind: Any = "baked" if to == "static" else form
+    name = {"dynamic": "model.pt2", "baked": "static.pt2"}.get(kind, f"model-{kind}.pt2")
+    return exporting.export_program(network, run / name, shown, kind, batch=batch)

@@ -21,6 +21,7 @@ __all__ = [
     "Factors",
     "Setting",
     "deterministic",
+    "grouped",
     "is_exporting",
     "is_portable",
     "is_transformed",
@@ -39,7 +40,7 @@ class _Modes(threading.local):
     """The switches of each thread; no context variables, which ``torch.compile`` can neither trace nor guard."""
 
     def __init__(self) -> None:  # in each thread; attributes of the class would not be guarded
-        self.portable, self.kernels, self.deterministic = False, True, False
+        self.portable, self.kernels, self.deterministic, self.grouped = False, True, False, False
 
 
 modes = _Modes()
@@ -80,6 +81,16 @@ def portable(enabled: bool = True) -> Iterator[None]:
 
 
 @contextmanager
+def grouped() -> Iterator[None]:
+    """Compute per-sample convolutions by the groups of one, inside the block, also while an exporter runs.
+
+    What is exported then takes just as many samples as it was exported with.
+    """
+    with _switched("grouped", True):
+        yield
+
+
+@contextmanager
 def without_kernels() -> Iterator[None]:
     """Compute with torch's operators alone, inside the block, as where no compiler built the kernels.
 
@@ -116,6 +127,8 @@ def deterministic(enabled: bool = True) -> Iterator[None]:
 
 def is_portable() -> bool:
     """Whether the calls of this block must survive an export with a dynamic batch."""
+    if modes.grouped:
+        return False
     if modes.portable or is_compiling():
         return modes.portable or is_exporting()
     return torch._C._get_tracing_state() is not None  # the older ONNX exporter traces
@@ -152,7 +165,7 @@ def setting_of(x: Tensor, weight: Tensor | LowRank) -> Setting:
     """Return what, beside the shapes, decides on the path; every call pays for it: the cheap questions come first."""
     on_cpu, dtype = x.is_cpu, x.dtype
     training = (x.requires_grad or weight.requires_grad) and torch.is_grad_enabled()
-    transformed, deterministic = is_transformed(), modes.deterministic
+    transformed, deterministic = modes.grouped or is_transformed(), modes.deterministic
     plain = type(weight) in PLAIN  # which is told sooner than that it is no LowRank
     factors = Factors(weight.rank, weight.base is not None) if not plain and isinstance(weight, LowRank) else None
     suits = (

@@ -5,6 +5,6 @@ Nothing here decides: what was found is found, and trained, before.
 
 from .comparing import compare, compare_with
 from .rivals import ShuffledContexts, StaticTwin, static_twin
-from .table import Comparison, Entry
+from .table import TWIN, Comparison, Entry
 
-__all__ = ["Comparison", "Entry", "ShuffledContexts", "StaticTwin", "compare", "compare_with", "static_twin"]
+__all__ = ["TWIN", "Comparison", "Entry", "ShuffledContexts", "StaticTwin", "compare", "compare_with", "static_twin"]

@@ -6,6 +6,7 @@ joins both.
 
 from .best import Goal, goal_of
 from .evaluators import Evaluators
+from .keeping import KeepEpochs
 from .reports import Reports, words_of
 from .scratch import from_scratch, initial_of
 from .stepping import evaluator_of, train_by_step
@@ -15,6 +16,7 @@ from .writing import Writer, load_weights, save_shown, save_weights
 __all__ = [
     "Evaluators",
     "Goal",
+    "KeepEpochs",
     "Reports",
     "Trained",
     "Writer",

@@ -96,7 +96,9 @@ def train_by_step(
     writer.searched(mutator, network, sample)
     start = "generated" if initial is None else "scratch"
     evaluators = Evaluators(evaluator, [step, optimizer])
-    trained = train_network(network, evaluators, start=start)
+    history = None if writer.run is None else writer.run.history
+    trained = train_network(network, evaluators, start=start, history=history)
     writer.trained(trained)
-    writer.exported(trained.network, evaluators)
+    writer.exported(trained, evaluators)
+    writer.shown()
     return trained

@@ -12,21 +12,22 @@ from torch import nn
 
 from ... import export
 from ...errors import RunError
-from ...generation import DynamicNetwork
+from ...files import write_atomically
+from ...generation import Call, DynamicNetwork
+from ...phases import phase
+from ...reporting import write_report
 from ...runs import TRAINED, UNTRAINED, Run
 from ...supernet import DynamicWeightMutator
 from .evaluators import Evaluators
 from .training import Trained
 
-__all__ = ["Writer", "attempt", "load_weights", "save_shown", "save_weights"]
+__all__ = ["Writer", "attempt", "called_by", "load_weights", "save_shown", "save_weights"]
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write all tensors of a network by its own names; what was there stays until they are whole."""
     tensors = {name: one.detach().cpu().contiguous().clone() for name, one in network.state_dict().items()}
-    partial = path.with_name(f"partial-{path.name}")
-    safetensors.torch.save_file(tensors, partial)
-    partial.replace(path)
+    write_atomically(path, safetensors.torch.save(tensors))
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -52,11 +53,21 @@ def attempt(work: Callable[[], object]) -> str | None:
     return None
 
 
-def save_shown(network: DynamicNetwork, evaluators: Evaluators, folder: Path) -> None:
-    """Export a network; one that was not called in this process yet, for another one trained it, is shown a batch."""
-    if network.source.seen is None:
-        evaluators.show(network, evaluators.batch())
-    export.save(network, folder)
+def save_shown(
+    network: DynamicNetwork, evaluators: Evaluators, folder: Path, results: Mapping[str, float] | None = None
+) -> None:
+    """Export a network with the example of a batch, or of what it has seen, and what was measured of it."""
+    export.save(network, folder, example=called_by(evaluators, network), results=results)
+
+
+def called_by(evaluators: Evaluators, network: DynamicNetwork) -> Call | None:
+    """Return how an evaluator calls a network; ``None`` where its batch cannot be shown once more, but one was."""
+    try:
+        return evaluators.called(network)
+    except Exception:  # of the user's own step and data
+        if network.source.seen is None:
+            raise
+        return None
 
 
 @dataclass
@@ -77,7 +88,10 @@ class Writer:
     def began(self, **facts: Any) -> None:
         """Empty the folder of what an earlier run left there, unless this one has been noted in it before."""
         if self.run is not None and self.first and not self.run.begun:
-            self.run.begin(**facts)
+            if self.run.is_unfinished:  # it goes on
+                self.run.begun = True
+            else:
+                self.run.begin(**facts)
 
     def searched(self, mutator: DynamicWeightMutator, network: nn.Module, sample: Mapping[str, Any]) -> None:
         """Write what a search has found, before it is trained to the end."""
@@ -85,6 +99,8 @@ class Writer:
         if run is not None and self.first:
             run.write_architecture(sample)
             run.note(state=UNTRAINED, architecture=dict(sample))
+            choices = {label: list(map(str, one.candidates)) for label, one in mutator.choices.items()}
+            run.history.add("space", name=type(mutator.space).__name__, choices=choices, **_makers(mutator))
             self.without_failing("supernet", lambda: export.save_supernet(mutator, run.supernet))
             save_weights(network, run.weights)
 
@@ -95,11 +111,36 @@ class Writer:
             self.run.write_architecture(found.network.architecture)
             self.run.note(state=TRAINED if found.epochs else UNTRAINED, **told(found))
 
-    def exported(self, network: DynamicNetwork, evaluators: Evaluators) -> None:
+    def exported(self, found: Trained, evaluators: Evaluators) -> None:
         """Write the network as :func:`nni_dynconv.load` reads it; a failure is noted."""
         run = self.run
         if run is not None and self.first:
-            self.without_failing("export", lambda: save_shown(network, evaluators, run.folder))
+            self.without_failing("export", lambda: save_shown(found.network, evaluators, run.folder, found.metrics))
+
+    def for_netron(self, network: DynamicNetwork) -> None:
+        """Write ``model.onnx``, which NNI's page opens, where the packages for it are installed; a failure is noted."""
+        run = self.run
+        if run is None or not self.first or not run.network.is_file() or not export.has_onnx():
+            return
+
+        def write() -> None:
+            shown = export.example_in(run.folder)
+            if shown is not None:
+                with phase("writing ONNX"):
+                    export.export_onnx(network, run.folder / "model.onnx", shown)
+
+        self.without_failing("onnx", write)
+
+    def shown(self) -> None:
+        """Write the page of the run; a failure is noted."""
+        run = self.run
+        if run is not None and self.first:
+            self.without_failing("page", lambda: write_report(run.folder))
+
+    def over(self) -> None:
+        """Remove what the run would go on from."""
+        if self.run is not None and self.first:
+            self.run.over()
 
     def without_failing(self, what: str, work: Callable[[], object]) -> None:
         """Do what a run can do without, in every process; why it failed is noted, and told."""
@@ -108,6 +149,12 @@ class Writer:
             self.run.mark(what, why)
         if why is not None and self.first:
             print(f"FAILED: {what}: {why}", flush=True)
+
+
+def _makers(mutator: DynamicWeightMutator) -> dict[str, str | None]:
+    """Return what chose the architecture, and what makes its weights, by their classes."""
+    parts = {"sampler": mutator.sampler, "controller": mutator.source.controller, "context": mutator.source.encoder}
+    return {name: None if one is None else type(one).__name__ for name, one in parts.items()}
 
 
 def told(found: Trained) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +10,14 @@ from typing import Any
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from nni.nas.evaluator.pytorch import LightningModule
 from pytorch_lightning import Callback
 from torch import Tensor, nn
 
-from ...errors import NotFiniteError
+from ...errors import CheckpointError, NotFiniteError
+from ...keeping import decode, encode
+from ...runs import History
 from ...samplers import Sampler, distributed
 from ...settings import StrategySettings
 from ...supernet import DynamicWeightMutator, tracking_norms
@@ -36,6 +40,8 @@ class Learning(HandingOn):
 
     sampler: Sampler
     mutator: DynamicWeightMutator
+    history: History | None = None
+    """Of the run; what is noted there is shown by its report."""
 
     def __init__(
         self,
@@ -51,6 +57,7 @@ class Learning(HandingOn):
         self.settings, self.loaders, self.callbacks = settings, loaders, callbacks
         self.guard, self.trainers_part = Guard(mutator, settings), TrainersPart(settings)
         self.schedules, self.clock = Schedules(), Clock()
+        self._steps = 0
         self._ends: tuple[dict[str, Any], ...] | None = None
         self._recent: deque[Any] = deque(maxlen=self._wanted)
 
@@ -83,6 +90,39 @@ class Learning(HandingOn):
         wanted = self.sampler.learns == "gradient" and self.mutator.choices
         return self.sampler.optimizer() if wanted else None
 
+    # What a run that goes on needs besides the states of modules and optimizers
+
+    def kept(self) -> dict[str, Any]:
+        """Return what steps have left behind: plain data, and batches as bytes."""
+        return {
+            "recent": self._kept_batches(),
+            "ends": self._ends,
+            "skipped": self.guard.skipped,
+            "sample": self.mutator.sample,
+        }
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Go on with what :meth:`kept` gave."""
+        if state["recent"] is not None:
+            self._recent.extend(move_data_to_device(decode(state["recent"]), self.device))
+        self._ends, self.guard.skipped = state["ends"], state["skipped"]
+        self.mutator.sample = state["sample"]
+
+    def is_between_steps(self, batches: int) -> bool:
+        """Whether no gradients are being gathered after so many batches of an epoch."""
+        return batches % self.trainers_part.accumulate == 0
+
+    def _kept_batches(self) -> bytes | None:
+        try:
+            return encode(list(self._recent))
+        except CheckpointError as error:
+            warnings.warn(
+                f"A checkpoint cannot keep the batches of this evaluator, so that the first validation after a kill "
+                f"may take others for BatchNorm's statistics: {error}",
+                stacklevel=2,
+            )
+            return None
+
     # Training
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
@@ -94,6 +134,7 @@ class Learning(HandingOn):
             output = self._learn_weights(batch["train"], batch_idx)
         if batch_idx % self.settings.log_every == 0:
             self._log_architecture()
+        self._steps += 1
         return output
 
     def _keep_pace(self, batch_idx: int) -> None:
@@ -264,6 +305,16 @@ class Learning(HandingOn):
         if status["entropy"] is not None:
             self.log("entropy", status["entropy"], prog_bar=True)
         self.log_probs(status["probabilities"])
+        self.note("step", step=self._steps, epoch=self.trainer.current_epoch, **self._told(status))
+
+    def note(self, kind: str, **facts: Any) -> None:
+        """Note something in the run's history, where there is one."""
+        if self.history is not None and self.trainer.is_global_zero:
+            self.history.add(kind, **facts)
+
+    @staticmethod
+    def _told(status: dict[str, Any]) -> dict[str, Any]:
+        return {name: status[name] for name in ("entropy", "probabilities")}
 
 
 def _several(one: Any) -> list[Any]:
