@@ -16,7 +16,7 @@ SETUP_FILES := setup.cfg setup.py pyproject.toml constraints.txt $(wildcard nni_
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup search test test-nnictl test-slow test-nni check format bench bench-gpu quality sweep sweep-save clean
+.PHONY: help setup search test test-nnictl test-whole test-faults test-slow test-nni check format bench bench-gpu quality sweep sweep-save clean
 
 help:  ## show this
 	@echo "make TARGET, where TARGET is:"
@@ -48,6 +48,13 @@ test: $(STAMP)  ## run the tests
 
 test-nnictl: $(STAMP)  ## run the tests that start whole experiments through NNI's manager (minutes)
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m "nnictl and not slow" $(ARGS)
+
+# What a test tried, and how often, stands in its output (`-s`). One process: they load the machine by themselves.
+test-whole: $(STAMP)  ## run the tests that take an example, a long page or a search to its end (minutes)
+	@$(PYTEST) -n $(JOBS) --dist worksteal -m "whole and not slow" $(ARGS)
+
+test-faults: $(STAMP)  ## run the tests that kill, damage and starve (an hour); what this machine cannot do fails by name
+	@$(PYTEST) -s -m faults $(ARGS)
 
 test-slow: $(STAMP)  ## run the tests that are marked `slow`
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m slow $(ARGS)

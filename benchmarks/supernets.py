@@ -161,9 +161,8 @@ def our_step(
 
     def step() -> None:
         if architecture is not None:
-            mutator.reset()
             architecture.zero_grad()
-            loss(held_out).backward()
+            mutator.architecture_loss(lambda: loss(held_out)).backward()
             architecture.step()
         elif mutator.sampler.learns == "rewards":
             sample = mutator.reset()

@@ -48,6 +48,7 @@ _WINGS = {
     ),
     "supernet": ("DynamicWeightMutator",),
     "lifting": ("lift", "unlift"),
+    "keeping": ("Checkpoint",),
     "cost": ("DynamicFlopsProfiler", "DynamicNumParamsProfiler"),
     "search": ("SupernetEvaluator", "compare", "costs_of", "evolve", "smoothness", "train_final"),
     "export": ("load",),

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 
 __all__ = [
     "CandidateError",
+    "CheckpointError",
     "ConfigError",
     "ContextError",
     "DtypeError",
     "DynConvError",
     "ExportError",
+    "ForwardError",
     "LaunchError",
     "LearningError",
     "MediaError",
@@ -72,6 +74,10 @@ class ExportError(DynConvError, ValueError):
     """A network cannot be written or read back."""
 
 
+class ForwardError(DynConvError, RuntimeError, ValueError):
+    """A saved network cannot be run on what it is given: that does not fit, or its file was changed."""
+
+
 class LearningError(DynConvError, RuntimeError):
     """A sampler is told what it cannot learn from."""
 
@@ -90,6 +96,10 @@ class RankError(DynConvError, ValueError):
 
 class RunError(DynConvError, ValueError):
     """A folder is no run, or a run lacks what a command needs."""
+
+
+class CheckpointError(DynConvError, ValueError):
+    """A checkpoint cannot be written or read back, or is of another run."""
 
 
 class OutOfMemoryError(DynConvError, RuntimeError, MemoryError):

@@ -16,7 +16,7 @@ import psutil
 import torch
 import yaml
 
-from nni_dynconv.experiments.tuner import STATE_FILE
+from nni_dynconv.experiments.state import STATE_FILE, read_state
 from nni_dynconv.launching.nni_logs import error_in_log
 from nni_dynconv.launching.nnictl import choose_port
 
@@ -86,11 +86,18 @@ class Lab:
         path.write_text(yaml.safe_dump(content))
         return path
 
-    def start(self, *arguments, **options):
-        """Start ``nni-dynconv ARGUMENTS``."""
+    def start(self, *arguments, more=None, **options):
+        """Start ``nni-dynconv ARGUMENTS``; `more` goes into its environment, its paths before the others."""
         command = [sys.executable, "-m", "nni_dynconv.commands", *map(str, arguments)]
+        environment = {**self.environment, **(more or {})}
+        if "PYTHONPATH" in (more or {}):
+            environment["PYTHONPATH"] = os.pathsep.join([more["PYTHONPATH"], self.environment["PYTHONPATH"]])
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, **pipes, **options)
+        return subprocess.Popen(command, cwd=self.folder, env=environment, **{**pipes, **options})
+
+    def start_on(self, *arguments, terminal):
+        """Start it in a session of its own, with what it prints in a file or on a terminal."""
+        return self.start(*arguments, stdout=terminal, stderr=terminal, text=False, start_new_session=True)
 
     def run(self, *arguments, timeout=120):
         """Run ``nni-dynconv ARGUMENTS`` to its end: status, output, error."""
@@ -148,6 +155,13 @@ def wait_until(condition, seconds, what="it"):
     raise AssertionError(f"waited {seconds} s for {what}")
 
 
+def unpacked_state(raw):
+    if raw.startswith(b"{"):
+        return json.loads(raw)
+    state = torch.load(io.BytesIO(raw), weights_only=True)
+    return {**json.loads(state["tuner"]), "sampler": state["sampler"]}
+
+
 class Run:
     """One experiment under plain ``nnictl``."""
 
@@ -189,8 +203,4 @@ class Run:
 
     def state(self):
         """What the tuner saved: proposals and counted results, and the sampler's own state."""
-        raw = (self.folder / "checkpoint" / STATE_FILE).read_bytes()
-        if raw.startswith(b"{"):
-            return json.loads(raw)
-        state = torch.load(io.BytesIO(raw), weights_only=True)
-        return {**json.loads(state["tuner"]), "sampler": state["sampler"]}
+        return read_state(self.folder / "checkpoint" / STATE_FILE, unpacked_state, print)

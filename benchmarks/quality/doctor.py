@@ -96,15 +96,20 @@ def train(mutator: DynamicWeightMutator, task: Task, batches: Any, steps: range,
         task.loss(mutator(seen[0], context=seen[1]), y).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         weights.step()
+        learn_architecture(mutator, architecture, lambda x=x, c=c, y=held_out: task.loss(mutator(x, context=c), y))
+
+
+def learn_architecture(
+    mutator: DynamicWeightMutator, optimizer: torch.optim.Optimizer | None, run: Callable[[], torch.Tensor]
+) -> None:
+    if optimizer is None:
         sample = mutator.reset()
-        with torch.set_grad_enabled(architecture is not None):
-            loss = task.loss(mutator(x, context=c), held_out)
-        if architecture is None:
-            mutator.sampler.observe(sample, -loss.item())
-        else:
-            architecture.zero_grad()
-            loss.backward()
-            architecture.step()
+        with torch.no_grad():
+            mutator.sampler.observe(sample, -run().item())
+        return
+    optimizer.zero_grad()
+    mutator.architecture_loss(run).backward()
+    optimizer.step()
 
 
 # Faults

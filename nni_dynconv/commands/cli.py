@@ -21,26 +21,13 @@ from .runs import compare, export, report, train
 from .schema import schema
 from .shared import fail, in_words
 from .space import space
+from .starting import new
 from .warmup import warmup
 
 __all__ = ["COMMANDS", "application", "main"]
 
-COMMANDS = (
-    register,
-    check,
-    schema,
-    warmup,
-    space,
-    nnictl,
-    doctor,
-    rank,
-    launch,
-    resume,
-    train,
-    export,
-    report,
-    compare,
-)
+_ON_SEARCHES = (launch, resume, train, export, report, compare)
+COMMANDS = (new, register, check, schema, warmup, space, nnictl, doctor, rank, *_ON_SEARCHES)
 EXIT_CODES = "Exit codes: 0 fine, 1 a finding or a run that failed, 2 wrong use, 130 interrupted."
 PASSED_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 

@@ -16,7 +16,10 @@ def unpacked(data: str) -> Any:
     {'default': 0.5, 'proposal': 3}
     """
     value = json.loads(data)
-    return json.loads(value) if isinstance(value, str) else value
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:  # a string, or a number of more digits than Python reads
+        return value
 
 
 def number_in(value: Any) -> float | None:

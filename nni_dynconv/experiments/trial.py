@@ -5,6 +5,7 @@ With ``CONFIG``, whose settings it takes, it serves the trials of any other tune
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -20,6 +21,7 @@ from nni.nas.evaluator.pytorch import Lightning
 
 from .. import export
 from ..errors import ConfigError
+from ..files import write_atomically
 from ..generation import ArchitectureEncoder, unasked_in
 from ..phases import carried, phase
 from ..runs import Run
@@ -43,6 +45,12 @@ __all__ = [
     "warm_up",
 ]
 
+SUMMARY = "summary.json"
+"""What is written last of all."""
+CRASH_FILE = "crash.txt"
+"""What an interpreter that crashed leaves; empty otherwise."""
+STOPPED = {128 + number for number in (1, 2, 15)}
+"""Statuses of a run that a signal ended, and that goes on when it is started again."""
 PROPOSAL = "NNI_DYNCONV_PROPOSAL"
 
 
@@ -142,6 +150,9 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
     NNI is told one result, that of the network that is saved. What fails after that is noted in ``run.json``, and the
     trial succeeds.
     """
+    over = folder / SUMMARY
+    if over.is_file() and not Run(folder).is_unfinished:  # it was killed as it ended
+        return json.loads(over.read_text(encoding="utf-8"))
     with phase("building"):
         mutator, evaluator, callback = build(settings)
     writer = _begin(settings, evaluator, folder)
@@ -162,9 +173,10 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
         summary["front"] = mutator.sampler.front
     if writer.first:
         writer.without_failing("report", lambda: summary.update(_report(settings, mutator, sample, folder)))
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_atomically(over, (json.dumps(summary, indent=2) + "\n").encode())
         writer.for_netron(strategy.network)
         writer.shown()  # again, with what the report has added
+        writer.over()
     return summary
 
 
@@ -256,12 +268,32 @@ def main(arguments: Sequence[str] = ()) -> None:
     """Take a proposal from NNI and run it; what goes wrong is left in words, too, for ``launch`` to tell."""
     folder = Path(os.environ.get("NNI_OUTPUT_DIR", "."))
     try:
-        with carried(folder) if int(os.environ.get("LOCAL_RANK", 0)) == 0 else nullcontext():
+        with _telling_crashes(folder), carried(folder) if _is_first() else nullcontext():
             _run(next_proposal(), arguments, folder)
-    except Exception as error:
-        if not (folder / ERROR_FILE).exists():  # of several processes the first one's is the cause
+    except (Exception, SystemExit) as error:
+        status = error.code if isinstance(error, SystemExit) else 1
+        # of several processes the first one's is the cause; one that a signal ended has not failed
+        if not (folder / ERROR_FILE).exists() and status and status not in STOPPED:
             (folder / ERROR_FILE).write_text(told(error), encoding="utf-8")
         raise
+
+
+def _is_first() -> bool:
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+
+
+@contextmanager
+def _telling_crashes(folder: Path) -> Iterator[None]:
+    """For a block, let an interpreter that crashes say so in a file: it leaves no other word."""
+    path = folder / CRASH_FILE
+    with path.open("w") as file:
+        faulthandler.enable(file)
+        try:
+            yield
+        finally:
+            faulthandler.disable()
+    if _is_first():
+        path.unlink(missing_ok=True)
 
 
 def _run(parameters: Any, arguments: Sequence[str], folder: Path) -> None:

@@ -25,20 +25,19 @@ from nni import NoMoreTrialError
 from nni.tuner import Tuner
 
 from ..errors import DynConvError
-from ..files import PARTIAL, write_atomically
+from ..files import PARTIAL
 from ..nni_host import compat
 from ..settings import RunSettings, check_class_args, check_end, check_search_space
 from .metrics import number_in
 from .multi_trial import MultiTrial
 from .one_shot import OneShot
 from .recovery import continue_parameter_ids, reported_results
+from .state import STATE_FILE, is_there, read_state, write_state
 
 __all__ = ["DynamicWeightTuner"]
 
 _logger = logging.getLogger(__name__)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
-
-STATE_FILE = "dynamic_weight_tuner.state"
 
 
 def _ends_dispatcher_on_error(method: _Method) -> _Method:
@@ -90,6 +89,7 @@ class DynamicWeightTuner(Tuner):
         super().__init__()
         if os.environ.get("SDK_PROCESS") == "dispatcher":
             compat.mend_resume()
+            compat.say_if_late()
         self._code_directory = experiment_code_directory(sys.argv)
         self._trials = experiment_trials(sys.argv)
         self.settings: RunSettings = check_class_args(class_args, code_directory=self._code_directory)
@@ -99,18 +99,17 @@ class DynamicWeightTuner(Tuner):
         self._proposals: dict[int, dict[str, Any]] = {}  # number -> what the sampler or the hyper-tuner proposed
         self._results: dict[str, float] = {}  # number, or digest of a foreign result -> value: these are counted
         self._next_parameter_id = 0  # of NNI's ids, which start over on a resume unless we see to it
-        self._restored: bytes | None = None
+        self._restored: Path | None = None
         self._engine: OneShot | MultiTrial | None = None
 
     # What NNI calls, in this order
 
     @_ends_dispatcher_on_error
     def load_checkpoint(self) -> None:
-        """Read the saved state; NNI calls this before the search space is known, so it is kept raw until then."""
+        """Look for the saved state; NNI calls this before the search space is known, and it is read then."""
         path = self._state_path()
-        if path is not None and path.is_file():
-            self._restored = path.read_bytes()
-            _logger.info("Found saved state %s", path)
+        if path is not None and is_there(path):
+            self._restored = path
             for partial in path.parent.glob(f"{path.name}.*{PARTIAL}"):  # of a process that was killed as it wrote
                 partial.unlink()
 
@@ -185,6 +184,9 @@ class DynamicWeightTuner(Tuner):
             _logger.warning("Result of proposal %s %s, and teaches nothing: %r", number, objection, value)
             return
         with self._lock:
+            if number is not None and number not in self._proposals:
+                _logger.warning("A result is refused: nothing was proposed under the number %s: %r", number, value)
+                return
             key = str(number) if number is not None else _digest(parameters, value)
             proposed = self._proposals.get(number, parameters) if number is not None else parameters
             if key in self._results:
@@ -230,12 +232,12 @@ class DynamicWeightTuner(Tuner):
         path = self._state_path()
         if path is not None:
             with self._lock:
-                write_atomically(path, self._engine_now().pack(self.state_dict()))
+                write_state(path, self._engine_now().pack(self.state_dict()))
 
     _save = save_checkpoint
 
-    def _restore(self, raw: bytes) -> None:
-        self.load_state_dict(self._engine_now().unpack(raw))
+    def _restore(self, path: Path) -> None:
+        self.load_state_dict(read_state(path, self._engine_now().unpack, _logger.warning))
         _logger.info("Restored %d proposals and %d results", len(self._proposals), len(self._results))
         continue_parameter_ids(self._next_parameter_id)
 
@@ -275,7 +277,7 @@ def _experiment_params(arguments: list[str]) -> dict[str, Any]:
 def _number_of(parameters: Any, value: Any) -> int | None:
     for one in (value, parameters):
         number = one.get("proposal") if isinstance(one, Mapping) else None
-        if isinstance(number, int):
+        if isinstance(number, int) and not isinstance(number, bool):
             return number
     return None
 

@@ -37,6 +37,7 @@ from .card import card_of, write_card
 from .earlier import tensors_of_today
 from .examples import EXAMPLE, Shown, describe_example, read_example
 from .folder import FIRST_CHECKED, FORMAT, pack, read_folder, unpack, write_folder
+from .modest import Modest
 from .portable import Portable, describe_network
 from .rebuilding import describe_rebuilt, make_rebuilt
 from .verifying import fitting, verify
@@ -44,18 +45,6 @@ from .verifying import fitting, verify
 __all__ = ["example_in", "load", "save"]
 
 MAIN, TENSORS, ARCHITECTURE = "network.json", "network.safetensors", "architecture.json"
-BROKEN = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    RuntimeError,
-    RecursionError,
-    safetensors.SafetensorError,
-)
-"""What a damaged file may raise where it is read."""
 
 
 def save(
@@ -98,8 +87,8 @@ def save(
     sample = dict(network.architecture if architecture is None else architecture)
     description, tensors = _describe(tried, sample, call)
     shown, arrays = describe_example(tried.eval(), known)
-    files = _packed({**description, "example": shown}, tensors, sample, arrays)
-    trust = {reference.partition(":")[0] for reference in modules.foreign_in(description)}
+    trust = sorted({reference.partition(":")[0] for reference in modules.foreign_in(description)})
+    files = _packed({**description, "trust": trust, "example": shown}, tensors, sample, arrays)
     verify(tried, partial(_read, *_unpacked(files), trust), call)
     write_folder(Path(folder), MAIN, files)
     parameters = sum(one.numel() for one in tried.parameters())
@@ -134,13 +123,13 @@ def load(folder: str | Path, trust: Collection[str] = ()) -> DynamicNetwork:
     >>> network = load("runs/quickstart")  # doctest: +SKIP
     >>> y = network(x, context)  # doctest: +SKIP
     """
-    folder = Path(folder)
     try:
+        folder = Path(folder)
         description, files = read_folder(folder, MAIN)
         if description["format"] < FIRST_CHECKED:
             files = {name: (folder / name).read_bytes() for name in (ARCHITECTURE, TENSORS)}
         return _read(description, files, (trust,) if isinstance(trust, str) else trust)
-    except BROKEN as error:
+    except Exception as error:  # whatever the constructors of torch's layers raise of what is damaged
         raise ExportError(
             f"There is no network that can be read in `{folder}`: {_told(error)}\nA search writes one, and so does "
             f"`nni_dynconv.export.save(mutator.freeze(sample), folder)`."
@@ -162,12 +151,14 @@ def example_in(folder: str | Path) -> Shown | None:
     try:
         description, files = read_folder(Path(folder), MAIN)
         return read_example(description["example"], files[EXAMPLE]) if "example" in description else None
-    except BROKEN as error:
+    except Exception as error:
         raise ExportError(f"There is no example that can be read in `{folder}`: {_told(error)}") from error
 
 
 def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, (DynConvError, OSError)) else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError):
+        return f"{error}\nA search writes one, and so does `nni_dynconv.export.save(mutator.freeze(sample), folder)`."
+    return str(error) if isinstance(error, DynConvError) else f"{type(error).__name__}: {error}"
 
 
 # Writing
@@ -310,7 +301,7 @@ def _read(description: Mapping[str, Any], files: Mapping[str, bytes], trust: Col
     if description.get("architecture", sample) != sample:
         raise ExportError(f"`{ARCHITECTURE}` is of another architecture than `{MAIN}`.")
     tensors = safetensors.torch.load(files[TENSORS])
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), Modest(sum(one.numel() for one in tensors.values())):
         network = _make_network(description, sample, trust)
     ties = description["network"].get("ties", {})
     tensors |= {f"network.{name}": tensors[f"network.{other}"] for name, other in ties.items()}
@@ -371,6 +362,9 @@ def _fill(network: DynamicNetwork, tensors: Mapping[str, Tensor]) -> None:
             own |= {f"encoder.{name}": one for name, one in _state(network.source.encoder).items()}
         _take_types(part, own)
         part.load_state_dict(own, assign=True)
+        for one in part.modules():
+            if isinstance(one, Portable):
+                one.whole = True
 
 
 def _take_types(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ files also where they could not be moved any more.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ExportError
-from ..files import PARTIAL, sync_folder, write_atomically, write_whole
+from ..files import PARTIAL, clean, partial_name, sync_folder, write_atomically, write_whole
 
 __all__ = ["FIRST_CHECKED", "FORMAT", "check_format", "pack", "read_folder", "unpack", "write_folder"]
 
@@ -116,6 +117,7 @@ def write_folder(folder: Path, main: str, files: Mapping[str, bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, path in waiting.items():
+            clean(folder / name)
             write_whole(path, files[name])
         write_atomically(folder / main, files[main])
     except OSError as error:
@@ -145,9 +147,10 @@ def read_folder(folder: Path, main: str) -> tuple[dict[str, Any], dict[str, byte
         if known is None:
             return path.read_bytes()
         content = path.read_bytes() if path.exists() else b""
-        waiting = _named(folder, name, known)
-        moved = hashlib.sha256(content).hexdigest() == known or not waiting.exists()
-        return content if moved else waiting.read_bytes()
+        if hashlib.sha256(content).hexdigest() == known:
+            return content
+        waiting = next(folder.glob(f"{glob.escape(_named(name, known))}.*{PARTIAL}"), None)
+        return content if waiting is None else waiting.read_bytes()
 
     before = (folder / main).read_bytes()
     try:
@@ -159,8 +162,8 @@ def read_folder(folder: Path, main: str) -> tuple[dict[str, Any], dict[str, byte
 
 
 def _waiting(folder: Path, name: str, content: bytes) -> Path:
-    return _named(folder, name, hashlib.sha256(content).hexdigest())
+    return folder / partial_name(_named(name, hashlib.sha256(content).hexdigest()))
 
 
-def _named(folder: Path, name: str, known: str) -> Path:
-    return folder / f"{name}.{known[:16]}{PARTIAL}"
+def _named(name: str, known: str) -> str:
+    return f"{name}.{known[:16]}"

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import LaunchError
+from ..files import Lock
+from .places import check_writable
 
 __all__ = ["UNFINISHED", "Destination"]
 
@@ -30,6 +33,42 @@ class Destination:
 
     def __init__(self, output: str | Path | None):
         self.folder = None if output is None else Path(output)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """For a block, keep other launches away from the folder, by a lock beside it that ends with this process.
+
+        Raises
+        ------
+        LaunchError
+            Another launch has it, or nothing can be written there.
+        """
+        if self.folder is None:
+            yield
+            return
+        folder = self.folder.resolve()
+        check_writable(folder.parent, "the folder of `--output`", "Name another folder.")
+        lock = Lock(folder.parent / f".{folder.name}.lock")
+        try:
+            taken = lock.take("")
+        except OSError as error:
+            raise LaunchError(
+                f"`--output` cannot be {self.folder}: {error.strerror or error}. Name another folder."
+            ) from None
+        if not taken:
+            raise LaunchError(
+                f"Another launch is under way whose `--output` is {self.folder} too. Name another folder, or wait for "
+                f"its end."
+            )
+        try:
+            yield
+        finally:
+            lock.give_back(remove=True)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no results lie there, so that nothing is harmed by others."""
+        return self.folder is not None and not (self.folder / FINISHED).exists()
 
     def check(self, say: Callable[[str], None], resumed: str | None = None) -> None:
         """Say what will be replaced.

@@ -6,10 +6,11 @@ What is done with the answers (progress, giving up, results) is in ``launch.py``
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import subprocess
-import time
+import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +21,14 @@ import requests
 
 from ..errors import LaunchError
 from .nni_logs import error_in_log, last_lines, without_colours, without_noise
-from .nnictl import LOOPBACK, loopback_environment, nnictl_program
+from .nnictl import LOOPBACK, loopback_environment, nnictl_command
+from .running.patience import NotStartedError, Patience, lives
+from .running.watched import MARK, Watched, end_all
 
 __all__ = ["LocalExperiment"]
 
-MARK = "NNI_DYNCONV_LAUNCH"
-"""Environment variable that every process of one launch inherits: it tells ours from others'."""
+ENDING = 20.0
+"""Seconds that a trial has to write its checkpoint, once it is told to end."""
 
 
 class LocalExperiment:
@@ -47,8 +50,9 @@ class LocalExperiment:
         self.id: str | None = None
         self.folder: Path | None = None
         self.machines: list[dict[str, Any]] = []  # of NNI's `remote` training service
-        self._tuner: psutil.Process | None = None
+        self._seen: dict[str, psutil.Process] = {}
         self._mark = uuid.uuid4().hex
+        self._watched: Watched | None = None
         self._log_start: dict[Path, int] = {}
 
     @property
@@ -58,24 +62,28 @@ class LocalExperiment:
 
     # Start
 
-    def create(self, config: Path) -> None:
+    def create(self, config: Path, deadline: float = math.inf) -> None:
         """``nnictl create``: returns when NNI's server answers; the tuner has not connected then."""
-        self._start(["create", "--config", str(config)])
+        self._start(["create", "--config", str(config)], deadline)
 
-    def resume(self, experiment_id: str) -> None:
+    def resume(self, experiment_id: str, deadline: float = math.inf) -> None:
         """``nnictl resume``: go on with a stopped experiment."""
-        self._start(["resume", experiment_id])
+        self._remember_logs(experiment_id)
+        self._start(["resume", experiment_id], deadline)
 
-    def _start(self, arguments: list[str]) -> None:
-        if arguments[0] == "resume":
-            self._remember_logs(arguments[1])
-        code, output = self._nnictl([*arguments, "--port", str(self.port)], timeout=60)
+    def _start(self, arguments: list[str], deadline: float) -> None:
+        patience = Patience(lambda: self.manager() or self._find(_is_nnictl), deadline)
+        code, output = self._nnictl([*arguments, "--port", str(self.port)], patience)
         found = re.search(r"Experiment ID: (\w+)", output)
         self.id = found.group(1) if found else (arguments[1] if arguments[0] == "resume" else None)
         if code != 0 or self.id is None:
-            raise LaunchError(f"`nnictl {arguments[0]}` failed:\n{last_lines(without_noise(output), 15)}")
+            raise NotStartedError(f"`nnictl {arguments[0]}` failed:\n{last_lines(without_noise(output), 15)}")
         profile = self.get("experiment")
+        if profile["id"] != self.id:
+            raise NotStartedError(f"Port {self.port} was taken meanwhile, by experiment {profile['id']}.")
         self.folder = Path(profile["logDir"])
+        self._watched = Watched(self.folder)
+        self._watched.begin(self._mark)
         service = profile["params"]["trainingService"]
         self.machines = service.get("machineList", []) if isinstance(service, dict) else []
 
@@ -88,21 +96,27 @@ class LocalExperiment:
             for path in Path(known["logDir"], experiment_id, "log").glob("*.log"):
                 self._log_start[path] = path.stat().st_size
 
-    def _nnictl(self, arguments: list[str], timeout: float) -> tuple[int, str]:
-        try:
-            done = subprocess.run(
-                [nnictl_program(), *arguments],
+    def _nnictl(self, arguments: list[str], patience: Patience) -> tuple[int, str]:
+        """Run ``nnictl`` to its end, and return its status and what it said."""
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(
+                nnictl_command(arguments),
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=output,
                 stderr=subprocess.STDOUT,
-                text=True,
-                timeout=timeout,
                 start_new_session=True,  # Ctrl-C is ours to handle
             )
-        except subprocess.TimeoutExpired as expired:
-            return 1, f"{_text(expired.stdout)}\n`nnictl {arguments[0]}` did not end in {timeout:.0f} s."
-        return done.returncode, without_colours(done.stdout)
+            try:
+                while process.poll() is None:
+                    patience.check(f"`nnictl {arguments[0]}` did not end")
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(1.0)
+            finally:
+                process.kill()
+                process.wait()
+            output.seek(0)
+            return process.returncode, without_colours(output.read().decode("utf-8", "replace"))
 
     # Ask
 
@@ -147,24 +161,56 @@ class LocalExperiment:
         """Whether the tuner has connected; NNI's status says ``RUNNING`` before that."""
         return "Dispatcher started" in self.log("dispatcher.log") or bool(self.get("trial-jobs"))
 
-    def tuner_lives(self) -> bool:
-        """Whether the tuner's process lives, as far as can be seen; NNI itself takes half a minute to miss it."""
-        if self._tuner is None or not _lives(self._tuner):
-            found = next(filter(_is_tuner, self.processes()), None)
+    def tuner(self) -> psutil.Process | None:
+        """The tuner's process, as far as it can be seen."""
+        return self._find(_is_tuner)
+
+    def manager(self) -> psutil.Process | None:
+        """The process of NNI's manager, as far as it can be seen."""
+        return self._find(_is_manager)
+
+    def _find(self, what: Callable[[list[str]], bool]) -> psutil.Process | None:
+        known = self._seen.get(what.__name__)
+        if known is None or not lives(known):
+            found = next((one for one in self.processes() if what(_words(one))), None)
             if found is None:
-                return self._tuner is None  # one that was never seen is not missing: not every system shows processes
-            self._tuner = found
-        return True
+                return None
+            self._seen[what.__name__] = found
+        return self._seen[what.__name__]
+
+    def tuner_lives(self) -> bool:
+        """Whether the tuner's process lives, as far as can be seen; NNI itself takes half a minute to miss it.
+
+        One that was never seen is not missing: not every system shows processes.
+        """
+        return self.tuner() is not None or _is_tuner.__name__ not in self._seen
+
+    def manager_lives(self) -> bool:
+        """Whether NNI's manager lives, as far as can be seen."""
+        return self.manager() is not None or _is_manager.__name__ not in self._seen
 
     # Stop
 
-    def stop(self) -> None:
-        """Stop the experiment as ``nnictl stop`` does, and whatever of it is left then by process id."""
-        try:
-            if self.id is not None and self.processes():
-                self._nnictl(["stop", self.id], timeout=15)
-        finally:
-            self._end_processes()
+    def stop(self, over: bool = True) -> None:
+        """Stop the experiment, and whatever of it is left by process id.
+
+        Parameters
+        ----------
+        over
+            Whether it is over: then NNI's manager ends it, as by ``nnictl stop``, and runs no trial again. One that is
+            to go on loses its manager first, in whose records its trials then still run: they write checkpoints.
+        """
+        manager = self.manager()
+        if manager is not None:
+            with contextlib.suppress(psutil.Error):
+                if over or self.machines:
+                    manager.terminate()
+                    manager.wait(ENDING)
+                else:
+                    manager.kill()
+        end_all(self.processes, 3.0 if over else ENDING)
+        if self._watched is not None:
+            self._watched.end()
 
     def processes(self) -> list[psutil.Process]:
         """Living processes of this experiment: NNI's manager, the tuner, trials and their children."""
@@ -178,39 +224,26 @@ class LocalExperiment:
         except (psutil.Error, OSError):
             return False
 
-    def _end_processes(self) -> None:
-        for end, patience in (("terminate", 3.0), ("kill", 3.0)):
-            left = self.processes()
-            for process in left:
-                with contextlib.suppress(psutil.Error):
-                    getattr(process, end)()
-            until = time.monotonic() + patience
-            while left and time.monotonic() < until:
-                time.sleep(0.1)
-                left = self.processes()
-            if not left:
-                return
-
 
 def _cause(error: BaseException) -> BaseException:
     """The first of errors that followed from each other: `requests` wraps the reason in three of its own."""
     return error if error.__context__ is None else _cause(error.__context__)
 
 
-def _is_tuner(process: psutil.Process) -> bool:
+def _words(process: psutil.Process) -> list[str]:
     try:
-        words = process.cmdline()
+        return process.cmdline()
     except psutil.Error:
-        return False
+        return []
+
+
+def _is_tuner(words: list[str]) -> bool:
     return "--exp_params" in words
 
 
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+def _is_manager(words: list[str]) -> bool:
+    return any(one.endswith("main.js") for one in words) and "--experiment-id" in words
 
 
-def _text(output: bytes | str | None) -> str:
-    return output.decode("utf-8", "replace") if isinstance(output, bytes) else output or ""
+def _is_nnictl(words: list[str]) -> bool:
+    return "nni_dynconv.nni_host.nnictl" in words

@@ -1,40 +1,40 @@
 """``nni-dynconv launch`` and ``resume``: check, register, start through ``nnictl``, watch, stop all.
 
-The trials' progress is in ``progress.py``, what a launch leaves in ``results.py``.
+Each of these has a file beside this one; what a launch leaves is in ``results.py``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from textwrap import indent
-from typing import Any
+from typing import NamedTuple
 
 from ..errors import LaunchError
 from ..experiments import registration
-from ..phases import Line, State
+from ..phases import Line
 from ..settings import RunSettings, check_config, code_directory_of, load_yaml
 from . import remote
-from .causes import cause_in
 from .destination import Destination
 from .experiment import LocalExperiment
-from .nni_logs import said_in, tail
-from .nnictl import LOOPBACK, choose_port
-from .progress import Outcome, Progress
+from .killed import run_killed_again
+from .nnictl import check_node, choose_port
+from .outcome import Outcome
+from .places import check_places
+from .progress import Progress
 from .results import check_output, deliver
+from .running.patience import UnfinishedError
+from .running.starting import start
+from .running.stopping import stopping
+from .running.taking_over import take_over
+from .running.watching import watch
 from .trying import OUT_OF_TIME, try_out, why_not
 
 __all__ = ["launch", "resume"]
-
-CONNECT_SECONDS = 25.0
-"""NNI gives the tuner ten seconds to connect; a little more, for NNI to say so itself."""
 
 
 def launch(
@@ -74,25 +74,29 @@ def launch(
     """
     began = time.monotonic()
     settings = check_config(config, checkpoint_needed=False)
-    _check_interpreter(sys.executable)
+    document = load_yaml(config)
+    _check_machine()
+    check_places(document, Path(config))
     check_output(output)
-    destination = Destination(output)
-    destination.check(say)
-    remote.check_reachable(load_yaml(config), config)
-    experiment = LocalExperiment(choose_port(port))
-    if registration.register():
-        say("Registered the tuner `DynamicWeightMutator` with NNI.")
-    with _stopping(experiment, say):
-        if tried:
-            _try(config, experiment, _deadline(began, timeout), say)
-        _make_checkpoint(config, settings, experiment, _deadline(began, timeout), say)
-        with Line(say) as line:
-            line.show(State("starting NNI"))
-            experiment.create(Path(config))
-            outcome = _watch(experiment, settings, destination, _deadline(began, timeout), line)
-    destination.over()
-    deliver(outcome, experiment, output, began, say)
-    return outcome
+    remote.check_reachable(document, config)
+    experiment, destination, deadline = (
+        LocalExperiment(choose_port(port)),
+        Destination(output),
+        _deadline(began, timeout),
+    )
+
+    def begin() -> None:
+        experiment.create(Path(config), deadline)
+
+    with destination.held():
+        destination.check(say)
+        if registration.register():
+            say("Registered the tuner `DynamicWeightMutator` with NNI.")
+        with stopping(experiment, say):
+            if tried:
+                _try(config, experiment, deadline, say)
+            _make_checkpoint(config, settings, experiment, deadline, say)
+        return _run(_Launch(experiment, settings, destination, port, deadline, began, say), begin)
 
 
 def resume(
@@ -111,32 +115,79 @@ def resume(
     known = Experiments().get_all_experiments().get(experiment_id)
     if known is None:
         raise LaunchError(f"NNI knows no experiment `{experiment_id}`. `nnictl experiment list --all` lists them.")
-    _check_interpreter(sys.executable)
+    _check_machine()
     check_output(output)
-    destination = Destination(output)
-    destination.check(say, experiment_id)
-    _check_stopped(experiment_id)
-    document = Config(experiment_id, known["logDir"]).get_config()
-    remote.check_reachable(document, f"the experiment `{experiment_id}`")
-    settings = check_class_args(document["tuner"].get("classArgs") or {})
-    experiment = LocalExperiment(choose_port(port))
-    with _stopping(experiment, say), Line(say) as line:
-        line.show(State("starting NNI"))
-        experiment.resume(experiment_id)
-        outcome = _watch(experiment, settings, destination, _deadline(began, timeout), line)
-    destination.over()
-    deliver(outcome, experiment, output, began, say)
+    experiment, destination, deadline = (
+        LocalExperiment(choose_port(port)),
+        Destination(output),
+        _deadline(began, timeout),
+    )
+
+    def begin() -> None:
+        experiment.resume(experiment_id, deadline)
+
+    with destination.held():
+        destination.check(say, experiment_id)
+        take_over(experiment_id, say)
+        document = Config(experiment_id, known["logDir"]).get_config()
+        remote.check_reachable(document, f"the experiment `{experiment_id}`")
+        settings = check_class_args(document["tuner"].get("classArgs") or {})
+        run_killed_again(Path(known["logDir"], experiment_id), settings.mode == "one_shot", say)
+        return _run(_Launch(experiment, settings, destination, port, deadline, began, say), begin)
+
+
+class _Launch(NamedTuple):
+    """What a launch and a resume have in common."""
+
+    experiment: LocalExperiment
+    settings: RunSettings
+    destination: Destination
+    port: int | None
+    deadline: float
+    began: float
+    say: Callable[[str], None]
+
+
+def _run(run: _Launch, begin: Callable[[], None]) -> Outcome:
+    """Start, watch and stop an experiment; what has finished is delivered, however it ends."""
+    progress = Progress(run.settings.optimize_mode, run.say)
+    try:
+        with stopping(run.experiment, run.say), Line(run.say) as line:
+            progress.say, progress.line = line.say, line
+            start(run.experiment, begin, line, run.port, run.deadline)
+            line.say("RUNNING")
+            watch(run.experiment, progress, run.destination, run.deadline)
+    except (LaunchError, KeyboardInterrupt) as error:
+        if progress.measured or not isinstance(error, LaunchError) or isinstance(error, UnfinishedError):
+            with contextlib.suppress(OSError):  # a terminal that is closed
+                _leave_unfinished(run, progress.outcome())
+        raise
+    run.destination.over()
+    outcome = progress.outcome()
+    deliver(outcome, run.experiment, run.destination.folder, run.began, run.say)
     return outcome
 
 
-def _check_stopped(experiment_id: str) -> None:
-    """An experiment whose tuner was killed runs on in NNI's manager, and NNI resumes none that runs."""
-    from nni.tools.nnictl.config_utils import Experiments
-    from nni.tools.nnictl.nnictl_utils import update_experiment
+def _leave_unfinished(run: _Launch, outcome: Outcome) -> None:
+    """Deliver what has finished of an experiment that has not, and say how it goes on."""
+    experiment, folder = run.experiment, run.destination.folder
+    if experiment.id is None:
+        return
+    if outcome.best is not None:
+        try:
+            deliver(outcome, experiment, folder if run.destination.is_free else None, run.began, run.say)
+            run.destination.mark(experiment.id)
+        except LaunchError as error:
+            run.say(str(error))
+    elif outcome.evaluated:
+        run.say(outcome.told())
+    where = "" if folder is None else f" --output {folder}"
+    run.say(f"The experiment is not over. `nni-dynconv resume {experiment.id}{where}` goes on with it.")
 
-    update_experiment()
-    if Experiments().get_all_experiments()[experiment_id]["status"] != "STOPPED":
-        raise LaunchError(f"Experiment `{experiment_id}` still runs in NNI. `nnictl stop {experiment_id}` stops it.")
+
+def _check_machine() -> None:
+    _check_interpreter(sys.executable)
+    check_node()
 
 
 def _check_interpreter(path: str) -> None:
@@ -150,28 +201,6 @@ def _check_interpreter(path: str) -> None:
 
 def _deadline(began: float, timeout: float | None) -> float:
     return math.inf if timeout is None else began + timeout
-
-
-@contextmanager
-def _stopping(experiment: LocalExperiment, say: Callable[[str], None]) -> Iterator[None]:
-    """Stop the experiment whatever happens; SIGTERM ends like Ctrl-C."""
-    here = threading.current_thread() is threading.main_thread()
-    old = signal.signal(signal.SIGTERM, _interrupt) if here else None
-    try:
-        yield
-    finally:
-        try:
-            with Line(say) as line:
-                if experiment.id is not None:
-                    line.show(State("stopping the experiment"))
-                experiment.stop()
-        finally:
-            if here:
-                signal.signal(signal.SIGTERM, old)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _try(config: str | Path, experiment: LocalExperiment, deadline: float, say: Callable[[str], None]) -> None:
@@ -204,86 +233,3 @@ def _make_checkpoint(
         raise LaunchError(OUT_OF_TIME) from None
     if status != 0:
         raise LaunchError("The shared checkpoint could not be made; what went wrong stands above.")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Watching
-
-
-def _watch(
-    experiment: LocalExperiment, settings: RunSettings, destination: Destination, deadline: float, line: Line
-) -> Outcome:
-    line.say(f"NNI experiment {experiment.id}: http://{LOOPBACK}:{experiment.port} (logs: {experiment.folder})")
-    _wait_for_tuner(experiment, deadline)
-    line.say("RUNNING")
-    progress = Progress(settings.optimize_mode, line.say, line)
-    while True:
-        status, jobs, metrics = _ask(experiment)
-        progress.update(jobs, metrics)
-        if progress.measured:
-            destination.mark(experiment.id)
-        _raise_tuner_error(experiment, status)
-        failure = progress.failure_before_any_metric()
-        if failure is not None:
-            raise LaunchError(_trial_failure(failure, experiment))
-        if _is_over(status, jobs):
-            return progress.outcome()
-        if not experiment.tuner_lives():
-            _raise_tuner_error(experiment, "")
-            raise LaunchError(f"The tuner's process was killed. `nni-dynconv resume {experiment.id}` goes on.")
-        if time.monotonic() > deadline:
-            raise LaunchError(OUT_OF_TIME)
-        time.sleep(0.5)
-
-
-def _ask(experiment: LocalExperiment, tries: int = 3) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
-    for left in reversed(range(tries)):
-        try:
-            status = experiment.get("check-status")["status"]
-            return status, experiment.get("trial-jobs"), experiment.get("metric-data-latest")
-        except LaunchError:
-            _raise_tuner_error(experiment, "")
-            if not left:
-                raise
-            time.sleep(1.0)
-    raise AssertionError("unreachable")
-
-
-def _wait_for_tuner(experiment: LocalExperiment, deadline: float) -> None:
-    patience = time.monotonic() + CONNECT_SECONDS
-    while True:
-        _raise_tuner_error(experiment, experiment.get("check-status")["status"])
-        if experiment.tuner_connected():
-            return
-        if time.monotonic() > deadline:
-            raise LaunchError(OUT_OF_TIME)
-        if time.monotonic() > patience:
-            raise LaunchError(f"The tuner did not connect to NNI; the logs lie in {experiment.folder}/log.")
-        time.sleep(0.2)
-
-
-def _raise_tuner_error(experiment: LocalExperiment, status: str) -> None:
-    error = experiment.tuner_error()
-    if error is not None:
-        raise LaunchError(f"The tuner ended with an error:\n  {error}")
-    if status == "ERROR":
-        said = "; ".join(experiment.get("check-status")["errors"])
-        stderr = experiment.log("nnictl_stderr.log")
-        raise LaunchError(f"NNI ended the experiment: {said}\n{tail(stderr)}")
-
-
-def _is_over(status: str, jobs: list[dict[str, Any]]) -> bool:
-    if status == "TUNER_NO_MORE_TRIAL":
-        return all(job["status"] not in ("WAITING", "RUNNING", "UNKNOWN") for job in jobs)
-    return status in ("DONE", "STOPPED")
-
-
-def _trial_failure(job: dict[str, Any], experiment: LocalExperiment) -> str:
-    folder = job.get("logPath") or ""
-    there = remote.is_remote(folder)
-    said = experiment.trial_file(job["trialJobId"], "stderr") if there else said_in(Path(folder))
-    what = indent(cause_in(said).strip() or "(it wrote nothing to its standard error)", "  ")
-    return (
-        f"The first trial ({job['trialJobId']}) failed before it reported any metric, so the experiment was stopped. "
-        f"It said:\n{what}\n  All of it: {folder}"
-    )

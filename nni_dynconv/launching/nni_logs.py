@@ -15,6 +15,8 @@ WORDS = "error.txt"
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LOG_LINE = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (\w+) \([^)]*\)+ ?(.*)$")
+_AGAIN = re.compile(r"Retry in \d+s$")
+"""NNI's connection between tuner and manager makes up for errors that are told so."""
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning)\b")
 
 LINES = 12
@@ -34,7 +36,8 @@ def error_in_log(text: str) -> str | None:
     for line in text.splitlines():
         head = _LOG_LINE.match(line)
         if head:
-            block = [head.group(2)] if head.group(1) in ("ERROR", "CRITICAL") else None
+            serious = head.group(1) in ("ERROR", "CRITICAL") and not _AGAIN.search(head.group(2))
+            block = [head.group(2)] if serious else None
             last = block if block is not None else last
         elif block is not None:
             block.append(line)

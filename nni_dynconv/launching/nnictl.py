@@ -1,18 +1,20 @@
-"""``nnictl`` with its web server kept on this machine, which NNI itself has no setting for."""
+"""``nnictl`` with its web server kept on this machine, and with what ``nni_host`` mends of it."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
+from importlib import util
 from pathlib import Path
 
 from ..errors import LaunchError
+from ..nni_host import MANAGER
 from ..settings import search_path
 
-__all__ = ["LOOPBACK", "choose_port", "loopback_environment", "nnictl", "nnictl_program"]
+__all__ = ["LOOPBACK", "check_node", "choose_port", "loopback_environment", "nnictl", "nnictl_command"]
 
 LOOPBACK = "127.0.0.1"
 PRELOAD = Path(__file__).with_name("loopback.js")
@@ -45,10 +47,10 @@ def loopback_environment() -> dict[str, str]:
     """Environment that keeps the web server of an ``nnictl`` on this machine, and has this Python first on the path."""
     options = os.environ.get("NODE_OPTIONS", "")
     no_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY", os.environ.get("no_proxy")), "localhost", LOOPBACK]))
-    preload = str(PRELOAD).replace("\\", "\\\\").replace('"', '\\"')
+    preloads = [str(one).replace("\\", "\\\\").replace('"', '\\"') for one in (MANAGER, PRELOAD)]
     ours = {
         "PATH": search_path(),
-        "NODE_OPTIONS": f'{options} --require "{preload}"'.strip(),
+        "NODE_OPTIONS": " ".join([options, *(f'--require "{one}"' for one in preloads)]).strip(),
         "NNI_DYNCONV_NODE_OPTIONS": options,
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
@@ -60,12 +62,28 @@ def loopback_environment() -> dict[str, str]:
 
 def nnictl(arguments: Sequence[str]) -> int:
     """Run ``nnictl`` with its web server kept on this machine; return its status."""
-    return subprocess.run([nnictl_program(), *arguments], env=loopback_environment()).returncode
+    return subprocess.run(nnictl_command(arguments), env=loopback_environment()).returncode
 
 
-def nnictl_program() -> str:
-    """Return the ``nnictl`` beside this Python."""
-    program = shutil.which("nnictl", path=search_path())
-    if program is None:
-        raise LaunchError("There is no `nnictl` beside this Python. Install NNI: `pip install nni`.")
-    return program
+def nnictl_command(arguments: Sequence[str]) -> list[str]:
+    """Return the command that runs ``nnictl`` of this Python's NNI."""
+    return [sys.executable, "-m", "nni_dynconv.nni_host.nnictl", *arguments]
+
+
+def check_node() -> None:
+    """Check that NNI is whole: its manager is a program for node, which comes with it.
+
+    Raises
+    ------
+    LaunchError
+        There is no NNI, or it has no node.
+    """
+    found = util.find_spec("nni_node")
+    folder = None if found is None or found.origin is None else Path(found.origin).parent
+    node = None if folder is None else folder / ("node.exe" if os.name == "nt" else "node")
+    if node is None or not os.access(node, os.X_OK):
+        where = "" if node is None else f" at {node}"
+        raise LaunchError(
+            f"NNI has no node{where} that could run its manager. Install it anew: "
+            f"`pip install --force-reinstall --no-deps nni`."
+        )

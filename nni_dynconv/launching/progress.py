@@ -1,4 +1,4 @@
-"""The progress of an experiment's trials: what is new since the last look, and what became of them in the end."""
+"""The progress of an experiment's trials: what is new since the last look. What became of them is in ``outcome.py``."""
 
 from __future__ import annotations
 
@@ -11,31 +11,11 @@ from typing import Any
 
 from ..experiments import metrics
 from ..phases import Line, State, read_state
+from .outcome import Outcome, outcome_of, proposed, show
 
-__all__ = ["Outcome", "Progress", "show"]
+__all__ = ["Progress"]
 
-STOPPED = ("EARLY_STOPPED", "USER_CANCELED", "SYS_CANCELED")
-
-
-@dataclass
-class Outcome:
-    """What became of the trials.
-
-    Attributes
-    ----------
-    left
-        Folders of those that failed.
-    evaluated
-        A row for each, with its architecture as far as it is known.
-    """
-
-    best: dict[str, Any] | None = None
-    metric: float | None = None
-    succeeded: int = 0
-    failed: int = 0
-    stopped: int = 0
-    left: list[str] = field(default_factory=list)
-    evaluated: list[dict[str, Any]] = field(default_factory=list)
+CANCELED = ", NNI's word also for one that was killed from outside, as a system does that is short of memory"
 
 
 @dataclass
@@ -89,8 +69,9 @@ class Progress:
         trial, status = job["trialJobId"], job["status"]
         if self.seen.get(trial) != status:
             self.seen[trial] = status
-            sample = _proposed(job).get("sample")
+            sample = proposed(job).get("sample")
             what = f"  {json.dumps(sample)}" if sample and status == "RUNNING" else ""
+            what = CANCELED if status == "USER_CANCELED" else what
             self.say(f"  trial {job.get('sequenceId', '?')} ({trial})  {status}{what}")
 
     def failure_before_any_metric(self) -> dict[str, Any] | None:
@@ -98,21 +79,8 @@ class Progress:
         return failed[0] if failed and not self.measured else None
 
     def outcome(self) -> Outcome:
-        outcome = Outcome()
-        sign = 1.0 if self.optimize_mode == "maximize" else -1.0
-        for job in self.jobs:
-            value = _final_value(job)
-            outcome.failed += job["status"] == "FAILED"
-            outcome.stopped += job["status"] in STOPPED
-            if job["status"] == "FAILED" and job.get("logPath"):
-                outcome.left.append(job["logPath"])
-            outcome.evaluated.append(_row(job, value))
-            if job["status"] != "SUCCEEDED" or value is None:
-                continue
-            outcome.succeeded += 1
-            if outcome.metric is None or sign * value > sign * outcome.metric:
-                outcome.best, outcome.metric = job, value
-        return outcome
+        """What became of the trials, as of the last look."""
+        return outcome_of(self.jobs, self.optimize_mode)
 
 
 def _epoch(value: Any, number: int) -> str:
@@ -120,43 +88,3 @@ def _epoch(value: Any, number: int) -> str:
     if isinstance(value, Mapping) and "phase" in value:
         return f"{value['phase']} epoch {value.get('epoch', number)}"
     return f"epoch {number}"
-
-
-def _proposed(job: dict[str, Any]) -> dict[str, Any]:
-    """Return what the tuner proposed to a trial."""
-    try:
-        return dict(json.loads(job["hyperParameters"][-1])["parameters"])
-    except (KeyError, IndexError, TypeError, ValueError):  # it waits for it
-        return {}
-
-
-def _row(job: dict[str, Any], value: float | None) -> dict[str, Any]:
-    """Return what a trial evaluated: the architecture that it was given, or the one that its search found."""
-    proposed = _proposed(job)
-    sample = proposed.get("sample")
-    if sample is None:
-        sample = _read(job, "architecture.json").get("architecture")
-    row = {"trial": job["trialJobId"], "number": job.get("sequenceId"), "status": job["status"], "result": value}
-    more = {key: proposed[key] for key in ("hyper_parameters",) if proposed.get(key)}
-    facts = _read(job, "run.json")
-    told: dict[str, Any] = {key: facts[key] for key in ("state", "epochs", "seconds", "metrics") if key in facts}
-    return {**row, "architecture": sample, **more, **told}
-
-
-def _read(job: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return what a trial has written into one of its files; nothing where it has none, or lies on another machine."""
-    try:
-        return dict(json.loads(Path(job.get("logPath") or ".", name).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _final_value(job: dict[str, Any]) -> float | None:
-    finals = job.get("finalMetricData") or []
-    value = metrics.number_in(metrics.unpacked(finals[-1]["data"])) if finals else None
-    return value if value is not None and math.isfinite(value) else None
-
-
-def show(value: float | None) -> str:
-    """Return a result as it is told."""
-    return "no number" if value is None else f"{value:.6g}"

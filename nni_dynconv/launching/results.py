@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from ..errors import LaunchError
@@ -17,7 +18,7 @@ from ..runs import UNTRAINED, Run
 from . import remote
 from .destination import UNFINISHED
 from .experiment import LocalExperiment
-from .progress import Outcome, show
+from .outcome import Outcome, show
 
 __all__ = ["check_output", "deliver"]
 
@@ -39,24 +40,41 @@ def check_output(output: str | Path | None) -> None:
 def deliver(
     outcome: Outcome, experiment: LocalExperiment, output: str | Path | None, began: float, say: Callable[[str], None]
 ) -> None:
-    stopped = f", {outcome.stopped} stopped" if outcome.stopped else ""
-    say(f"Trials: {outcome.succeeded} succeeded, {outcome.failed} failed{stopped}.")
+    """Tell what became of the trials, and put the best one's files where the user wants them.
+
+    Raises
+    ------
+    LaunchError
+        There is no result, or the files cannot be written there; then it is said where they lie.
+    """
+    say(outcome.told())
     if outcome.best is None:
         raise LaunchError("\n".join(["No trial brought a result.", *_what_is_left(outcome)]))
+    for line in _what_is_left(outcome):
+        say(line)
     source = outcome.best["logPath"]
     say(f"Best trial: {outcome.best['trialJobId']}, result {show(outcome.metric)}")
     if output is None:
         say(f"Its files lie in {source}")
         _say_run(Path(source), say)
         return
-    folder = Path(output).resolve()
+    try:
+        _put(source, outcome, experiment, Path(output).resolve(), began)
+    except OSError as error:
+        raise LaunchError(
+            f"{output} cannot be written: {error}\nIt holds what it held, and nothing is lost: the files of the best "
+            f"trial lie in {source}. Make room, or copy them elsewhere."
+        ) from error
+    _say_results(Path(output), say)
+
+
+def _put(source: str, outcome: Outcome, experiment: LocalExperiment, folder: Path, began: float) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name[:200]}-") as place:
         new = Path(place, "new")
         _copy(source, experiment, new)
         _write_facts(new, outcome, experiment, began)
         _put_in_place(new, folder, Path(place, "old"))
-    _say_results(Path(output), say)
 
 
 def _copy(source: str, experiment: LocalExperiment, folder: Path) -> None:
@@ -76,9 +94,8 @@ def _copy(source: str, experiment: LocalExperiment, folder: Path) -> None:
 def _write_facts(folder: Path, outcome: Outcome, experiment: LocalExperiment, began: float) -> None:
     facts: dict[str, Any] = {"experiment_id": experiment.id, "seconds": round(time.monotonic() - began, 1)}
     _complete_summary(folder / "summary.json", facts)
-    trials = {"succeeded": outcome.succeeded, "failed": outcome.failed, "stopped": outcome.stopped}
     best = outcome.best["trialJobId"] if outcome.best is not None else None
-    facts |= {"best_trial": best, "result": outcome.metric, "trials": trials, "evaluated": outcome.evaluated}
+    facts |= {"best_trial": best, "result": outcome.metric, "trials": outcome.counts, "evaluated": outcome.evaluated}
     (folder / MARKER).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     (folder / TRIALS).write_text(trials_csv(outcome.evaluated), encoding="utf-8")
 
@@ -117,13 +134,15 @@ def _say_run(folder: Path, say: Callable[[str], None]) -> None:
     if run.network.is_file():
         if run.report.is_file():
             say(f"Look at it: {folder / run.report.name}")
-        say(f'Use it:\n  import nni_dynconv\n  net = nni_dynconv.load("{folder}")\n  y = net(x, context)')
+        say("Use it:\n" + indent(f"{run.use()}\ny = net(x, context)", "  "))
     for line in run.told():
         say(line)
 
 
 def _what_is_left(outcome: Outcome) -> list[str]:
-    """Say which failed trials had found something, and how one goes on with it."""
+    """Say which trials that brought no result had found something, and how one goes on with it."""
     there = [one for one in outcome.left if not remote.is_remote(one)]
     found = [run for run in map(Run, there) if run.facts.get("state") == UNTRAINED and run.weights.is_file()]
-    return [f"{run.folder} holds what a failed trial's search had found. {run.told()[0]}" for run in found]
+    return [
+        f"{run.folder} holds what the search of a trial had found that did not end. {run.told()[0]}" for run in found
+    ]

@@ -94,7 +94,7 @@ class DartsMutator(_Mutator):
     """
 
     def __init__(self, model: ModelSpace, *, seed: int | None = None, **options: Any):
-        super().__init__(model, DartsSampler(seed), **options)
+        super().__init__(model, DartsSampler(seed, mixture="softmax"), **options)
 
 
 class EnasMutator(_Mutator):

@@ -1,7 +1,8 @@
 """What is broken in NNI 3.0 on today's Python, torch and Lightning, each with how to see it.
 
-Nothing happens on import. ``nni_dynconv.nni_host.nas`` calls all but :func:`mend_resume`, which is the tuner's, and
-:func:`mend_cells` and :func:`mend_proxyless`, which are the supernet's.
+Nothing happens on import. ``nni_dynconv.nni_host.nas`` calls all but :func:`mend_resume` and :func:`say_if_late`, which
+are the tuner's, :func:`mend_start`, which is that of ``nnictl``, and :func:`mend_cells` and :func:`mend_proxyless`,
+which are the supernet's.
 
 1. Import order (:func:`load_nni_nas`). ``import nni.nas.oneshot.pytorch.strategy`` before ``nni.nas.strategy`` goes
    round in a circle, and NNI's one-shot strategies silently become ``ImportFailedStrategy``. See it: import both in
@@ -37,7 +38,17 @@ Nothing happens on import. ``nni_dynconv.nni_host.nas`` calls all but :func:`men
     contain "."``, without a word on whose it is. See it: ``LayerChoice({"a.b": nn.Identity()})``.
 13. Cells (:func:`mend_cells`). The cell of a one-shot supernet does not freeze: "PathSamplingCell does not support
     freeze". See it: ``RandomOneShot().mutate_model(space).freeze(sample)`` of a space of NNI's hub with cells.
-14. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``.
+14. The start of NNI's manager (:func:`mend_start`). ``nnictl create`` gives it about four seconds, and takes its start
+   page for an answer, or that of another manager on its port: "Create experiment failed: Expecting value", or the
+   experiment becomes another one's. And the folder of an experiment, whose logs and database hold all settings, is
+   everyone's to read. See it: ``nnictl create`` beside eight busy processes on two cores; ``ls -ld``.
+15. The tuner's ten seconds (``manager.js``). NNI's manager ends an experiment whose tuner has not connected in ten
+   seconds, however busy the machine is: "Tuner did not connect in 10 seconds". See it: a tuner that sleeps for 11 s in
+   its constructor. Under plain ``nnictl`` nobody but NNI counts them: this package's share of them is kept small, and
+   the tuner says so in its log where they were over (:func:`say_if_late`).
+16. Settings in a command line (``manager.js``, ``dispatcher.py``). NNI gives ``tuner.classArgs`` to the tuner's process
+   as an argument, in base64, which every user of the machine can read. See it: ``ps -ef | grep exp_params``.
+17. ``nnictl`` imports ``pkg_resources``, which setuptools 81 dropped. See it: ``pip install -U setuptools; nnictl``.
    The package asks for ``setuptools<81``; nothing is done here.
 """
 
@@ -45,6 +56,8 @@ import contextlib
 import copy
 import functools
 import logging
+import os
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,7 +78,14 @@ __all__ = [
     "mend_mutation",
     "mend_proxyless",
     "mend_resume",
+    "mend_start",
+    "say_if_late",
 ]
+
+CONNECT_SECONDS = 10.0
+"""What NNI gives a tuner."""
+PATIENT = "NNI_DYNCONV_PATIENT"
+"""Environment variable of a manager that waits for its tuner, and of that."""
 
 
 def load_nni_nas() -> None:
@@ -285,3 +305,59 @@ def mend_resume() -> None:
     dispatcher.is_created_in_previous_exp = is_created_in_previous_exp
     dispatcher._handle_final_metric_data = handle_final
     dispatcher._mended_by_nni_dynconv = True
+
+
+def mend_start() -> None:
+    """Let ``nnictl``, in this process, wait for the manager that it starts as long as that lives.
+
+    The folders that it makes are the user's alone; what the manager starts has the umask of this process.
+    """
+    from nni.experiment import launcher, rest
+
+    started: list[Any] = []
+    mask, start = os.umask(0o077), launcher._start_rest_server
+    rest.timeout = 120
+
+    @functools.wraps(start)
+    def start_rest_server(*arguments: Any) -> Any:
+        os.umask(mask)
+        started.append(start(*arguments))
+        return started[-1]
+
+    @functools.wraps(launcher._check_rest_server)
+    def check_rest_server(port: int, retry: int = 0, url_prefix: str | None = None) -> None:
+        while started[-1].poll() is None:
+            with contextlib.suppress(Exception):  # it does not listen yet, or shows its start page
+                rest.get(port, "/check-status", url_prefix)
+                if _listens(started[-1].pid, port):
+                    return
+            time.sleep(0.5)
+        raise RuntimeError(f"NNI's manager ended with status {started[-1].returncode} as it started, on port {port}.")
+
+    launcher._start_rest_server = start_rest_server
+    launcher._check_rest_server = check_rest_server
+
+
+def _listens(process: int, port: int) -> bool:
+    """Whether it is this process that listens; where a system does not tell, it is believed."""
+    import psutil
+
+    try:
+        found = psutil.Process(process).net_connections("tcp")
+    except psutil.AccessDenied:
+        return True
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found)
+
+
+def say_if_late() -> None:
+    """Say in the tuner's log that NNI has given it up, where nobody has mended that."""
+    import psutil
+
+    age = time.time() - psutil.Process().create_time()
+    if age > CONNECT_SECONDS and PATIENT not in os.environ:
+        logging.getLogger(__name__).warning(
+            "The tuner's process is %.0f s old, and NNI gives it %.0f to connect: the machine is busy. Start the "
+            "experiment by `nni-dynconv launch` or `nni-dynconv nnictl create`, which wait.",
+            age,
+            CONNECT_SECONDS,
+        )

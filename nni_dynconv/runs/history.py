@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ class History:
         """Note something; numbers that are not finite are ``None``."""
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **_plain(facts)}) + "\n")
+
+    @property
+    def size(self) -> int:
+        """How long it is, in bytes."""
+        return self.file.stat().st_size if self.file.is_file() else 0
+
+    def cut(self, size: int) -> None:
+        """Forget what came after it was so long: a run that goes on notes it once more."""
+        if self.size > size:
+            os.truncate(self.file, size)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """Return what was noted of a kind; a line that is cut off is left out."""

@@ -12,9 +12,11 @@ from ..errors import RunError
 from ..files import write_atomically
 from .history import History
 
-__all__ = ["TRAINED", "UNTRAINED", "Run"]
+__all__ = ["TRAINED", "UNTRAINED", "WHERE", "Run"]
 
 FORMAT = 1
+WHERE = "where.txt"
+"""Says in words, beside the checkpoints, where the newest is."""
 EXPORTED = ("model.onnx", "model-grouped.onnx", "model-baked.onnx", "model.pt2", "model-grouped.pt2", "static.pt2")
 """What `nni-dynconv export --to` writes; what was found of each lies beside it."""
 UNTRAINED, TRAINED = "searched", "trained"
@@ -79,6 +81,20 @@ class Run:
         """Folder of the static twin that the network was compared with, exported as the network is."""
         return self.folder / "static_twin"
 
+    def use(self, folder: str | Path | None = None) -> str:
+        """Return lines of Python that read the exported network.
+
+        Parameters
+        ----------
+        folder
+            As of :meth:`told`.
+        """
+        trust, place = json.loads(self.network.read_text(encoding="utf-8")).get("trust"), folder or self.folder
+        if not trust:
+            return f'import nni_dynconv\nnet = nni_dynconv.load("{place}")'
+        code = self.facts.get("code_directory", "where its classes are found")
+        return f'import nni_dynconv  # in {code}\nnet = nni_dynconv.load("{place}", trust={json.dumps(trust)})'
+
     @property
     def history(self) -> History:
         """What happened in the run, in order."""
@@ -94,11 +110,31 @@ class Run:
         """Folder of what the user's own report adds to the page."""
         return self.folder / "slides"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what a run that is not over goes on from."""
+        return self.folder / "checkpoints"
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether there is something to go on from."""
+        return any(self.checkpoints.glob("*.checkpoint"))
+
+    @property
+    def where(self) -> str | None:
+        """Where the newest checkpoint is, in words; ``None`` where there is none."""
+        path = self.checkpoints / WHERE
+        return path.read_text(encoding="utf-8") if self.is_unfinished and path.is_file() else None
+
+    def over(self) -> None:
+        """Remove the checkpoints: nothing is left to do."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
     def own(self) -> list[Path]:
         """Return what a run writes, there or not."""
         names = ("architecture.json", "network.safetensors", "baselines.txt", "example.npz", "report.json")
         own = [self.file, self.supernet, self.weights, self.network, self.table, self.twin]
-        own += [self.history.file, self.report, self.slides]
+        own += [self.history.file, self.report, self.slides, self.checkpoints]
         exported = (f"{name}{ending}" for name in EXPORTED for ending in ("", ".json"))
         return [*own, *(self.folder / one for one in (*names, *exported))]
 
@@ -111,7 +147,10 @@ class Run:
         RunError
             There is none.
         """
-        run = cls(folder)
+        try:
+            run = cls(folder)
+        except TypeError:
+            raise RunError(f"{folder!r} is no folder.") from None
         if not run.facts:
             raise RunError(
                 f"There is no run in `{folder}`: it has no `run.json`. `nni-dynconv launch CONFIG --output {folder}` "

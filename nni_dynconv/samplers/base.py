@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -11,7 +12,7 @@ import torch
 from nni.nas.space import MutationSampler
 from torch import Tensor, nn
 
-from ..errors import LearningError, SampleError
+from ..errors import ConfigError, LearningError, SampleError
 from .choices import Choice, Choices
 from .constrained import Ranked
 from .preferring import TRIES, WAY_OUT, draw_allowed, logits_after, most_probable
@@ -41,6 +42,8 @@ class Sampler(nn.Module, MutationSampler, ABC):
     """By what it learns: a loss's gradient, rewards during the search, or rewards after it."""
     paths: int = 1
     """How many architectures it draws to learn from one held-out batch, if by gradient; 1: through :meth:`relaxed`."""
+    unroll: float = 0.0
+    """Step of the weights that the held-out loss is looked at after, if by gradient and through :meth:`relaxed`."""
     independent = False
     """Whether the logits of a label are the same whatever was chosen before."""
     reach = 256
@@ -52,8 +55,10 @@ class Sampler(nn.Module, MutationSampler, ABC):
         self.generator = torch.Generator()
         if seed is None:
             self.generator.seed()
+        elif isinstance(seed, numbers.Integral) and 0 <= seed < 2**63:
+            self.generator.manual_seed(int(seed))
         else:
-            self.generator.manual_seed(seed)
+            raise ConfigError(f"`seed` is {seed!r}, but must be a whole number from 0 to 2^63 - 1.")
         self.choices = Choices()
         self.watch = GradientWatch(self)
         self._target: dict[str, Any] | None = None
@@ -108,6 +113,10 @@ class Sampler(nn.Module, MutationSampler, ABC):
 
     def optimizer(self) -> torch.optim.Optimizer | None:
         """Return the optimizer for parameters that learn by the loss's gradient, or ``None``."""
+        return None
+
+    def penalty(self) -> Tensor | None:
+        """Return what its parameters pay besides the loss that they learn by, a scalar with gradient, if anything."""
         return None
 
     def forget(self) -> None:
@@ -382,7 +391,8 @@ class Sampler(nn.Module, MutationSampler, ABC):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         state = dict(state)
         self.settled, self.front = state.pop("settled", None), state.pop("front", [])
-        self.set_draw_state({name: state.pop(name) for name in self.draw_state()})
+        # a state of an earlier version does not have all of it
+        self.set_draw_state({name: state.pop(name) for name in self.draw_state() if name in state})
         self.remember(state)
 
     def draw_state(self) -> dict[str, Any]:
@@ -390,11 +400,12 @@ class Sampler(nn.Module, MutationSampler, ABC):
 
         Processes that search together exchange it before each draw.
         """
-        return {"generator": self.generator.get_state()}
+        return {"generator": self.generator.get_state(), "rarely": self._rarely}
 
     def set_draw_state(self, state: Mapping[str, Any]) -> None:
         """Draw from here on as the sampler whose :meth:`draw_state` this is."""
         self.generator.set_state(state["generator"])
+        self._rarely = state.get("rarely", False)
 
     def memory(self) -> dict[str, Any]:
         """Return what else is neither parameter nor buffer: numbers, strings, lists and tensors."""

@@ -141,7 +141,8 @@ class EnasSampler(Sampler):
         return distance / max(spread, 1e-12), (baseline + rate * distance, spread)
 
     def memory(self) -> dict[str, Any]:
-        return {"adam": self._adam.state_dict()["state"]}
+        return {"adam": self._adam.state_dict()["state"], "entropy_weight": self.entropy_weight}
 
     def remember(self, memory: dict[str, Any]) -> None:
         self._adam.load_state_dict({**self._adam.state_dict(), "state": memory["adam"]})
+        self.entropy_weight = memory.get("entropy_weight", self.entropy_weight)

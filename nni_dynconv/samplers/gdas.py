@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -85,3 +87,15 @@ class GdasSampler(DifferentiableSampler):
         hard = torch.zeros_like(soft)
         hard[number] = 1.0
         return hard - soft.detach() + soft
+
+    def memory(self) -> dict[str, Any]:
+        # plain strings for NNI's labels, which `torch.load` refuses: this is part of a saved state
+        drawn = {str(label): [number, noise.cpu()] for label, (number, noise) in self._drawn.items()}
+        return {"tau": self.tau, "drawn": drawn}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        if memory:  # a state of an earlier version has none
+            self.tau = memory["tau"]
+            self._drawn = {
+                label: (number, noise.to(self.alpha(label))) for label, (number, noise) in memory["drawn"].items()
+            }

@@ -18,13 +18,16 @@ from ..samplers import distributed
 from ..settings import StrategySettings
 from ..supernet import DynamicWeightMutator
 from .final import Compared, FinalSearch, is_plain, table
-from .finals import Finals, best_first, finals
+from .finals import Finals, Kept, best_first, finals, kept_of
 from .guarding import Guard
 from .lightning import network_loss, network_optimizers
 from .loaders import Loaders, first_batches
 from .ranking.contest import Clip, Measured, Sample, Task, distinct, generated_losses
+from .resuming import Memo
 
 __all__ = ["End", "contenders_of", "end_search"]
+
+PLACE = "The end of the search"
 
 
 @dataclass
@@ -49,6 +52,8 @@ class End:
         Of an architecture, by name, beside the package's own.
     said
         What there is to say of it.
+    memo
+        Of what was measured before the run was interrupted.
     """
 
     loaders: Loaders
@@ -60,6 +65,7 @@ class End:
     fast: int = 0
     costs: Mapping[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
+    memo: Memo = field(default_factory=Memo)
 
     def training(self, count: int) -> list[Any]:
         """Return training batches, at most so many."""
@@ -120,7 +126,7 @@ def end_search(
 
     def measured(sample: Mapping[str, Any], measure: Callable[[], float]) -> float:
         try:
-            return end.guard.measured(sample, measure, "The end of the search")
+            return end.memo.again(lambda: end.guard.measured(sample, measure, PLACE))
         finally:
             advance()
 
@@ -152,7 +158,7 @@ def _end_by_final_search(
 ) -> Finals | None:
     """Measure what evolution, costs or a proxy asks for, train the best few, and let the best of them be exported."""
     began = time.monotonic()
-    search = FinalSearch(mutator, task, settings, measured, end.costs)
+    search = FinalSearch(mutator, task, settings, measured, partial(end.guard.measured, place=PLACE), end.costs)
     with phase("comparing", tells=distributed.is_first()):
         compared = search.run(partial(_varied, mutator, max(settings.rerank, 1)), end.fast + 1 if end.fast else None)
     end.said.append(_cost_of_search(compared, settings, time.monotonic() - began))
@@ -193,6 +199,15 @@ def _trained(
 ) -> Finals:
     steps = min(settings.rerank_steps, end.fast) if end.fast else settings.rerank_steps
     how = network_optimizers(training_module), steps, end.clip, measured
+
+    def trained(sample: Mapping[str, Any], train: Callable[[], Kept]) -> Kept:
+        try:
+            return end.memo.again(
+                lambda: kept_of(dict(sample), train, partial(end.guard.measured, place=PLACE)), large=True
+            )
+        finally:
+            advance()
+
     samples = samples[: settings.rerank]
     with phase("re-ranking", 2 * len(samples), tells=distributed.is_first()):  # each is scored, and then trained
-        return finals(mutator, samples, task, end.training(steps), *how, surcharges=surcharges)
+        return finals(mutator, samples, task, end.training(steps), *how, surcharges=surcharges, trained=trained)

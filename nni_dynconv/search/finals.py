@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,10 @@ from ..samplers import distributed
 from ..supernet import DynamicWeightMutator
 from .ranking.contest import Clip, Measured, Sample, Task, as_it_is, generated_losses, held_out_loss, train_briefly
 
-__all__ = ["Finals", "best_first", "finals"]
+__all__ = ["Finals", "Kept", "best_first", "finals", "kept_of"]
+
+Kept = dict[str, Any]
+"""What a short training ended with: the losses by each task, and the network's tensors; empty where it raised."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def finals(
     clip: Clip | None = None,
     measured: Measured = as_it_is,
     surcharges: Sequence[float] = (),
+    trained: Callable[[Sample, Callable[[], Kept]], Kept] | None = None,
 ) -> Finals:
     """Train copies of some architectures briefly, from the generated weights on, and compare them.
 
@@ -133,16 +138,31 @@ def finals(
         Calls what measures one, and decides what becomes of an error.
     surcharges
         What the costs of each add to its losses.
+    trained
+        Calls what trains one, or returns what that gave before; by default by ``measured``.
     """
     began = time.monotonic()
     tasks = [task, task.elsewhere()] if task.others else [task]
     before = [list(map(distributed.mean, generated_losses(mutator, samples, one, measured))) for one in tasks]
-    found = [_trained(mutator, one, tasks, training, optimizers, steps, clip, measured) for one in samples]
+    trained = trained or partial(kept_of, measured=measured)
+    found = [_trained(mutator, one, tasks, training, optimizers, steps, clip, trained) for one in samples]
     after = [[losses[row] for _, losses in found] for row in range(len(tasks))]
     seconds = time.monotonic() - began
     elsewhere = (before[1], after[1]) if task.others else None
     networks = [network for network, _ in found]
     return Finals([dict(one) for one in samples], before[0], after[0], steps, seconds, surcharges, networks, elsewhere)
+
+
+def kept_of(sample: Sample, train: Callable[[], Kept], measured: Measured) -> Kept:
+    """Return what a training gives, or nothing where it raised and may be left out."""
+    kept: Kept = {}
+
+    def measure() -> float:
+        kept.update(train())
+        return kept["losses"][0]
+
+    measured(sample, measure)
+    return kept
 
 
 def _trained(
@@ -153,19 +173,21 @@ def _trained(
     optimizers: Callable[[nn.Module], Sequence[torch.optim.Optimizer]],
     steps: int,
     clip: Clip | None,
-    measured: Measured,
+    trained: Callable[[Sample, Callable[[], Kept]], Kept],
 ) -> tuple[nn.Module | None, list[float]]:
     """Train a copy, and return it with its loss by each task; none where it raised."""
     network: nn.Module | None = None
-    losses = [math.nan] * len(tasks)
 
-    def train() -> float:
-        nonlocal network, losses
+    def train() -> Kept:
+        nonlocal network
         copy = mutator.freeze(sample)
         train_briefly(copy, tasks[0].loss, optimizers(copy), training, steps, clip)
         losses = [held_out_loss(copy, task) for task in tasks]
         network = copy.cpu()
-        return losses[0]
+        return {"losses": losses, "network": network.state_dict()}
 
-    measured(sample, train)
-    return network, list(map(distributed.mean, losses))
+    kept = trained(dict(sample), train)
+    if kept and network is None:  # it was trained before the run was interrupted
+        network = mutator.freeze(sample).cpu()
+        network.load_state_dict(kept["network"])
+    return network, list(map(distributed.mean, kept["losses"] if kept else [math.nan] * len(tasks)))

@@ -43,7 +43,7 @@ def loss_of(output: Any) -> Any:
 
 
 @contextmanager
-def replaced(module: nn.Module, name: str, method: Callable[..., Any]) -> Iterator[None]:
+def replaced(module: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
     """For a block, put a function in the place of a method, in this object alone."""
     before = vars(module).get(name)
     vars(module)[name] = method

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import CombinedLoader
 
 from ..errors import ConfigError
 
-__all__ = ["Loaders", "check_loaders", "first_batches", "keys_of", "plain"]
+__all__ = ["Loaders", "check_loaders", "first_batches", "flattened", "keys_of", "plain"]
 
 
 @dataclass
@@ -75,6 +75,23 @@ def check_loaders(training: Any, validation: Any) -> bool:
 def plain(loader: Any) -> Any:
     """Return several loaders as they stand in a list or mapping, which Lightning joins with others."""
     return loader.iterables if isinstance(loader, CombinedLoader) else loader
+
+
+def flattened(loader: Any) -> list[Any]:
+    """Return loaders one by one, of whatever lists and mappings hold them.
+
+    Examples
+    --------
+    >>> flattened({"a": "one", "b": ["two", None]})
+    ['one', 'two']
+    """
+    if isinstance(loader, CombinedLoader):
+        return list(loader.flattened)
+    if isinstance(loader, Mapping):
+        return flattened(list(loader.values()))
+    if isinstance(loader, (list, tuple)):
+        return [one for some in loader for one in flattened(some)]
+    return [] if loader is None else [loader]
 
 
 def first_batches(loader: Any, count: int, to_device: Callable[[Any], Any], by_turns: bool = False) -> list[Any]:

@@ -27,6 +27,7 @@ from .hooks import OnBatches
 from .learning import Learning
 from .lightning import network_loss, silent
 from .loaders import first_batches
+from .resuming import KeepTraining, Memo
 from .trainer import TellPhase
 
 __all__ = ["SearchModule", "SearchModuleOnBatches"]
@@ -44,6 +45,7 @@ class SearchModule(Learning):
         self._validated: dict[str, Any] = {}
         self.reranked: dict[str, Any] | None = None
         self._began = time.monotonic()
+        self.keeping: KeepTraining | None = None
         self._during_training, self._during_validation = ExitStack(), ExitStack()
 
     def setup(self, stage: str) -> Any:
@@ -53,13 +55,9 @@ class SearchModule(Learning):
 
     def configure_callbacks(self) -> list[Callback]:
         self.trainers_part.take(self.trainer)  # Lightning asks for callbacks before it refuses the trainer's options
-        return [
-            _EndOfTraining(),
-            TellPhase("search"),
-            KeepEpochs(self.history, "search"),
-            *self.callbacks,
-            *super().configure_callbacks(),
-        ]
+        keeping = [] if self.keeping is None else [self.keeping]
+        own = [TellPhase("search"), KeepEpochs(self.history, "search")]
+        return [_EndOfTraining(), *keeping, *own, *self.callbacks, *super().configure_callbacks()]
 
     def on_train_start(self) -> None:
         self.sampler.settle(None)
@@ -129,6 +127,7 @@ class SearchModule(Learning):
             most_validation=sum(most) or math.inf,
             fast=int(self.trainer.fast_dev_run),
             costs=self.costs,
+            memo=Memo() if self.keeping is None else Memo(self.keeping.keeper, self.keeping.stage),
         )
 
     def _precision(self) -> AbstractContextManager[Any]:

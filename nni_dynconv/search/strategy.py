@@ -104,9 +104,11 @@ class DynamicStrategy(OneShotStrategy):
         How many may be left out before the search stops all the same.
     diagnose_every
         Epochs between two diagnoses, by :class:`~nni_dynconv.diagnosis.DiagnosisCallback`; 0: none.
+    checkpoint_minutes
+        Minutes between two checkpoints inside an epoch; one is written after each epoch anyway.
     folder
-        Where the run is written: architecture, supernet and weights before anything is exported, then the network
-        (``docs/runs.md``); ``None``: nowhere.
+        Where the run is written: checkpoints, from which the same run goes on after a kill; architecture, supernet and
+        weights before anything is exported; then the network (``docs/runs.md``). ``None``: nowhere.
     baselines
         Settings of :func:`~nni_dynconv.search.compare`, such as ``{"random": 3}``: what was found is compared in the
         end, and the table printed; ``None``: with nothing.
@@ -178,6 +180,7 @@ class DynamicStrategy(OneShotStrategy):
         on_error: Literal["stop", "skip"] = "stop",
         skip_limit: int = 100,
         diagnose_every: int = 0,
+        checkpoint_minutes: float = 10.0,
         folder: str | Path | Run | None = None,
         baselines: Mapping[str, Any] | None = None,
         metric: str | None = None,
@@ -217,6 +220,7 @@ class DynamicStrategy(OneShotStrategy):
             on_error=on_error,
             skip_limit=skip_limit,
             diagnose_every=diagnose_every,
+            checkpoint_minutes=checkpoint_minutes,
         )
         check_arguments(self, self.settings)
         check_final(self.settings, f"`{type(self).__name__}`", costs or ())
@@ -241,6 +245,7 @@ class DynamicStrategy(OneShotStrategy):
             None if metric is None else Goal(metric, "max" if optimize_mode == "maximize" else "min"),
             Reports() if reports is None else reports,
             None if baselines is None else check(BaselineSettings, baselines, "`baselines` of `mutator.strategy()`"),
+            ends_run=not isinstance(folder, Run),
         )
         self.callbacks = [diagnosis(diagnose_every)] if diagnosis is not None and diagnose_every else []
 

@@ -5,7 +5,7 @@ Neither torch nor Lightning nor ``nni.nas`` is imported here, and nothing is bui
 
 from .checking import check
 from .class_args import check_class_args, check_end
-from .experiment import check_config, code_directory_of, load_yaml, search_path
+from .experiment import check_config, code_directory_of, search_path
 from .final import check_final
 from .hyper_parameters import check_search_space, with_hyper_parameters
 from .named import SAMPLERS, TABLES, Named, parse_named
@@ -33,6 +33,7 @@ from .parts import (
     VectorContextSettings,
     check_arguments,
 )
+from .reading import load_yaml
 from .recipe import Recipe, check_recipe, check_settings, recipes_of
 from .references import call_object, check_reference, load_object
 from .run import TUNER_NAME, BaselineSettings, RunSettings

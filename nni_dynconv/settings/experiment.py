@@ -12,17 +12,17 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic.alias_generators import to_camel
 
 from ..errors import ConfigError, did_you_mean
 from .checking import as_mapping, require
 from .class_args import check_class_args, check_end, check_files
 from .hyper_parameters import check_search_space
+from .reading import load_yaml
 from .references import short
 from .run import TUNER_NAME, RunSettings
 
-__all__ = ["check_config", "code_directory_of", "load_yaml", "search_path"]
+__all__ = ["check_config", "code_directory_of", "search_path"]
 
 
 def check_config(path: str | Path, checkpoint_needed: bool = True) -> RunSettings:
@@ -55,17 +55,6 @@ def check_config(path: str | Path, checkpoint_needed: bool = True) -> RunSetting
     _check_trial_command(document, path)
     check_end(settings, _check_with_nni(document, path).max_trial_number, where)
     return settings
-
-
-def load_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping; a file that is missing or broken is told in words."""
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Cannot read {path}: {error.strerror or error}.") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
-    return dict(as_mapping(document, str(path)))
 
 
 def code_directory_of(document: Mapping[str, Any], path: str | Path) -> Path:

@@ -38,6 +38,7 @@ __all__ = [
     "check_arguments",
 ]
 
+Mixture = Literal["dirichlet", "softmax"]
 Seed = Annotated[int | None, about("decides what is drawn, and what a policy starts with")]
 
 
@@ -76,7 +77,21 @@ class DartsSettings(Settings):
 
     seed: Seed = None
     learning_rate: Annotated[Rate, about("of the architecture's Adam")] = 3e-3
-    weight_decay: Annotated[Rate, about("of the same")] = 0.0
+    weight_decay: Annotated[Rate, about("of the same; of `dirichlet`, DrNAS's anchor at the start")] = 0.0
+    mixture: Annotated[
+        Mixture,
+        about(
+            "`dirichlet`: the shares of candidates are drawn anew in each step, from a distribution that learns; "
+            "`softmax`: they are those of DARTS"
+        ),
+    ] = "dirichlet"
+    beta_decay: Annotated[
+        Rate, about("of `softmax`: weight of a penalty on large logits (beta-DARTS), to which it goes up in a line")
+    ] = 0.0
+    unroll: Annotated[
+        Rate,
+        about("step of the weights that the held-out loss is looked at after (DARTS of second order); 0: first order"),
+    ] = 0.0
 
 
 @dataclass(frozen=True)
@@ -355,6 +370,9 @@ class StrategySettings(Settings):
         100
     )
     diagnose_every: Annotated[CountOrNone, about("epochs between two [diagnoses](trust.md#is-it-healthy); 0: none")] = 0
+    checkpoint_minutes: Annotated[
+        Rate, about("minutes between two [checkpoints](runs.md#a-run-that-was-killed) inside an epoch")
+    ] = 10.0
 
 
 def check_arguments(part: object, settings: Settings) -> None:

@@ -41,6 +41,7 @@ from .deciding import Draw, Drawn, Draws, given, shares_of
 from .mutating import copyable, freeze, mutate
 from .naming import Around, alive_ops
 from .support import check_supported
+from .unrolling import unrolled_loss
 
 if TYPE_CHECKING:
     from ..search import DynamicStrategy, Trained
@@ -275,7 +276,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         """Sum of the labels' entropies in nats, a scalar with gradient."""
         return self.sampler.entropy(self._drawn())
 
-    def architecture_loss(self, run: Callable[[], Any]) -> Any:
+    def architecture_loss(self, run: Callable[[], Any], training: Callable[[], Any] | None = None) -> Any:
         """Draw what the sampler learns from, and return the loss that its parameters learn by.
 
         ``backward()`` of it gives them their gradient. Clear gradients before, and step the optimizer of
@@ -295,11 +296,13 @@ class DynamicWeightMutator(nn.Module, Mutator):
         run
             Returns the loss of the drawn architecture, a scalar, on one held-out batch: the same each time. Where it
             returns ``None``, so does this.
+        training
+            The same on a training batch, for :class:`~nni_dynconv.samplers.DartsSampler` with ``unroll``.
 
         Raises
         ------
         LearningError
-            The sampler does not learn by gradient.
+            The sampler does not learn by gradient, or ``training`` is missing.
         ScopeError, SampleError
             As of :meth:`reset`.
         """
@@ -310,9 +313,25 @@ class DynamicWeightMutator(nn.Module, Mutator):
                 f"architecture: `sampler.observe(sample, reward)`."
             )
         distributed.agree(self.sampler)
-        if self.sampler.paths == 1 or not self.choices:
-            self.reset()
+        loss = self._compared(run) if self.sampler.paths > 1 and self.choices else self._relaxed(run, training)
+        penalty = self.sampler.penalty()
+        return loss if loss is None or penalty is None else loss + penalty
+
+    def _relaxed(self, run: Callable[[], Any], training: Callable[[], Any] | None) -> Any:
+        self.reset()
+        step = self.sampler.unroll if self.choices else 0.0
+        if not step:
             return run()
+        if training is None:
+            raise LearningError(
+                f"`unroll` of {type(self.sampler).__name__} is {step}: the held-out loss is looked at after a step of "
+                f"the weights, but `architecture_loss` was given no training loss. Write "
+                f"`mutator.architecture_loss(run, training=lambda: ...)`."
+            )
+        weights = [one for one in self.space.parameters() if one.requires_grad]
+        return unrolled_loss(run, training, weights, list(self.sampler.parameters()), step)
+
+    def _compared(self, run: Callable[[], Any]) -> Any:
         samples: list[dict[str, Any]] = []
         losses: list[float] = []
         for _ in range(self.sampler.paths):
@@ -464,8 +483,9 @@ class DynamicWeightMutator(nn.Module, Mutator):
         SampleError
             The sample is none of the space.
         """
-        sample = self.export() if sample is None else dict(sample)
-        plan = self.plan(sample)
+        sample = self.export() if sample is None else sample
+        check_sample(sample, self.choices)
+        sample, plan = dict(sample), self.plan(sample)
         with copyable(self.space):
             network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space)
         uninstall(network)

@@ -194,7 +194,8 @@ def test_a_result_of_an_unknown_proposal_teaches_no_hyper_tuner(name, fake, capl
     tuner = started({**ONE_SHOT, "hyper_tuner": {"name": name}}, HYPER_CHOICE)
     tuner.import_data([{"parameter": None, "value": {"default": 1.0, "proposal": 7}}])
     tuner.import_data([{"parameter": {"hyper_parameters": {"seed": 1}}, "value": 2.0}])
-    assert caplog.text.count("without the hyper-parameters of this search space teaches nothing") == 2
+    assert "A result is refused: nothing was proposed under the number 7" in caplog.text
+    assert caplog.text.count("without the hyper-parameters of this search space teaches nothing") == 1
     assert tuner.generate_parameters(0)["hyper_parameters"]["sampler.seed"] in (1, 2, 3)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -67,6 +69,19 @@ def test_a_save_that_is_cut_off_after_it_counts_is_finished_by_the_reader(writte
     loaded = nni_dynconv.load(folder)
     assert loaded.architecture == {"op": "5x5"}
     torch.testing.assert_close(loaded(image()), other(image()))
+
+
+def test_what_killed_saves_left_is_removed_by_the_next_one(written, tmp_path):
+    """Their files used to stay for ever."""
+    folder, network = put(written, tmp_path / "net"), DynamicWeightMutator(OneChoice()).eval().freeze({"op": "5x5"})
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    gone, lives = done.stdout.strip(), os.getppid()
+    left = [folder / f"{name}.{gone}.tmp" for name in ("network.json", f"network.safetensors.{'a' * 16}")]
+    kept = [folder / f"network.safetensors.{'b' * 16}.{lives}.tmp", folder / "notes.tmp"]
+    for path in (*left, *kept):
+        path.touch()
+    export.save(network, folder, example=image())
+    assert [path.exists() for path in (*left, *kept)] == [False, False, True, True]
 
 
 def other_shape(told):

@@ -36,7 +36,8 @@ from nni_dynconv import (
     export,
     ops,
 )
-from nni_dynconv.errors import ExportError
+from nni_dynconv.errors import DynConvError, ExportError
+from nni_dynconv.ops import DynamicOp
 
 
 class OwnEncoder(nn.Module):
@@ -114,6 +115,57 @@ def test_every_op_comes_back(width, tmp_path):
     again = nni_dynconv.load(tmp_path)
     for context in (vector(), vector(1)):
         torch.testing.assert_close(again(image(), context), network(image(), context))
+
+
+class Ramp(OneChoice):
+    """Makes a tensor of its own in a type that its forward names."""
+
+    def forward(self, x):
+        return super().forward(x) * torch.linspace(0, 1, x.shape[-1], dtype=torch.float32)
+
+
+@pytest.mark.parametrize("to", [lambda one: one.double(), lambda one: one.to(torch.bfloat16), nn.Module.half])
+def test_a_network_whose_steps_name_a_type_does_not_become_another_without_a_word(to, tmp_path):
+    """It used to go on making tensors of the type that it was saved in."""
+    export.save(frozen(Ramp), tmp_path)
+    loaded = nni_dynconv.load(tmp_path)
+    with pytest.raises(ExportError, match=r"saved in torch.float32.*linspace(.|\n)*`network.to\(torch\.\w+\)`, then"):
+        to(loaded)
+    assert {one.dtype for one in loaded.state_dict().values()} == {torch.float32}
+    assert loaded.float().to("cpu")(image()).dtype == torch.float32
+
+
+def no_context(network):
+    network(image())
+
+
+def other_context(network):
+    network(image(), torch.zeros(3, 2))
+
+
+def a_part(network):
+    next(one for one in network.modules() if isinstance(one, DynamicOp))(image())
+
+
+def other_batch(network):
+    network(image(), vector(2))
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("wrong", [no_context, other_context, a_part, other_batch])
+def test_what_is_wrong_with_a_call_of_it_is_told_without_a_mutator(wrong, loaded, tmp_path):
+    """Of a network that was loaded, an op outside a forward used to say: "Call the network through the mutator"."""
+    network = frozen(encoder=VectorContext(5, 8), context=vector(), op="3x3")
+    export.save(network, tmp_path)
+    with pytest.raises(DynConvError) as told:
+        wrong(nni_dynconv.load(tmp_path) if loaded else network)
+    assert "mutator" not in str(told.value)
+
+
+def test_a_network_whose_steps_name_no_type_becomes_another(tmp_path):
+    export.save(frozen(op="3x3"), tmp_path)
+    loaded = nni_dynconv.load(tmp_path).double()
+    assert loaded(image().double()).dtype == torch.float64
 
 
 def test_it_is_read_without_nni_in_another_process(tmp_path):

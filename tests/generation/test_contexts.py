@@ -96,9 +96,10 @@ def different(weights):
     return len(kept)
 
 
+@pytest.mark.parametrize("encoding", ["layer_norm", "magnitude_invariant"])
 @pytest.mark.parametrize("name", ENCODERS)
 @torch.no_grad()
-def test_two_hundred_contexts_make_as_many_weights(name):
+def test_two_hundred_contexts_make_as_many_weights(name, encoding):
     """A LayerNorm over two values is a sign: there was one set of weights for all in two of five seeds."""
     for scale in (1, 10, 100) if ENCODERS[name][1] else (1,):
         torch.manual_seed(1)
@@ -108,7 +109,7 @@ def test_two_hundred_contexts_make_as_many_weights(name):
         codes = encoder.eval()(contexts)
         torch.testing.assert_close(encoder(contexts[7:8]), codes[7:8], rtol=1e-4, atol=1e-5)  # alone as in a batch
         for make in CONTROLLERS:
-            controller = make()
+            controller = make(encoding=encoding)
             controller.architecture_dim = 2 if name == "architectures" else 0
             controller.bind(SITES, encoder.out_dim)
             assert different(controller.generate(SITES, codes)[0]) >= 150, (make, scale)

@@ -197,7 +197,9 @@ def test_the_magnitude_invariant_code_has_one_norm_for_every_context():
     torch.testing.assert_close(encoded.norm(dim=1), torch.full((41,), 12**0.5))
     angle = torch.tensor(0.3).sigmoid() * torch.pi / 2
     expected = 2**0.5 * torch.stack([angle.cos(), angle.sin()])
-    torch.testing.assert_close(CodeInput(1, "magnitude_invariant")(torch.tensor([0.3])), expected)
+    torch.testing.assert_close(CodeInput(1, "magnitude_invariant")(torch.tensor([0.3]))[:2], expected)
+    short = CodeInput(1, "magnitude_invariant")(torch.tensor([[0.0], [0.3], [50.0]]))
+    torch.testing.assert_close(short.square().mean(1), torch.ones(3))
 
 
 def test_the_standardised_code_has_one_norm_and_a_code_of_length_one_stays():

@@ -10,8 +10,8 @@ import pytest
 
 from nni_dynconv.launching.causes import cause_in
 from nni_dynconv.launching.experiment import LocalExperiment
-from nni_dynconv.launching.launch import _trial_failure
 from nni_dynconv.launching.nni_logs import said_in
+from nni_dynconv.launching.running.watching import trial_failure
 
 
 def log_of(tmp_path, program):
@@ -74,7 +74,7 @@ def test_of_a_trial_of_ours_its_own_words_are_told(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "NNI_OUTPUT_DIR": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     (tmp_path / "trial.stderr").write_text(done.stderr + "Exception ignored in: <function __del__>\n" + "noise\n" * 50)
-    told = _trial_failure({"trialJobId": "abc", "logPath": str(tmp_path)}, LocalExperiment(1))
+    told = trial_failure({"trialJobId": "abc", "logPath": str(tmp_path)}, LocalExperiment(1))
     assert "It said:\n  This trial was given {}, which is no proposal of the tuner" in told
     assert "Traceback" in done.stderr and "Traceback" not in told and "noise" not in told
 

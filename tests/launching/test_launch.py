@@ -28,6 +28,7 @@ def test_settings_that_check_refuses_end_a_launch_before_it_starts(lab):
     assert lab.run("check", lab.folder / "experiment.yml")[2] == error
 
 
+@pytest.mark.nnictl
 def test_a_trial_that_crashes_at_once_ends_a_launch(lab):
     status, output, error = lab.run("launch", lab.write(stub={"failing": (0, 1)}))
     assert status == 1
@@ -67,6 +68,7 @@ def test_a_python_in_a_path_with_a_space_is_refused_in_words():
 # A run that goes well
 
 
+@pytest.mark.nnictl
 def test_a_launch_runs_to_the_end_on_the_loopback_and_fetches_the_best_trial(lab):
     process = lab.start("launch", lab.write(maxTrialNumber=3, stub={"failing": (1,), "pause": 0.5}), "--output", "best")
     listening = wait_until(lambda: _listening(lab), 60, "NNI's server")
@@ -133,6 +135,7 @@ def test_files_that_no_launch_wrote_are_not_overwritten(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
     monkeypatch.setattr("nni_dynconv.launching.launch.check_config", lambda *_, **__: None)
+    monkeypatch.setattr("nni_dynconv.launching.launch.load_yaml", lambda *_: {})
     with pytest.raises(LaunchError, match="holds files that no launch wrote"):
         launch("x.yml", output=tmp_path / "out")
 

@@ -30,7 +30,9 @@ def test_each_trial_tells_which_architecture_it_evaluates_and_evaluated(tmp_path
         ],
         [],
     )
+    assert "  trial 1 (b)  USER_CANCELED, NNI's word also for one that was killed from outside" in "\n".join(said)
     outcome = progress.outcome()
+    assert outcome.left == ["none"]  # a killed trial used to be left out: NNI does not call it failed
     assert (outcome.succeeded, outcome.stopped, outcome.failed, outcome.metric) == (2, 1, 1, 0.7)
     rows = {row["trial"]: row for row in outcome.evaluated}
     assert rows["a"]["architecture"] == {"op": "conv3"} and rows["a"]["result"] == 0.5

@@ -70,7 +70,7 @@ def test_a_swap_that_fails_puts_the_old_folder_back(delivered, tmp_path, monkeyp
         shutil.rmtree(folder)
 
     monkeypatch.setattr(results, "_write_facts", lost)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(LaunchError, match=r"cannot be written: .*\nIt holds what it held.*lie in .*trial"):
         delivered(0.7)
     assert json.loads((tmp_path / "deep" / "out" / "experiment.json").read_text())["result"] == 0.5
 
@@ -103,11 +103,21 @@ def test_where_no_trial_brought_a_result_what_one_had_found_is_named(tmp_path):
     assert "other" not in str(told.value)
 
 
+def test_what_a_trial_had_found_is_named_beside_the_best_one_too(tmp_path):
+    run = Run(tmp_path / "trial")
+    run.begin(state=UNTRAINED)
+    run.weights.write_text("")
+    said, best = [], {"trialJobId": "a", "logPath": str(tmp_path / "best")}
+    outcome = Outcome(best=best, metric=0.5, succeeded=1, stopped=1, left=[str(run.folder)])
+    deliver(outcome, LocalExperiment(1), None, 0.0, said.append)
+    assert any(line.startswith(f"{run.folder} holds what the search") for line in said)
+
+
 @pytest.mark.parametrize("exported", [True, False])
 def test_the_last_lines_tell_how_the_network_is_used_where_there_is_one(exported, tmp_path):
     said, run = [], Run(tmp_path)
     run.begin()
     if exported:
-        run.network.write_text("{}")
+        run.network.write_text('{"trust": []}')
     results._say_run(tmp_path, said.append)
     assert any(f'nni_dynconv.load("{tmp_path}")' in line for line in said) == exported

@@ -31,6 +31,7 @@ def write(folder, **class_args):
     return path
 
 
+@pytest.mark.whole
 def test_check_stays_static_and_with_try_tells_what_a_batch_shows(lab):
     config = write(lab.folder, context={"name": "vector", "in_features": 7, "dim": 8})
     assert lab.run("check", config)[0] == 0
@@ -40,6 +41,7 @@ def test_check_stays_static_and_with_try_tells_what_a_batch_shows(lab):
     assert "Traceback" not in error
 
 
+@pytest.mark.whole
 def test_launch_starts_nothing_where_the_try_fails(lab):
     config = write(lab.folder, evaluator_args={"form": "triple"})
     status, _, error = lab.run("launch", config)

@@ -83,6 +83,7 @@ def test_with_the_mend_every_result_reaches_the_tuner():
 ORDER = "import nni.nas.oneshot.pytorch.strategy; from nni.nas.strategy import DARTS; print(DARTS.__name__)"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("before", "name"),
     [
@@ -94,6 +95,7 @@ def test_nnis_strategies_are_there_in_the_right_order_of_imports_only(before, na
     assert name in run(before + ORDER).stdout.splitlines()
 
 
+@pytest.mark.whole
 def test_importing_nni_nas_through_the_package_is_quiet():
     noisy, quiet = (run(f"import {name}").stderr for name in ("nni.nas.nn.pytorch", "nni_dynconv.nni_host.nas"))
     assert "is found to be not a nn.Module" in noisy and "is found to be not a nn.Module" not in quiet

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from devices import META, OneDevice
+from often import by_default
 
 from nni_dynconv.functional import library
 from nni_dynconv.functional.paths import kernels
@@ -93,7 +94,7 @@ def test_limits_are_measured_on_another_device(bench):
     assert limits.flops > 0 and list(limits.copies) == [1 << power for power in (21, 23, 25, 27, 29)]
 
 
-@pytest.mark.parametrize("sampler", ["random", "gdas", "darts", "enas"])
+@pytest.mark.parametrize("sampler", by_default("random", of=["random", "gdas", "darts", "enas"]))
 def test_a_search_step_is_measured_on_another_device(sampler, bench, monkeypatch):
     monkeypatch.setattr(bench.steps, "PATHS", 1)
     size = {"B": 2, "C": 4, "HW": 8, "layers": 1}

@@ -65,6 +65,14 @@ def read(page):
     return (ROOT / page).read_text(encoding="utf-8")
 
 
+LONG = {
+    "max_epochs=4": "max_epochs=1",
+    "final_epochs=10": "final_epochs=1, rerank_steps=5",
+    '"random": 2': '"random": 1',
+}
+"""What a search of README's, of minutes, is shortened by; the whole of it is run among the slow tests."""
+
+
 def blocks(language):
     """Each block of a language as a parameter that is named by page and line."""
     found = []
@@ -72,8 +80,14 @@ def blocks(language):
         text = read(page)
         for match in re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
             line = text.count("\n", 0, match.start()) + 2
-            found.append(pytest.param(page, line, match.group(1), id=f"{page}:{line}"))
+            marks = [pytest.mark.whole] if is_a_search(match.group(1)) else []
+            found.append(pytest.param(page, line, match.group(1), id=f"{page}:{line}", marks=marks))
     return found
+
+
+def is_a_search(code):
+    """Whether a block searches and trains to the end, which takes a while."""
+    return all(long in code for long in LONG)
 
 
 def without_code(text):
@@ -121,14 +135,6 @@ def workplace(tmp_path, monkeypatch):
 # Code
 
 
-LONG = {
-    "max_epochs=4": "max_epochs=1",
-    "final_epochs=10": "final_epochs=1, rerank_steps=5",
-    '"random": 2': '"random": 1',
-}
-"""What a search of README's, of minutes, is shortened by; the whole of it is run among the slow tests."""
-
-
 def shortened(code):
     return functools.reduce(lambda text, long: text.replace(long, LONG[long]), LONG, code)
 
@@ -149,7 +155,7 @@ def test_a_python_block_runs_alone_and_its_suites_pass(page, line, code, workpla
 @pytest.mark.timeout(1800)
 def test_readmes_search_ends_in_a_network_that_beats_its_static_twin(workplace):
     """It used to print "held-out loss 2.28 before, 1.13 after" and to save a network that was right in 20 %."""
-    (code,) = [one.values[2] for one in blocks("python") if all(long in one.values[2] for long in LONG)]
+    (code,) = [one.values[2] for one in blocks("python") if is_a_search(one.values[2])]
     names = {}
     exec(compile(code, "README.md", "exec"), names)  # noqa: S102 (that is the test)
     saved, hits = nni_dynconv.load("runs/digits"), []
@@ -342,6 +348,14 @@ def test_the_yaml_reference_is_made_of_the_settings_by_its_script():
     stale = read("docs/yaml.md").replace("| `64` |", "| `65` |")
     assert script["page"](stale) == read("docs/yaml.md")
     assert script["schema"]() == script["SCHEMA_FILE"].read_text(encoding="utf-8")
+
+
+def test_the_tables_of_saved_networks_are_made_of_the_sweeps_results_by_their_script():
+    script = runpy.run_path(str(ROOT / "docs" / "make_saving_table.py"))
+    assert script["page"](read("docs/saving.md")) == read("docs/saving.md"), "python docs/make_saving_table.py"
+    counts = {row[0]: row[1:] for row in table("docs/saving.md", "<!-- table: saved -->")}
+    for name, (_, tried, same, otherwise, refused, limit, *_) in counts.items():
+        assert int(tried) == int(same) + int(refused) + int(limit) and otherwise == "0", name
 
 
 def test_the_yaml_reference_says_what_each_setting_means_and_which_words_it_takes():

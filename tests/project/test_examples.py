@@ -30,6 +30,7 @@ def run(example, folder, *arguments, length=("--fast",)):
     return done.stdout
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_runs_to_its_end(example, tmp_path):
     assert "found {" in run(example, tmp_path)

@@ -90,3 +90,13 @@ def test_a_problem_stands_until_it_is_taken_back(marks):
             expected[what] = failed
         assert run.problems == {what: f"why {what}" for what, failed in expected.items() if failed}
         assert Run.read(folder).problems == run.problems
+
+
+def test_how_its_network_is_read_is_told_with_the_trust_that_it_takes(tmp_path):
+    """Of a network that is kept by its class `launch` used to tell a line that raised an error."""
+    run = Run(tmp_path)
+    run.begin(code_directory="code")
+    run.network.write_text('{"trust": ["space"]}')
+    assert run.use("runs/mine") == 'import nni_dynconv  # in code\nnet = nni_dynconv.load("runs/mine", trust=["space"])'
+    run.network.write_text("{}")  # of an earlier version
+    assert run.use().endswith(f'load("{tmp_path}")')

@@ -247,7 +247,8 @@ def test_rare_draws_of_gdas_have_the_noise_that_chose_them():
             torch.testing.assert_close(sampler.relaxed(label)[value].detach(), torch.tensor(1.0))
 
 
-def test_a_label_that_is_decided_for_what_is_not_allowed_is_named():
+def test_a_label_that_is_decided_for_what_is_not_allowed_is_named(monkeypatch):
+    monkeypatch.setattr("nni_dynconv.samplers.preferring.TRIES", 50)  # so that it does not take seconds
     sampler = bound(GdasSampler(seed=0), [range(2)] * 2, lambda labels: [limited_to(labels[0] == 1)])
     sampler.alphas[0].data = torch.tensor([60.0, 0.0])
     with pytest.raises(SampleError, match="Label `label0` is decided for candidates that break a constraint"):

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from often import by_default
 from toy_task import ToyModule
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -339,7 +340,7 @@ def check_as_one(sampler, folder):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", by_default(GdasSampler, of=SAMPLERS))
 def test_an_experiment_under_lightnings_ddp_ends_as_in_one_process(sampler, tmp_path):
     mutator, best = experiment(sampler, tmp_path / "both", 4, strategy="ddp_fork", devices=PROCESSES)
     expected, state = check_as_one(sampler, tmp_path)
@@ -357,7 +358,7 @@ def test_processes_that_train_the_best_few_in_the_end_settle_on_the_same_one(tmp
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("rerank", [0, 2])
+@pytest.mark.parametrize("rerank", by_default(2, of=[0, 2]))
 def test_what_processes_found_is_trained_by_all_of_them_to_the_same_weights_as_by_one(rerank, tmp_path):
     """The final training's gradients are averaged, so two processes with half a batch each are one with the whole."""
     ended = {}

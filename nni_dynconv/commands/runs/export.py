@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated, Any, Literal
 
 import typer
 
-from ..shared import say
+from ..shared import quiet, say
 from .arguments import RunConfig, RunFolder, settings_of
 
 __all__ = ["export"]
@@ -42,8 +43,9 @@ def export(
     settings = settings_of(config)
     from ...experiments import again
 
-    again.export_again(run, settings)
-    say(f'Exported. Use it:\n  import nni_dynconv\n  net = nni_dynconv.load("{run}")')
+    with quiet():
+        exported = again.export_again(run, settings)
+    say(f"Exported. Use it:\n{indent(exported.use(run), '  ')}")
 
 
 def _elsewhere(run: Path, to: Format, form: Any, batch: int, trust: Any) -> Any:

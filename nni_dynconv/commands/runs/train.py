@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from textwrap import indent
 from typing import Annotated
 
 import typer
 
-from ..shared import say
+from ..shared import quiet, say
 from .arguments import RunConfig, RunFolder, settings_of
 
 __all__ = ["train"]
@@ -31,10 +32,13 @@ def train(
     from ...runs import Run
 
     before = Run.read(run).facts.get("result")
-    trained = again.train_on(run, epochs, settings)
+    with quiet():
+        trained = again.train_on(run, epochs, settings)
     say(str(trained))
     now = Run.read(run)
     if now.facts.get("result") == before and trained.result != before:
         say(f"That is no better than {before:.4g} before, so the run stays as it was.")
+    if now.network.is_file():
+        say(f"Use it:\n{indent(now.use(run), '  ')}")
     for line in now.told(run):
         say(line)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ...errors import ExportError, ShapeError
+from ...errors import DynConvError, ExportError, ForwardError, ShapeError
 from ...ops import ORIGINAL, DynamicOp
 from ..allowed import SIZES, is_allowed, operator_named
 from ..modules import make_module
@@ -22,6 +22,8 @@ from ..values import decode, identifier, is_record, items_of
 
 __all__ = ["Portable"]
 
+FOREIGN = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
+"""What torch's operators and layers raise of what does not fit."""
 KINDS = ("POSITIONAL_ONLY", "POSITIONAL_OR_KEYWORD", "VAR_POSITIONAL", "KEYWORD_ONLY", "VAR_KEYWORD")
 _PATH = re.compile(r"\w+(\.\w+)*")
 
@@ -40,6 +42,10 @@ _OWN = _Value(-1)
 
 class _Input(NamedTuple):
     number: int
+
+
+def _is_input(value: Any) -> bool:
+    return isinstance(value, _Input)
 
 
 class _Step(NamedTuple):
@@ -89,6 +95,11 @@ class Portable(nn.Module):
     trust
         As of :func:`~nni_dynconv.export.load`.
 
+    Attributes
+    ----------
+    whole
+        Whether it has its tensors; before that it may become of any type.
+
     Raises
     ------
     ExportError
@@ -103,6 +114,7 @@ class Portable(nn.Module):
             _place(self, path, _empty(one))
         self._forward = Forward(description)
         self._forward.check(self)
+        self.whole = False
 
     @property
     def call_signature(self) -> inspect.Signature:
@@ -111,6 +123,24 @@ class Portable(nn.Module):
 
     def _get_name(self) -> str:
         return self._forward.name
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Portable:
+        """Go to another device or type, as a network whose steps name none.
+
+        Raises
+        ------
+        ExportError
+            They name a type that would be another one.
+        """
+        for dtype, steps in self._forward.types.items() if self.whole else ():
+            other = fn(torch.empty(0, dtype=dtype)).dtype
+            if other != dtype:
+                raise ExportError(
+                    f"This {self._forward.name} was saved in {dtype}, and its forward makes tensors of that type "
+                    f"({', '.join(steps)}), so that it cannot become {other}. Take it there before it is saved: "
+                    f"`network.to({other})`, then `export.save(network, folder)`."
+                )
+        return super()._apply(fn, recurse)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run it as the network that was saved.
@@ -121,6 +151,8 @@ class Portable(nn.Module):
             Of inputs of these sizes it is not known what the network does.
         ExportError
             It was saved for calls of another form.
+        ForwardError
+            An operator or a layer cannot do what it is told to.
         """
         return self._forward(self, args, kwargs)
 
@@ -136,6 +168,10 @@ class Forward:
         modes = description["modes"]
         self.programs = {mode: Program(modes[mode]) for mode in MODES if mode in modes}
         self.number = self.programs["eval"].inputs
+        self.types = _types_in(step for program in self.programs.values() for step in program.steps)
+        named = sorted(one.number for one in pytree.tree_leaves(self.inputs, _is_input) if _is_input(one))
+        if named != list(range(self.number)) or any(one.inputs != self.number for one in self.programs.values()):
+            raise ExportError(f"The saved network has {self.number} inputs, but is called with {named}.")
 
     def __reduce__(self) -> Any:
         return Forward, (self.description,)
@@ -151,7 +187,10 @@ class Forward:
                     step.check(network)
 
     def __call__(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = self.signature.bind(*args, **kwargs).arguments
+        try:
+            given = self.signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise ForwardError(f"This {self.name} is called as `{self.name}{self.signature}`: {error}.") from None
         found: list[Any] = [None] * self.number
         for name in {**self.inputs, **given}:
             if name not in self.inputs:
@@ -163,7 +202,18 @@ class Forward:
                 _take(self.inputs[name], given[name], found, name, self.name)
         program = self._program(network.training, bool(found) and found[0].dim() > 0 and found[0].shape[0] == 1)
         _check_inputs(self.name, found, program.sizes)
-        return program(network, found)
+        if torch.compiler.is_compiling():
+            return program(network, found)
+        try:
+            return program(network, found)
+        except (DynConvError, torch.OutOfMemoryError):
+            raise
+        except FOREIGN as error:
+            shapes = ", ".join(f"{tuple(one.shape)} {str(one.dtype).removeprefix('torch.')}" for one in found)
+            raise ForwardError(
+                f"This {self.name}, which was read from a file, cannot be run on {shapes}: {type(error).__name__}: "
+                f"{error}"
+            ) from error
 
     def _program(self, training: bool, alone: bool) -> Program:
         mode = "train" if training and "train" in self.programs else "eval"
@@ -329,6 +379,16 @@ def _read_read(data: Mapping[str, Any]) -> _Step:
         vars(op)[ORIGINAL] = path
 
     return _Step(_get, (_path(path), name), {}, "network", check=check)
+
+
+def _types_in(steps: Iterable[_Step]) -> dict[torch.dtype, list[str]]:
+    """Return the types of numbers with a fraction that steps name, and which operators name them."""
+    found: dict[torch.dtype, list[str]] = {}
+    for step in steps:
+        for one in pytree.tree_leaves((step.args, step.kwargs)) if step.of is None else ():
+            if isinstance(one, torch.dtype) and (one.is_floating_point or one.is_complex):
+                found.setdefault(one, []).append(str(step.run))
+    return {dtype: sorted(set(names)) for dtype, names in found.items()}
 
 
 def _decoded(values: Any) -> tuple[Any, ...]:

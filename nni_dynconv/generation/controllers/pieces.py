@@ -34,7 +34,7 @@ class CodeInput(nn.Module):
     as it is. One of less than four numbers has waves of each beside it, :math:`\sqrt{2} \, [\sin(k c), \cos(k c)]` for
     k of 1, 2 and 4, for it has few ways to differ.
     ``magnitude_invariant``: :math:`\sqrt{2} [\cos(\pi s / 2), \sin(\pi s / 2)]` with :math:`s = \mathrm{sigmoid}(c)`,
-    twice as long, and of the same norm for every code.
+    twice as long, and of the same norm for every code, with the same waves beside a short one, which keep that.
 
     Parameters
     ----------
@@ -71,13 +71,14 @@ class CodeInput(nn.Module):
         self.dim, self.encoding, self.architecture = dim, encoding, architecture
         self.parts = [one for one in (dim - architecture, architecture) if one]
         self.is_invariant = encoding == "magnitude_invariant"
-        beside = sum(BESIDE + (2 * len(WAVES) * one if one < FEW else 0) for one in self.parts)
-        self.beside = 0 if self.is_invariant and not architecture else beside
+        self.is_sized = not self.is_invariant or bool(architecture)
+        waves = sum(2 * len(WAVES) * one for one in self.parts if one < FEW)
+        self.beside = waves + (BESIDE * len(self.parts) if self.is_sized else 0)
         self.out_dim = self.beside + (2 * dim if self.is_invariant else dim)
 
     def forward(self, code: Tensor) -> Tensor:  # (B) dim -> (B) out_dim
-        if not self.beside:
-            return _as_angles(code)
+        if not self.is_sized:
+            return torch.cat([_as_angles(code), *_waves_of(code)], dim=-1)
         parts = code.split(self.parts, dim=-1)
         kept = torch.cat([_standardised(one) for one in parts], dim=-1) if len(parts) > 1 else _standardised(code)
         kept = _as_angles(kept) if self.is_invariant else _standardised(kept) if len(parts) > 1 else kept

@@ -18,6 +18,7 @@ from ...samplers import RandomSampler
 from ...settings import BaselineSettings
 from ...supernet import DynamicWeightMutator
 from ..closing import Evaluators, Goal, Trained, from_scratch, goal_of, measure, train_network
+from ..resuming import Keeper, KeepTraining
 from .rivals import ShuffledContexts, StaticTwin
 from .table import FOUND, RANDOM, SHUFFLED, TWIN, WENT_ON, Comparison, Entry
 
@@ -85,23 +86,46 @@ def compare_with(
     initial: Mapping[str, Tensor],
     settings: BaselineSettings,
     goal: Goal | None = None,
+    keeper: Keeper | None = None,
 ) -> Comparison:
-    """Compare as :func:`compare` does, by evaluators that are made alike."""
+    """Compare as :func:`compare` does, by evaluators that are made alike, and keep how far that is."""
     goal = goal_of(evaluators.callbacks, goal)
     jury = _Jury(evaluators, goal)
     found: Any = trained.network
-    entries = [jury.entry(_Rival(WENT_ON, found, found.architecture), trained)]
+    keeper = keeper or Keeper()
+    entries = [_first_entry(jury, _Rival(WENT_ON, found, found.architecture), trained, keeper)]
     epochs = settings.epochs or trained.epochs or None
     twin = None
-    for rival in _rivals(mutator, found.architecture, initial, settings):
-        with torch.random.fork_rng():
-            torch.manual_seed(settings.seed)
-            what = f"comparing with {rival.kind}"
-            done = train_network(rival.network, evaluators, epochs, goal, "scratch", alike=True, phase=what)
-        entries.append(jury.entry(rival, done))
+    for number, rival in enumerate(_rivals(mutator, found.architecture, initial, settings)):
+        what, stage = f"comparing with {rival.kind}", f"comparison {number + 1}"
+        kept = keeper.done(stage)
+        if kept is None:
+            with torch.random.fork_rng():
+                torch.manual_seed(settings.seed)
+                keeping = KeepTraining(keeper, stage)
+                done = train_network(
+                    rival.network, evaluators, epochs, goal, "scratch", alike=True, phase=what, keeping=keeping
+                )
+            entries.append(jury.entry(rival, done))
+            network = rival.network.state_dict() if isinstance(rival.network, StaticTwin) else None
+            keeper.finish(stage, {"entry": entries[-1]._asdict(), "network": network})
+        else:
+            entries.append(Entry(**kept["entry"]))
+            if kept["network"] is not None:
+                rival.network.eval().load_state_dict(kept["network"])
         twin = rival.network.network if isinstance(rival.network, StaticTwin) else twin
     left_out = _left_out(mutator, entries, settings)
     return Comparison(entries, jury.names, goal.mode, jury.measured_on, left_out, twin)
+
+
+def _first_entry(jury: _Jury, rival: _Rival, trained: Trained, keeper: Keeper) -> Entry:
+    """Return the entry of what went on, as it was measured before the run was interrupted."""
+    kept = keeper.done("comparison 0")
+    if kept is None:
+        kept = {"entry": jury.entry(rival, trained)._asdict()}
+        keeper.finish("comparison 0", kept)
+    jury.names = list(kept["entry"]["metrics"])
+    return Entry(**kept["entry"])
 
 
 def _rivals(
@@ -113,7 +137,8 @@ def _rivals(
     if settings.static:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            yield _Rival(TWIN, StaticTwin(from_scratch(mutator, sample, initial)), sample)
+            twin = StaticTwin(from_scratch(mutator, sample, initial))
+        yield _Rival(TWIN, twin, sample)  # outside of the block, which would end in the middle of what comes after
     if settings.shuffled and mutator.source.of_context is not None:
         network = ShuffledContexts(from_scratch(mutator, sample, initial), settings.seed)
         yield _Rival(SHUFFLED, network, sample)

@@ -15,8 +15,9 @@ from torch import nn
 
 from ...errors import ConfigError
 from ...generation import Call, DynamicNetwork
+from ...keeping import generators
 from ..lightning import step_of
-from ..loaders import first_batches
+from ..loaders import first_batches, flattened
 
 __all__ = ["Evaluators"]
 
@@ -112,29 +113,35 @@ class Evaluators:
         made.test_dataloaders = self.test
         return made
 
+    @property
+    def drawing(self) -> list[Any]:
+        """What may have random generators of its own: loaders, one by one, and the data module."""
+        return [*flattened([*self.data, self.test]), self.datamodule]
+
     def batch(self) -> Any:
-        """Return the first training batch, as a step takes it, on the CPU."""
+        """Return the first training batch, as a step takes it, on the CPU; random generators stay as they are."""
         made = self.make(alike=True)
         module, given = made.module, made.datamodule
         if given is not None:
             given.prepare_data()
             given.setup("fit")
         loader = made.train_dataloaders if given is None else given.train_dataloader()
-        (batch,) = first_batches(loader, 1, made.trainer.precision_plugin.convert_input)
-        moved = module.transfer_batch_to_device(module.on_before_batch_transfer(batch, 0), torch.device("cpu"), 0)
-        return module.on_after_batch_transfer(moved, 0)
+        with generators.untouched(self.drawing):  # going through a loader draws
+            (batch,) = first_batches(loader, 1, made.trainer.precision_plugin.convert_input)
+            moved = module.transfer_batch_to_device(module.on_before_batch_transfer(batch, 0), torch.device("cpu"), 0)
+            return module.on_after_batch_transfer(moved, 0)
 
     def called(self, network: DynamicNetwork) -> Call | None:
         """Return how the evaluator's step calls a network, with the values of a batch; ``None`` where it calls another.
 
-        Torch's global generator stays as it is, for going through a loader draws.
+        Random generators stay as they are.
         """
         calls: list[Call] = []
 
         def note(_: nn.Module, args: Any, kwargs: Any) -> None:
             calls.append(network.takes.call(args, kwargs, network.source.of_context is not None))
 
-        with torch.random.fork_rng(devices=[]):
+        with generators.untouched(self.drawing):
             handle = network.register_forward_pre_hook(note, with_kwargs=True)
             try:
                 self.show(network, self.batch())

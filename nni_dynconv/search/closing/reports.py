@@ -46,6 +46,29 @@ class Reports(TrialCommandChannel):
         self._place = tempfile.TemporaryDirectory(prefix="reports-")
         self._file = Path(self._place.name, "told.jsonl")
         self._inner: TrialCommandChannel | None = None
+        self._again = 0  # of what was told, so many will be told once more by a run that goes on
+
+    def keep(self, path: Path, known: int | None = None) -> None:
+        """Note what is told in a file that outlives this process.
+
+        Parameters
+        ----------
+        path
+            Of the file.
+        known
+            How much was told when the checkpoint was written that the run goes on from, so that what came after it is
+            not told twice; ``None``: the run is new.
+        """
+        self._file = path
+        noted = [] if known is None else self._noted()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{json.dumps(one)}\n" for one in noted), encoding="utf-8")
+        self._again = max(len(noted) - (known or 0), 0)
+
+    @property
+    def count(self) -> int:
+        """How much was told."""
+        return len(self._noted()) - self._again
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Reports:
         return self
@@ -91,9 +114,10 @@ class Reports(TrialCommandChannel):
         about
             What is said beside its number.
         """
-        with self._through():
-            overwrite_intermediate_seq(sum(kind == "told" for kind, _ in self._noted()))
-            nni.report_intermediate_result(_with(value, about) if about else value)
+        if not self._again:
+            with self._through():
+                overwrite_intermediate_seq(sum(kind == "told" for kind, _ in self._noted()))
+                nni.report_intermediate_result(_with(value, about) if about else value)
         self._note("told", value)
 
     def final(self, value: Any = None, **about: Any) -> None:
@@ -114,11 +138,13 @@ class Reports(TrialCommandChannel):
         value = self._of_evaluator() if self.own else value
         if value is None or rank_zero_only.rank:
             return
-        with self._through():
-            nni.report_final_result(value if self.about is None else _with(value, {**self.about, **about}))
+        if not self._again:
+            with self._through():
+                nni.report_final_result(value if self.about is None else _with(value, {**self.about, **about}))
+        self._note("final", value)
 
     def _of_evaluator(self) -> Any:
-        held = [(kind, one) for kind, one in self._noted() if kind != "told"]
+        held = [(kind, one) for kind, one in self._noted() if kind.startswith("held")]
         of_kept = [one for kind, one in held if kind == "held in result"]
         if of_kept or not held:
             return of_kept[-1] if of_kept else None
@@ -140,13 +166,17 @@ class Reports(TrialCommandChannel):
             set_default_trial_command_channel(current)
 
     def _note(self, kind: str, value: Any) -> None:
+        if self._again:
+            self._again -= 1
+            return
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps([kind, value], default=float) + "\n")
 
     def _noted(self) -> list[tuple[str, Any]]:
         if not self._file.is_file():
             return []
-        return [json.loads(line) for line in self._file.read_text(encoding="utf-8").splitlines()]
+        lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may have cut the last one off
 
 
 def _with(value: Any, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
-import torch
 from nni.nas.evaluator.pytorch import Lightning
 from torch import Tensor
 
 from ... import export
 from ...generation import DynamicNetwork
+from ...keeping import Store, generators
 from ...runs import Run
 from ...samplers import distributed
 from ...settings import BaselineSettings, StrategySettings
 from ...supernet import DynamicWeightMutator
 from ..baselines import TWIN, Comparison, compare_with
+from ..resuming import Keeper, KeepTraining, described
 from .best import Goal, goal_of
 from .evaluators import Evaluators
 from .reports import Reports, words_of
@@ -25,6 +26,9 @@ from .training import Trained, measure, train_network
 from .writing import Writer, called_by
 
 __all__ = ["Closing", "Search"]
+
+TOLD = "told.jsonl"
+"""What NNI was told, beside the checkpoints."""
 
 
 @dataclass
@@ -43,9 +47,13 @@ class Closing:
         What NNI is told.
     baselines
         What is compared with in the end; ``None``: nothing.
+    ends_run
+        Whether nothing comes after it, so that its checkpoints can go.
 
     Attributes
     ----------
+    keeper
+        Of the run's checkpoints, from its beginning on.
     initial
         The space's tensors from before the search, where something is trained from scratch.
     trained, comparison
@@ -58,6 +66,8 @@ class Closing:
     goal: Goal | None = None
     reports: Reports = field(default_factory=Reports)
     baselines: BaselineSettings | None = None
+    ends_run: bool = True
+    keeper: Keeper = field(default_factory=Keeper)
     initial: dict[str, Tensor] | None = None
     trained: Trained | None = None
     comparison: Comparison | None = None
@@ -89,20 +99,27 @@ class Search(Lightning):
 
     def search(self, model: Any) -> None:
         """Train the supernet, and compare the best few."""
+        if self.closing.keeper.store is not None:
+            self.module.keeping = KeepTraining(self.closing.keeper, "search", self.module)
+            self.fit_kwargs.update(self.module.keeping.fit_kwargs)
         super().evaluate(model)
 
     def evaluate(self, model: Any) -> None:
         """Search, train what was found to its end, and report, write and compare it."""
         closing = self.closing
         writer = Writer(closing.run, self.trainer.is_global_zero)
-        closing.initial = self._initial()
+        closing.keeper = keeper = self._keeper()
+        goes_on = keeper.read()
+        closing.initial = keeper.done("beginning")["initial"] if goes_on else self._initial()
         writer.began()
-        with closing.reports.between() as reports:
+        self._keep_beside(goes_on)
+        if not goes_on:
+            keeper.finish("beginning", {"initial": closing.initial})
+        with closing.reports.between() as reports, keeper.going():
             reports.phase = "search"
-            self.search(model)
-            network = self._found()
+            network = self._searched(model)
             writer.searched(closing.mutator, network, network.architecture)
-            trained = closing.trained = self._finish(network, reports)
+            trained = closing.trained = self._trained(network, reports)
             writer.trained(trained)
             reports.final(trained.result, architecture=words_of(network.architecture))
             reports.phase = "comparison"
@@ -110,6 +127,52 @@ class Search(Lightning):
             if closing.baselines is not None:
                 writer.without_failing("baselines", self.compare)
             writer.shown()
+        if closing.ends_run:
+            keeper.over()
+
+    def _keep_beside(self, goes_on: bool) -> None:
+        """Let what NNI was told, and the run's history, go on from where they were."""
+        keeper, run, reports = self.closing.keeper, self.closing.run, self.closing.reports
+        if keeper.store is None or run is None:
+            return
+        known: dict[str, Any] = keeper.found_beside if goes_on else {"told": None, "history": run.history.size}
+        reports.keep(run.checkpoints / TOLD, known["told"])
+        run.history.cut(known["history"])
+        keeper.beside = lambda: {"told": reports.count, "history": run.history.size}
+
+    def _keeper(self) -> Keeper:
+        """Return what keeps the run: nothing, where there is no folder, and where several processes train together."""
+        closing, trainer = self.closing, self.trainer
+        alone = trainer.world_size == 1 and trainer.strategy.launcher is None
+        if closing.run is None or not alone or trainer.fast_dev_run:
+            return Keeper()
+        about = described(closing.mutator, closing.settings, self.module.training_module, trainer)
+        told = {"run": dict(closing.run.facts.get("settings") or {}), "baselines": repr(closing.baselines)}
+        store = Store(closing.run.checkpoints, {**told, **about})
+        return Keeper(store, closing.settings.checkpoint_minutes, self.evaluators.drawing)
+
+    def _searched(self, model: Any) -> DynamicNetwork:
+        """Search, and return what was found; or what was found before the run was interrupted."""
+        keeper, mutator = self.closing.keeper, self.closing.mutator
+        kept = keeper.done("search")
+        if kept is None:
+            self.search(model)
+            network = self._found()
+            keeper.finish("search", {"mutator": mutator.state_dict(), "network": _state(network)})
+            return network
+        mutator.load_state_dict(kept["mutator"])
+        return _rebuilt(mutator, kept["network"])
+
+    def _trained(self, network: DynamicNetwork, reports: Reports) -> Trained:
+        """Train what was found, or return what became of it before the run was interrupted."""
+        keeper = self.closing.keeper
+        kept = keeper.done("final training")
+        if kept is None:
+            trained = self._finish(network, reports)
+            facts = {one.name: getattr(trained, one.name) for one in fields(trained) if one.name != "network"}
+            keeper.finish("final training", {"network": _state(trained.network), "facts": facts})
+            return trained
+        return Trained(_rebuilt(self.closing.mutator, kept["network"]), **kept["facts"])
 
     def _initial(self) -> dict[str, Tensor] | None:
         if self.closing.settings.final_start != "scratch" and self.closing.baselines is None:
@@ -123,7 +186,8 @@ class Search(Lightning):
         sample = mutator.export()
         if self.closing.settings.final_start == "scratch" and self.closing.initial is not None:
             return from_scratch(mutator, sample, self.closing.initial)
-        with torch.random.fork_rng(devices=[]):  # a loader draws when it is gone through, which no training may see
+        # a loader draws when it is gone through, which no training may see
+        with generators.untouched(self.evaluators.drawing):
             return self._with_weights(sample)
 
     def _with_weights(self, sample: dict[str, Any]) -> DynamicNetwork:
@@ -142,7 +206,10 @@ class Search(Lightning):
         if settings.final_epochs != 0:
             epochs, start = settings.final_epochs, settings.final_start
             history = None if self.closing.run is None else self.closing.run.history
-            trained = train_network(network, self.evaluators, epochs, goal, start, reports=reports, history=history)
+            keeping = KeepTraining(self.closing.keeper, "final training")
+            trained = train_network(
+                network, self.evaluators, epochs, goal, start, reports=reports, history=history, keeping=keeping
+            )
         else:
             reports.phase = "result"
             made, goal = self.evaluators.make(), goal_of(self.evaluators.callbacks, goal)
@@ -160,7 +227,13 @@ class Search(Lightning):
         if closing.trained is None or closing.initial is None or closing.baselines is None:
             return
         closing.comparison = compare_with(
-            closing.mutator, self.evaluators, closing.trained, closing.initial, closing.baselines, closing.goal
+            closing.mutator,
+            self.evaluators,
+            closing.trained,
+            closing.initial,
+            closing.baselines,
+            closing.goal,
+            closing.keeper,
         )
         comparison = closing.comparison
         if self.trainer.is_global_zero:
@@ -176,3 +249,13 @@ class Search(Lightning):
             own = None if call is None else call._replace(context=None, index=None)
             results = next(one.metrics for one in comparison.entries if one.kind == TWIN)
             export.save(comparison.twin, run.twin, example=own, results=results)
+
+
+def _state(network: DynamicNetwork) -> dict[str, Any]:
+    return {"architecture": dict(network.architecture), "tensors": network.state_dict()}
+
+
+def _rebuilt(mutator: DynamicWeightMutator, kept: dict[str, Any]) -> DynamicNetwork:
+    network = mutator.freeze(kept["architecture"]).cpu().eval()
+    network.load_state_dict(kept["tensors"])
+    return network

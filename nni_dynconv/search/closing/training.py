@@ -13,6 +13,7 @@ from torch import nn
 
 from ...errors import NotFiniteError
 from ...runs import History
+from ..resuming import KeepTraining
 from ..trainer import TellPhase
 from .best import BestEpoch, Goal, goal_of
 from .evaluators import Evaluators
@@ -112,6 +113,7 @@ def train_network(
     reports: Reports | None = None,
     phase: str = "final training",
     history: History | None = None,
+    keeping: KeepTraining | None = None,
 ) -> Trained:
     """Train as :func:`train_final` does, by one of several evaluators that are made alike.
 
@@ -125,13 +127,17 @@ def train_network(
         How this training is called where the run's progress is shown.
     history
         Of the run, which notes what each epoch logs.
+    keeping
+        Keeps it, or goes on with what was kept of it.
     """
     reports = Reports() if reports is None else reports
     began, goal = time.monotonic(), goal_of(evaluators.callbacks, goal)
     before = {name: one.detach().cpu().clone() for name, one in network.state_dict().items()}
     best = BestEpoch(goal)
     try:
-        made = evaluators.make(epochs, [best, TellPhase(phase), KeepEpochs(history, phase)], alike)
+        keeps = [] if keeping is None else [keeping]
+        made = evaluators.make(epochs, [best, TellPhase(phase), KeepEpochs(history, phase), *keeps], alike)
+        made.fit_kwargs.update(*(one.fit_kwargs for one in keeps))
         network.train()
         reports.phase = "final"
         made.evaluate(network)

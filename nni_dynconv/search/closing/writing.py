@@ -12,6 +12,7 @@ from torch import nn
 
 from ... import export
 from ...errors import RunError
+from ...files import write_atomically
 from ...generation import Call, DynamicNetwork
 from ...phases import phase
 from ...reporting import write_report
@@ -26,9 +27,7 @@ __all__ = ["Writer", "attempt", "called_by", "load_weights", "save_shown", "save
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write all tensors of a network by its own names; what was there stays until they are whole."""
     tensors = {name: one.detach().cpu().contiguous().clone() for name, one in network.state_dict().items()}
-    partial = path.with_name(f"partial-{path.name}")
-    safetensors.torch.save_file(tensors, partial)
-    partial.replace(path)
+    write_atomically(path, safetensors.torch.save(tensors))
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -89,7 +88,10 @@ class Writer:
     def began(self, **facts: Any) -> None:
         """Empty the folder of what an earlier run left there, unless this one has been noted in it before."""
         if self.run is not None and self.first and not self.run.begun:
-            self.run.begin(**facts)
+            if self.run.is_unfinished:  # it goes on
+                self.run.begun = True
+            else:
+                self.run.begin(**facts)
 
     def searched(self, mutator: DynamicWeightMutator, network: nn.Module, sample: Mapping[str, Any]) -> None:
         """Write what a search has found, before it is trained to the end."""
@@ -134,6 +136,11 @@ class Writer:
         run = self.run
         if run is not None and self.first:
             self.without_failing("page", lambda: write_report(run.folder))
+
+    def over(self) -> None:
+        """Remove what the run would go on from."""
+        if self.run is not None and self.first:
+            self.run.over()
 
     def without_failing(self, what: str, work: Callable[[], object]) -> None:
         """Do what a run can do without, in every process; why it failed is noted, and told."""

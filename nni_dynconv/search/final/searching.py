@@ -41,6 +41,8 @@ class FinalSearch:
         Where they come from, and what counts.
     measured
         Calls what measures one, and decides what becomes of an error.
+    tried
+        The same for what is measured for more than its number, so that it has to be done again after a kill.
     own_costs
         By name, beside the package's own: called with a sample, or NNI's profilers.
     """
@@ -49,6 +51,7 @@ class FinalSearch:
     task: Task
     settings: StrategySettings
     measured: Measured = as_it_is
+    tried: Measured = as_it_is
     own_costs: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, draw: Callable[[int], list[Sample]], most: int | None = None) -> Compared:
@@ -101,7 +104,7 @@ class FinalSearch:
             return 0.0
 
         for one in drawn:
-            self.measured(one, partial(call, one))
+            self.tried(one, partial(call, one))
             if found:
                 return found[0]
         raise RankError(f"None of {len(drawn)} architectures runs: each of them raised an error.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +10,13 @@ from typing import Any
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from nni.nas.evaluator.pytorch import LightningModule
 from pytorch_lightning import Callback
 from torch import Tensor, nn
 
-from ...errors import NotFiniteError
+from ...errors import CheckpointError, NotFiniteError
+from ...keeping import decode, encode
 from ...runs import History
 from ...samplers import Sampler, distributed
 from ...settings import StrategySettings
@@ -27,7 +30,7 @@ from ..ranking import Task
 from ..schedules import Schedules
 from ..smoothing import smoothness_of_batch
 from ..trainer import TrainersPart, aside, check_optimizers
-from .pace import pace_of
+from .pace import Clock, pace_of
 
 __all__ = ["Learning"]
 
@@ -53,7 +56,7 @@ class Learning(HandingOn):
         self.__dict__["mutator"] = mutator  # unregistered: its space is the training module's model already
         self.settings, self.loaders, self.callbacks = settings, loaders, callbacks
         self.guard, self.trainers_part = Guard(mutator, settings), TrainersPart(settings)
-        self.schedules = Schedules()
+        self.schedules, self.clock = Schedules(), Clock()
         self._steps = 0
         self._ends: tuple[dict[str, Any], ...] | None = None
         self._recent: deque[Any] = deque(maxlen=self._wanted)
@@ -87,6 +90,39 @@ class Learning(HandingOn):
         wanted = self.sampler.learns == "gradient" and self.mutator.choices
         return self.sampler.optimizer() if wanted else None
 
+    # What a run that goes on needs besides the states of modules and optimizers
+
+    def kept(self) -> dict[str, Any]:
+        """Return what steps have left behind: plain data, and batches as bytes."""
+        return {
+            "recent": self._kept_batches(),
+            "ends": self._ends,
+            "skipped": self.guard.skipped,
+            "sample": self.mutator.sample,
+        }
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Go on with what :meth:`kept` gave."""
+        if state["recent"] is not None:
+            self._recent.extend(move_data_to_device(decode(state["recent"]), self.device))
+        self._ends, self.guard.skipped = state["ends"], state["skipped"]
+        self.mutator.sample = state["sample"]
+
+    def is_between_steps(self, batches: int) -> bool:
+        """Whether no gradients are being gathered after so many batches of an epoch."""
+        return batches % self.trainers_part.accumulate == 0
+
+    def _kept_batches(self) -> bytes | None:
+        try:
+            return encode(list(self._recent))
+        except CheckpointError as error:
+            warnings.warn(
+                f"A checkpoint cannot keep the batches of this evaluator, so that the first validation after a kill "
+                f"may take others for BatchNorm's statistics: {error}",
+                stacklevel=2,
+            )
+            return None
+
     # Training
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
@@ -105,7 +141,8 @@ class Learning(HandingOn):
         """Tell the sampler how far it is, and slow it down: what wins late is exported with hardly trained weights."""
         optimizer = self.architecture_optimizers() if self.sampler.learns == "gradient" else None
         own_steps = int(optimizer is not None)
-        pace = pace_of(self.trainer, batch_idx, self.settings.warmup_epochs, self.trainers_part.accumulate, own_steps)
+        accumulate, timed = self.trainers_part.accumulate, self.clock.pace(self.trainer)
+        pace = pace_of(self.trainer, batch_idx, self.settings.warmup_epochs, accumulate, own_steps, timed)
         self.sampler.anneal(pace.progress)
         for group in optimizer.param_groups if optimizer is not None else []:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * pace.rate
@@ -224,17 +261,20 @@ class Learning(HandingOn):
         held_out = self.loaders.held_out(batch["val"], batch_idx)
         place = f"{self._place(batch_idx)}, on a held-out batch"
         if self.sampler.learns == "gradient":
-            self._descend(held_out, batch_idx, place)
+            self._descend(held_out, batch["train"], batch_idx, place)
         else:
             self.resample()
             self._reward(held_out, batch_idx, place)
 
-    def _descend(self, batch: Any, batch_idx: int, place: str) -> None:
-        def run() -> Any:
+    def _descend(self, held_out: Any, training: Any, batch_idx: int, place: str) -> None:
+        def run(batch: Any = held_out) -> Any:
             return loss_of(self.training_module.training_step(batch, batch_idx))
 
+        def guarded(batch: Any = held_out) -> Any:
+            return self.guard.forward(lambda: run(batch), lambda loss: loss, place)[0]
+
         optimizer = self.architecture_optimizers()
-        loss = self.mutator.architecture_loss(lambda: self.guard.forward(run, lambda loss: loss, place)[0])
+        loss = self.mutator.architecture_loss(guarded, lambda: guarded(training))
         if loss is None or optimizer is None:
             return
         weights = [one for one in self.training_module.parameters() if one.requires_grad]

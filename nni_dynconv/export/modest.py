@@ -1,0 +1,59 @@
+"""What is made of a file is no larger than the file: a size in it that is wrong must not take all memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..errors import ExportError
+
+__all__ = ["Modest"]
+
+TIMES, LEAST = 8, 2**22
+"""As many values as the tensors of a file has one that is made may have, or so many."""
+STEPS = 300_000
+"""Operators that it takes to make the layers of a large network, many times over."""
+
+
+class Modest(TorchDispatchMode):
+    """For a block, refuse to make a tensor that is much larger than all of a file's.
+
+    Parameters
+    ----------
+    values
+        Of all tensors in the file.
+
+    Raises
+    ------
+    ExportError
+        One is, or the making finds no end.
+    """
+
+    def __init__(self, values: int):
+        super().__init__()
+        self._most, self._done = max(TIMES * values, LEAST), 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options, self._done = dict(kwargs or {}), self._done + 1
+        if self._done > STEPS:
+            raise ExportError(f"It describes layers that take more than {STEPS} operators to be made.")
+        sizes = args[0] if args and isinstance(args[0], (list, tuple)) else args[1:2] and args[1]
+        if isinstance(sizes, (list, tuple)) and all(isinstance(one, int) for one in sizes):
+            self._check(sizes, options, args)
+        elif args and isinstance(args[0], int) and not isinstance(args[0], bool):
+            self._check(args[:1], options, args)
+        return func(*args, **options)
+
+    def _check(self, sizes: Any, options: Mapping[str, Any], args: Any) -> None:
+        tensors = [one for one in pytree.tree_leaves(args) if isinstance(one, Tensor)]
+        device = torch.device(options.get("device") or (tensors[0].device if tensors else "cpu"))
+        if device.type != "meta" and prod(map(abs, sizes)) > self._most:
+            raise ExportError(f"It describes a tensor of {tuple(sizes)}, of which its file has no room for the values.")
