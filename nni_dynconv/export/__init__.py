@@ -5,7 +5,7 @@ What a run leaves beside them, and reports of it, are none of this wing's.
 
 from .elsewhere import Baked as Baked
 from .elsewhere import Checked as Checked
-from .elsewhere import bake, export_onnx, export_program
+from .elsewhere import bake, export_onnx, export_program, has_onnx
 from .examples import Port as Port
 from .examples import Shown as Shown
 from .files import example_in, load, save
@@ -13,4 +13,14 @@ from .modules import describe_module as describe_module
 from .modules import make_module as make_module
 from .supernets import load_supernet, save_supernet
 
-__all__ = ["bake", "example_in", "export_onnx", "export_program", "load", "load_supernet", "save", "save_supernet"]
+__all__ = [
+    "bake",
+    "example_in",
+    "export_onnx",
+    "export_program",
+    "has_onnx",
+    "load",
+    "load_supernet",
+    "save",
+    "save_supernet",
+]

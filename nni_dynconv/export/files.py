@@ -123,8 +123,8 @@ def load(folder: str | Path, trust: Collection[str] = ()) -> DynamicNetwork:
     >>> network = load("runs/quickstart")  # doctest: +SKIP
     >>> y = network(x, context)  # doctest: +SKIP
     """
-    folder = Path(folder)
     try:
+        folder = Path(folder)
         description, files = read_folder(folder, MAIN)
         if description["format"] < FIRST_CHECKED:
             files = {name: (folder / name).read_bytes() for name in (ARCHITECTURE, TENSORS)}

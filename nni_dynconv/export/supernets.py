@@ -51,7 +51,8 @@ def save_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     description = _describe(mutator)
     choices = {label: list(choice.candidates) for label, choice in mutator.choices.items()}
     tensors = tensors_as_bytes(mutator.space.state_dict())
-    files = pack(MAIN, {"format": FORMAT, "choices": choices, **description}, {TENSORS: tensors})
+    scaled = {"scaled_as": _fans_of_earlier(mutator)}
+    files = pack(MAIN, {"format": FORMAT, "choices": choices, **description, **scaled}, {TENSORS: tensors})
     write_folder(folder, MAIN, files)
 
 
@@ -70,9 +71,9 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
     ExportError
         There is no supernet, or one of another space or of other settings; the mutator is as before then.
     """
-    folder = Path(folder)
     ours = _describe(mutator)
     try:
+        folder = Path(folder)
         written, files = read_folder(folder, MAIN)
         if written["format"] < FIRST_CHECKED:
             files = {TENSORS: (folder / TENSORS).read_bytes()}
@@ -81,10 +82,10 @@ def load_supernet(mutator: DynamicWeightMutator, folder: str | Path) -> None:
             ours, theirs = _in_format_1(mutator, ours)
         else:
             theirs = {key: written[key] for key in ours}
-        sites = list(mutator.source.sites.values())
+        then = written.get("scaled_as", {})
         if written["format"] in (2, 3):
-            sites = [_as_then(site, theirs["sites"]) for site in sites]
-            theirs = _of_today(theirs, ours)
+            then, theirs = theirs["sites"], _of_today(theirs, ours)
+        sites = [_as_then(site, then) for site in mutator.source.own_sites.values()]
         tensors = tensors_of_today(tensors, mutator.source, f"{NAME}.", written["format"])
         tensors = upgraded(mutator.space, tensors)
         if theirs["controller"] is not None:
@@ -105,7 +106,7 @@ def _describe(mutator: DynamicWeightMutator) -> dict[str, Any]:
     """Return what its tensors do not tell: their meaning depends on it, and their shapes do not."""
     source = mutator.source
     sites = {}
-    for row, (name, site) in enumerate(source.sites.items()):
+    for row, (name, site) in enumerate(source.own_sites.items()):
         recipe = asdict(source.recipes[name])
         if recipe["delta"] != "low_rank":
             recipe.pop("rank")  # it says nothing
@@ -118,6 +119,16 @@ def _describe(mutator: DynamicWeightMutator) -> dict[str, Any]:
         "sites": sites,
     }
     return json.loads(json.dumps(own))
+
+
+def _fans_of_earlier(mutator: DynamicWeightMutator) -> dict[str, Any]:
+    """Return sites whose tensors are scaled by the fans of an earlier version, as a description has sites."""
+    source = mutator.source
+    return {
+        name: {"specs": {spec.name: {fan: getattr(spec, fan) for fan in FANS} for spec in site.specs}}
+        for name, site in source.sites.items()
+        if site != source.own_sites[name]
+    }
 
 
 def _in_format_1(mutator: DynamicWeightMutator, ours: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -58,7 +58,11 @@ def call(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, op
 
 def find_plan(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, options: Options) -> Plan:
     """Return how a call runs: as it was planned before, or measured and chosen anew; as :func:`call`."""
-    if x.dtype is not weight.dtype or (bias is not None and bias.dtype is not x.dtype):
+    try:
+        alike = x.dtype is weight.dtype and (bias is None or bias.dtype is x.dtype)
+    except AttributeError:  # no tensor
+        alike = False
+    if not alike:
         check_dtypes(axes, x, weight, bias)
     setting = setting_of(x, weight) if axes or type(weight) not in PLAIN else None  # of a linear map shapes decide
     shapes = x.shape, weight.shape, None if bias is None else bias.shape

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import DtypeError, ShapeError
 
-__all__ = ["Axes", "check_dtypes", "is_whole"]
+__all__ = ["Axes", "check_dtypes", "check_tensors", "is_whole"]
 
 
 def is_whole(value: Any, least: int) -> bool:
@@ -20,7 +20,25 @@ def is_whole(value: Any, least: int) -> bool:
     >>> is_whole(3, 1), is_whole(0, 1), is_whole(3.0, 1), is_whole(True, 1), is_whole(None, 1)
     (True, False, False, False, False)
     """
-    return not (value is None or isinstance(value, (bool, float, str, tuple, list))) and bool(value >= least)
+    if value is None or isinstance(value, (bool, float, str, tuple, list)):
+        return False
+    try:
+        return bool(value >= least)
+    except (TypeError, ValueError, RuntimeError):  # nothing that is compared with a number
+        return False
+
+
+def check_tensors(op: str, **given: Any) -> None:
+    """Refuse what is no tensor; a bias may be ``None``.
+
+    Raises
+    ------
+    DtypeError
+        In words.
+    """
+    for name, one in given.items():
+        if not (hasattr(one, "dtype") and hasattr(one, "dim")) and not (name != "x" and one is None):
+            raise DtypeError(f"`{op}`: `{name}` is a {type(one).__name__}, but must be a tensor.")
 
 
 def check_dtypes(axes: int, x: Any, weight: Any, bias: Any) -> None:
@@ -36,14 +54,15 @@ def check_dtypes(axes: int, x: Any, weight: Any, bias: Any) -> None:
     DtypeError
         In words.
     """
+    check_tensors(_op_of(axes), x=x, weight=weight if weight is not None else (), bias=bias)
     if torch.is_autocast_enabled(x.device.type):
         return
-    op = "linear" if not axes else f"conv{'_transpose' if axes < 0 else ''}{abs(axes)}d"
+    op = _op_of(axes)
     dtypes = {"x": x.dtype, "weight": weight.dtype} | ({} if bias is None else {"bias": bias.dtype})
     told = ", ".join(f"`{name}` is {str(dtype).removeprefix('torch.')}" for name, dtype in dtypes.items())
     raise DtypeError(
-        f"`{op}`: the dtypes differ: {told}. Convert the input, `x.to(weight.dtype)`, or the network and what makes "
-        f"its weights, `mutator.to(x.dtype)`."
+        f"`{op}`: the dtypes differ: {told}. Convert the input, `x.to(weight.dtype)`, or the whole network "
+        f"with what makes its weights, `.to(x.dtype)`."
     )
 
 
@@ -111,3 +130,7 @@ class Axes:
     def fail(self, what: str) -> NoReturn:
         """Raise a :class:`ShapeError` that says what is wrong and lists the tensors seen so far."""
         raise ShapeError("\n  ".join([f"`{self.where}`: {what}", *self._seen]))
+
+
+def _op_of(axes: int) -> str:
+    return "linear" if not axes else f"conv{'_transpose' if axes < 0 else ''}{abs(axes)}d"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, ShapeError, did_you_mean
 from . import conv, transposed
 from .library import loaded
 from .linear import linear
@@ -109,8 +109,11 @@ def chosen(
     **named: Any,
 ) -> tuple[Geometry, Choice]:
     """What :func:`explain` prints, as data; of factors, whether they are applied."""
-    if op not in OPS:
+    if not isinstance(op, str) or op not in OPS:
         raise ConfigError(f"`explain` knows no op `{op}`.{did_you_mean(op, OPS)}")
+    for name, shape in (("x", x_shape), ("weight", weight_shape)):
+        if not isinstance(shape, Sequence) or isinstance(shape, (str, bytes)):
+            raise ShapeError(f"`explain`: the shape of `{name}` is {shape!r}, but must be a tuple of sizes.")
     axes, function = OPS[op]
     given = inspect.signature(function).bind(tuple(x_shape), tuple(weight_shape), None, *options, **named)
     given.apply_defaults()

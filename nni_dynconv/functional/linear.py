@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ..errors import ShapeError
 from .calling import find_plan, run
 from .low_rank import LowRank
 
@@ -52,5 +53,7 @@ def linear(
     >>> linear(torch.ones(4, 3), weight).flatten().tolist()
     [3.0, 3.0, 6.0, 6.0]
     """
+    if counts is not None and not isinstance(counts, Sequence):
+        raise ShapeError(f"`linear`: `counts` is {counts!r}, but must be a sequence of whole numbers.")
     plan = find_plan(0, x, weight, bias, (None if counts is None else tuple(counts),))
     return run(plan, x, weight, bias)

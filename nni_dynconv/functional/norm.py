@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import Axes
+from ..errors import ShapeError
+from .checks import Axes, check_tensors, is_whole
 from .planning.sets import Counts, counts_of, lead_name
 
 __all__ = ["affine", "batch_norm", "group_norm", "instance_norm", "layer_norm"]
@@ -226,6 +227,8 @@ def layer_norm(
     >>> layer_norm(torch.tensor([[1.0, 3.0], [1.0, 3.0]]), (2,), weight).round().tolist()
     [[-1.0, 1.0], [-5.0, 5.0]]
     """
+    if not isinstance(normalized_shape, Sequence) or not all(is_whole(one, 1) for one in normalized_shape):
+        raise ShapeError(f"`layer_norm`: `normalized_shape` is {normalized_shape!r}, but must be a tuple of sizes.")
     mapped = _checked("layer_norm", x, tuple(normalized_shape), weight, bias, counts)
     return mapped.of(F.layer_norm(x, tuple(normalized_shape), None, None, eps))
 
@@ -271,6 +274,7 @@ def _checked(
     bias: Tensor | None,
     counts: Sequence[int] | None,
 ) -> _Affine:
+    check_tensors(op, x=x, weight=weight, bias=bias)
     axes = Axes(op)
     names = [f"N{i}" for i in range(x.dim() - 1)]
     if shape is None and names:

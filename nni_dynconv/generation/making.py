@@ -42,6 +42,8 @@ class WeightMaker(nn.Module):
     ----------
     sites, asked, recipes
         By name: what the op needs, what the controller is asked for instead, and how the one comes out of the other.
+    own_sites
+        The sites as ops announced them: those of a file may have been rescaled.
     """
 
     DELTA = 0.3
@@ -56,6 +58,7 @@ class WeightMaker(nn.Module):
             raise ConfigError(f"This {type(controller).__name__} serves another mutator already. Make one each.")
         self._rule: Rule = () if controller is None else (controller.scale_rule, controller.nonlinearity)
         self._set_sites(sites, recipes, [stds_of(site, *self._rule) for site in sites])
+        self.own_sites = dict(self.sites)
         told = self._told(self.asked)
         self.controller = controller if told else None
         if self.controller is not None:

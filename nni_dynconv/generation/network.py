@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ..ops import DynamicOp
 from ..sites import batch_of, scope
 from .calling import refuse_context, refusing_pairs, takes_of
 from .decision import Decision
@@ -37,6 +38,9 @@ class DynamicNetwork(nn.Module):
         self.takes = takes_of(network)
         self._made: Made | None = None
         source.caller = "network"
+        for one in network.modules():
+            if isinstance(one, DynamicOp):
+                one.caller = "network"
 
     @contextmanager
     def fixed(self, context: Any = None) -> Iterator[DynamicNetwork]:

@@ -136,8 +136,8 @@ class WeightSource(WeightMaker):
         """
         if self.own_input is not None:
             raise ContextError(
-                "Weights that are made from each layer's own input (OwnInputContext) cannot be made beforehand: there is "
-                "no context to give."
+                "Weights that are made from each layer's own input (OwnInputContext) cannot be made beforehand: there "
+                "is no context to give."
             )
         self._check_context(context)
         sites = tuple(self.sites.values())

@@ -80,6 +80,8 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
     """How samples lie that it sees several times as often as the forward has them, where no block says so."""
     site: str | None = None
     """Name of the place where it stands; the mutator sets it. It survives NNI's freezing and copying."""
+    caller: str = "mutator"
+    """What its network is called through: a mutator, or, where it is frozen or loaded, the ``network`` itself."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

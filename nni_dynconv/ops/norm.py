@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from .. import functional
+from ..errors import ShapeError
 from ..sites import WeightSpec
 from .base import DynamicOp
 from .reading import Readable
@@ -66,6 +68,7 @@ class _ChannelNorm(_Norm):
         track_running_stats: bool | None = None,
     ):
         super().__init__()
+        _check_whole(num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.track_running_stats = self.tracks if track_running_stats is None else track_running_stats
         self.norm = self.torchs(num_features, eps, momentum, False, self.track_running_stats)
@@ -208,6 +211,9 @@ class DynamicGroupNorm(_Norm):
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5):
         super().__init__()
+        _check_whole(num_groups=num_groups, num_channels=num_channels)
+        if num_channels % num_groups:
+            raise ShapeError(f"`num_channels` is {num_channels}, which `num_groups`, {num_groups}, does not divide.")
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
         self.norm = nn.GroupNorm(num_groups, num_channels, eps, affine=False)
 
@@ -236,7 +242,8 @@ class DynamicLayerNorm(_Norm):
 
     def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5, bias: bool = True):
         super().__init__()
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        shape = tuple(normalized_shape) if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+        _check_whole(**{f"normalized_shape[{axis}]": one for axis, one in enumerate(shape)})
         self.normalized_shape, self.eps, self.bias = shape, eps, bias
         self.norm = nn.LayerNorm(shape, eps, elementwise_affine=False)
 
@@ -249,3 +256,9 @@ class DynamicLayerNorm(_Norm):
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, bias={self.has_bias}"
+
+
+def _check_whole(**given: Any) -> None:
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+            raise ShapeError(f"`{name}` is {value!r}, but must be a whole number of 1 or more.")

@@ -113,16 +113,17 @@ class Runs:
         known = [one for one in self.rows if one.comparable and one.result is not None]
         shown = [(one.name, [one.result or 0.0], one is best) for one in known]
         page.figure(dots(shown, metric), f"{metric}, validated; only runs that may be compared.")
-        head = ["run", metric, "over random", "over its twin", "multiply-adds", "parameters", "seconds of the search"]
-        page.table([*head, "architecture", "remark"], list(map(_cells, self.rows)), [one is best for one in self.rows])
+        head = ["run", metric, "over random", "over its twin", "multiply-adds", "parameters", "seconds of search"]
+        page.table(head, list(map(_cells, self.rows)), [one is best for one in self.rows])
         page.add(f"<p>{text(self._verdict())}</p>")
+        page.table(["run", "architecture", ""], [[one.name, one.architecture, one.remark] for one in self.rows])
         return filled("Runs beside one another", page)
 
 
 def _cells(one: RunRow) -> list[Any]:
     result = one.result if one.comparable else None
     costs = (one.multiply_adds, one.parameters, one.seconds)
-    return [one.name, result, one.over_random, one.over_twin, *costs, one.architecture, one.remark]
+    return [one.name, result, one.over_random, one.over_twin, *costs]
 
 
 def _or_dash(value: float | None) -> str:

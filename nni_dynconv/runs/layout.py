@@ -17,6 +17,8 @@ __all__ = ["TRAINED", "UNTRAINED", "WHERE", "Run"]
 FORMAT = 1
 WHERE = "where.txt"
 """Says in words, beside the checkpoints, where the newest is."""
+EXPORTED = ("model.onnx", "model-grouped.onnx", "model-baked.onnx", "model.pt2", "model-grouped.pt2", "static.pt2")
+"""What `nni-dynconv export --to` writes; what was found of each lies beside it."""
 UNTRAINED, TRAINED = "searched", "trained"
 """How far a run came, `state` in `run.json`: an architecture is found; its network is trained to the end."""
 
@@ -130,17 +132,11 @@ class Run:
 
     def own(self) -> list[Path]:
         """Return what a run writes, there or not."""
-        names = (
-            "architecture.json",
-            "network.safetensors",
-            "baselines.txt",
-            "example.npz",
-            "report.json",
-            "model.onnx",
-        )
+        names = ("architecture.json", "network.safetensors", "baselines.txt", "example.npz", "report.json")
         own = [self.file, self.supernet, self.weights, self.network, self.table, self.twin]
         own += [self.history.file, self.report, self.slides, self.checkpoints]
-        return [*own, *(self.folder / one for one in names)]
+        exported = (f"{name}{ending}" for name in EXPORTED for ending in ("", ".json"))
+        return [*own, *(self.folder / one for one in (*names, *exported))]
 
     @classmethod
     def read(cls, folder: str | Path) -> Run:
@@ -151,7 +147,10 @@ class Run:
         RunError
             There is none.
         """
-        run = cls(folder)
+        try:
+            run = cls(folder)
+        except TypeError:
+            raise RunError(f"{folder!r} is no folder.") from None
         if not run.facts:
             raise RunError(
                 f"There is no run in `{folder}`: it has no `run.json`. `nni-dynconv launch CONFIG --output {folder}` "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -11,7 +12,7 @@ import torch
 from nni.nas.space import MutationSampler
 from torch import Tensor, nn
 
-from ..errors import LearningError, SampleError
+from ..errors import ConfigError, LearningError, SampleError
 from .choices import Choice, Choices
 from .constrained import Ranked
 from .preferring import TRIES, WAY_OUT, draw_allowed, logits_after, most_probable
@@ -55,7 +56,7 @@ class Sampler(nn.Module, MutationSampler, ABC):
         if seed is None:
             self.generator.seed()
         else:
-            self.generator.manual_seed(seed)
+            self.generator.manual_seed(_whole(seed))
         self.choices = Choices()
         self.watch = GradientWatch(self)
         self._target: dict[str, Any] | None = None
@@ -422,3 +423,13 @@ class Sampler(nn.Module, MutationSampler, ABC):
         super().__setstate__({**state, "generator": generator})
         if self.choices:
             self._watch()
+
+
+def _whole(seed: Any) -> int:
+    try:
+        number = operator.index(seed)
+    except (TypeError, RuntimeError):
+        number = -1
+    if not 0 <= number < 2**63:
+        raise ConfigError(f"`seed` is {seed!r}, but must be a whole number from 0 to 2^63 - 1.")
+    return number

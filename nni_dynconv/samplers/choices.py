@@ -214,6 +214,8 @@ def check_sample(sample: Mapping[str, Any], choices: Mapping[str, Choice]) -> No
     --------
     >>> check_sample({"op": "conv3"}, {"op": Choice("op", ("conv3", "conv5"))})
     """
+    if not isinstance(sample, Mapping):
+        raise SampleError(f"A sample is a mapping from labels to candidates, but a {type(sample).__name__} was given.")
     for label in sample:
         if label not in choices:
             raise SampleError(f"The space has no label `{label}`.{did_you_mean(label, choices)}")

@@ -270,7 +270,7 @@ def order_for(op: nn.Module) -> Order | None:
 
 
 def weights_for(
-    op: nn.Module, site: str | None, name: str, x: Tensor, factors: bool = False
+    op: Any, site: str | None, name: str, x: Tensor, factors: bool = False
 ) -> tuple[Weights, tuple[int, ...] | None, int | None]:
     """Return the weights that an op uses now, how many samples each set of them serves, and samples in all.
 
@@ -296,10 +296,11 @@ def weights_for(
     """
     opened = seen_by(op)
     if opened is None:
-        raise ScopeError(
-            f"Layer `{site or name}` has no weights. Call the network through the mutator, or inside "
-            f"`with mutator.using(sample):`; a frozen or loaded network as `network(x, context)`, not its parts."
-        )
+        ways = {
+            "mutator": "Call the network through the mutator, or inside `with mutator.using(sample):`.",
+            "network": "Call the whole network, `network(x, context)`, and not its parts.",
+        }
+        raise ScopeError(f"Layer `{site or name}` has no weights. {ways[op.caller]}")
     if site is None:
         raise ScopeError(
             f"Layer `{name}` stands in a network that no controller knows. Make a mutator of the whole network: "

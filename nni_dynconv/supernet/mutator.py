@@ -483,8 +483,9 @@ class DynamicWeightMutator(nn.Module, Mutator):
         SampleError
             The sample is none of the space.
         """
-        sample = self.export() if sample is None else dict(sample)
-        plan = self.plan(sample)
+        sample = self.export() if sample is None else sample
+        check_sample(sample, self.choices)
+        sample, plan = dict(sample), self.plan(sample)
         with copyable(self.space):
             network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space)
         uninstall(network)

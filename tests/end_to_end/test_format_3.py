@@ -49,3 +49,18 @@ def test_a_supernet_comes_back_and_so_does_its_state(name, make):
     again = mutator.freeze({"op": "conv"}).eval()
     again.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
     torch.testing.assert_close(again(make.IMAGE, context), y, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_supernet_that_is_saved_anew_comes_back_in_another_mutator(name, make, tmp_path):
+    """It was refused: its fans are those of then where a stride divides no kernel, and a new mutator has today's."""
+    y = load_file(FILES / name / "example.safetensors")["y"]
+    (old, context), (new, _) = make.mutator_of(name), make.mutator_of(name)
+    expected = new.freeze({"op": "conv"}).eval()(make.IMAGE, context)
+    export.save_supernet(new, tmp_path / "today")
+    export.load_supernet(old, FILES / name)
+    export.save_supernet(old, tmp_path / "anew")
+    export.load_supernet(new, tmp_path / "anew")
+    torch.testing.assert_close(new.freeze({"op": "conv"}).eval()(make.IMAGE, context), y, rtol=1e-3, atol=1e-4)
+    export.load_supernet(old, tmp_path / "today")
+    torch.testing.assert_close(old.freeze({"op": "conv"}).eval()(make.IMAGE, context), expected)

@@ -1,4 +1,4 @@
-"""ONNX and programs: each form computes what the network does, for 1, 3 and 17 samples, and what does not is no file."""
+"""ONNX and programs: each form computes what the network does, for 1, 3 and 17 samples, or there is no file."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from nni_dynconv.errors import ContextError, ExportError
 from nni_dynconv.export.elsewhere import onnx as module
 from nni_dynconv.export.elsewhere.checked import largest_difference
 from nni_dynconv.generation import controllers
+from nni_dynconv.runs import Run
+from nni_dynconv.search import Writer
 
 CONTROLLERS = [name for name in controllers.__all__ if name != "Controller"]
 FORMS = ("dynamic", "grouped", "baked")
@@ -52,6 +54,7 @@ def test_each_form_runs_in_onnx_runtime_and_is_the_same(space, form, tmp_path):
     assert sorted(one.name for one in tmp_path.glob("*.onnx*")) == ["model.onnx", "model.onnx.json"]
 
 
+@pytest.mark.slow  # `test_dynamic_batch.py` runs them all in ONNX's reference
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_every_controller_runs_in_onnx_runtime(name, tmp_path):
     network, shown = written(tmp_path, OneChoice, sample={"op": "5x5"}, controller=getattr(controllers, name)())
@@ -69,7 +72,9 @@ def test_every_controller_runs_in_onnx_runtime(name, tmp_path):
     ],
     ids=lambda one: f"{one.get('base')} {one['delta']}",
 )
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", ["dynamic", *(pytest.param(one, marks=pytest.mark.slow) for one in ("grouped", "baked"))]
+)
 def test_every_delta_runs_in_onnx_runtime(recipe, form, tmp_path):
     network, shown = written(tmp_path, Waves, (torch.randn(4, 1, 16), vector(4)), **recipe)
     assert export.export_onnx(network, tmp_path / "model.onnx", shown, form, batch=3).error < 1e-4
@@ -172,3 +177,14 @@ def test_weights_are_made_once_for_a_context_that_lasts(tmp_path, monkeypatch):
         with pytest.raises(ContextError, match="weights are fixed"):
             network(image(2), vector(2))
     torch.testing.assert_close(network(image(2, 0), vector(1)).detach(), wanted[0])
+
+
+def test_a_trial_writes_what_nnis_page_opens_and_a_failure_is_only_noted(tmp_path, monkeypatch):
+    run = Run(tmp_path / "run")
+    run.begin()
+    network, _ = written(run.folder, OneChoice, sample={"op": "3x3"})
+    Writer(run).for_netron(network)
+    assert (run.folder / "model.onnx").is_file() and not run.problems
+    monkeypatch.setattr(module, "_run", lambda session, fed: [])
+    Writer(run).for_netron(network)
+    assert "computes something else" in run.problems["onnx"]

@@ -36,7 +36,8 @@ from nni_dynconv import (
     export,
     ops,
 )
-from nni_dynconv.errors import ExportError
+from nni_dynconv.errors import DynConvError, ExportError
+from nni_dynconv.ops import DynamicOp
 
 
 class OwnEncoder(nn.Module):
@@ -132,6 +133,33 @@ def test_a_network_whose_steps_name_a_type_does_not_become_another_without_a_wor
         to(loaded)
     assert {one.dtype for one in loaded.state_dict().values()} == {torch.float32}
     assert loaded.float().to("cpu")(image()).dtype == torch.float32
+
+
+def no_context(network):
+    network(image())
+
+
+def other_context(network):
+    network(image(), torch.zeros(3, 2))
+
+
+def a_part(network):
+    next(one for one in network.modules() if isinstance(one, DynamicOp))(image())
+
+
+def other_batch(network):
+    network(image(), vector(2))
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("wrong", [no_context, other_context, a_part, other_batch])
+def test_what_is_wrong_with_a_call_of_it_is_told_without_a_mutator(wrong, loaded, tmp_path):
+    """Of a network that was loaded, an op outside a forward used to say: "Call the network through the mutator"."""
+    network = frozen(encoder=VectorContext(5, 8), context=vector(), op="3x3")
+    export.save(network, tmp_path)
+    with pytest.raises(DynConvError) as told:
+        wrong(nni_dynconv.load(tmp_path) if loaded else network)
+    assert "mutator" not in str(told.value)
 
 
 def test_a_network_whose_steps_name_no_type_becomes_another(tmp_path):

@@ -32,6 +32,7 @@ from nni_dynconv.errors import CandidateError, ConfigError, RankError, SampleErr
 from nni_dynconv.samplers import Choice, Choices, choices_of
 from nni_dynconv.search.costing import called_on
 from nni_dynconv.search.final import Compared, Contender
+from nni_dynconv.search.final.evolution import Breeding, evolved
 from nni_dynconv.search.final.fronts import crowding, fronts, order
 from nni_dynconv.search.finals import Finals
 from nni_dynconv.search.ranking import Task, generated_losses
@@ -126,6 +127,27 @@ def test_evolution_ends_where_all_that_is_allowed_was_measured():
     choices, loss = landscape(0, labels=2, candidates=3)
     found = evolve(choices, loss, population=4, seed=0)
     assert len(found.contenders) == 9
+
+
+@given(st.integers(0, 2**31), st.integers(2, 6))
+@settings(max_examples=20, deadline=None)
+def test_parents_are_the_best_of_all_that_was_measured_so_far(seed, population):
+    """Elitism: a child of one parent differs in one choice from one of the best, whichever generation that is of."""
+    choices, loss = landscape(0)
+    generator, generations = torch.Generator().manual_seed(seed), []
+
+    def measure(samples):
+        generations.append([Contender(dict(one), loss(one)) for one in samples])
+        return generations[-1]
+
+    breeding = Breeding(choices, generator, mutation=0.0, crossover=0.0)
+    evolved(breeding, measure, [breeding.anyone() for _ in range(population)], population, 6 * population)
+    before = list(generations[0])
+    for children in generations[1:]:
+        best = sorted(before, key=lambda one: one.loss)[:population]
+        for child in children:
+            assert 1 in [sum(child.sample[name] != one.sample[name] for name in choices) for one in best]
+        before += children
 
 
 def test_evolution_starts_with_what_it_is_given_and_checks_it():

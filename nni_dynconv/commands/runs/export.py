@@ -63,6 +63,6 @@ def _elsewhere(run: Path, to: Format, form: Any, batch: int, trust: Any) -> Any:
     if to == "onnx":
         name = "model.onnx" if form == "dynamic" else f"model-{form}.onnx"
         return exporting.export_onnx(network, run / name, shown, form, batch=batch)
-    kind = "baked" if to == "static" else form
+    kind: Any = "baked" if to == "static" else form
     name = {"dynamic": "model.pt2", "baked": "static.pt2"}.get(kind, f"model-{kind}.pt2")
     return exporting.export_program(network, run / name, shown, kind, batch=batch)

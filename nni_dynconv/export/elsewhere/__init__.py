@@ -5,7 +5,7 @@ What is written is run, and compared with the network, before it counts.
 
 from .baking import Baked, bake
 from .checked import Checked
-from .onnx import export_onnx
+from .onnx import export_onnx, has_onnx
 from .program import export_program
 
-__all__ = ["Baked", "Checked", "bake", "export_onnx", "export_program"]
+__all__ = ["Baked", "Checked", "bake", "export_onnx", "export_program", "has_onnx"]

@@ -78,11 +78,11 @@ class Checked:
         write_atomically(path.with_name(f"{path.name}.json"), (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     def __str__(self) -> str:
+        there, here = (f"{one * 1e3:.3g} ms" for one in (self.seconds, self.torch_seconds))
         sizes = ", ".join(map(str, self.batches))
         return (
             f"{self.file} ({self.form}): {', '.join(self.inputs)} -> {', '.join(self.outputs)}; the same as torch for "
-            f"{sizes} samples to {self.error:.1e}; {self.batches[-1]} samples take {self.seconds * 1e3:.3g} ms, in torch "
-            f"{self.torch_seconds * 1e3:.3g} ms"
+            f"{sizes} samples to {self.error:.1e}; {self.batches[-1]} take {there}, in torch {here}"
         )
 
 
@@ -180,7 +180,9 @@ def _flattened(
     calls = {size: Flat(network, Example.of(call).drawn(size)).tensors for size in batches}
     dynamic = [{0: batch} if one.shape and one.shape[0] == BATCH else None for one in ports]
     names = [one.name for one in ports], [one.name for one in shown.made]
-    return Flattened(Flat(network, call).eval(), Flat(like, call).eval(), calls, *map(tuple, names), dynamic)
+    modules = Flat(network, call).eval(), Flat(like, call).eval()
+    inputs, outputs = map(tuple, names)
+    return Flattened(*modules, calls, inputs, outputs, dynamic)
 
 
 def fastest(run: Callable[[], object]) -> float:

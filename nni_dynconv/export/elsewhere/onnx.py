@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from ...generation import DynamicNetwork
 from ..examples import Shown
 from .checked import BATCHES, Checked, Flattened, Form, check_same, fastest, flat, largest_difference
 
-__all__ = ["OPSET", "export_onnx"]
+__all__ = ["OPSET", "export_onnx", "has_onnx"]
 
 OPSET = 20
 LARGEST = 2_000_000_000
@@ -76,6 +77,11 @@ def export_onnx(
         partial.unlink(missing_ok=True)
     checked.write(path)
     return checked
+
+
+def has_onnx() -> bool:
+    """Whether the packages are installed that writing ONNX takes."""
+    return all(importlib.util.find_spec(name) is not None for name in NEEDED)
 
 
 def _package(name: str) -> Any:

@@ -23,7 +23,7 @@ from .evaluators import Evaluators
 from .reports import Reports, words_of
 from .scratch import from_scratch, initial_of
 from .training import Trained, measure, train_network
-from .writing import Writer
+from .writing import Writer, called_by
 
 __all__ = ["Closing", "Search"]
 
@@ -244,7 +244,7 @@ class Search(Lightning):
 
     def _save_twin(self, comparison: Comparison, run: Run, network: DynamicNetwork) -> None:
         """Export the static twin, which is called as the network is but for the context."""
-        call = self.evaluators.called(network)
+        call = called_by(self.evaluators, network)
         if comparison.twin is not None:
             own = None if call is None else call._replace(context=None, index=None)
             results = next(one.metrics for one in comparison.entries if one.kind == TWIN)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import nn
 from ... import export
 from ...errors import RunError
 from ...files import write_atomically
-from ...generation import DynamicNetwork
+from ...generation import Call, DynamicNetwork
 from ...phases import phase
 from ...reporting import write_report
 from ...runs import TRAINED, UNTRAINED, Run
@@ -22,9 +21,7 @@ from ...supernet import DynamicWeightMutator
 from .evaluators import Evaluators
 from .training import Trained
 
-ONNX_NEEDS = ("onnx", "onnxscript", "onnxruntime")
-
-__all__ = ["Writer", "attempt", "load_weights", "save_shown", "save_weights"]
+__all__ = ["Writer", "attempt", "called_by", "load_weights", "save_shown", "save_weights"]
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
@@ -59,9 +56,18 @@ def attempt(work: Callable[[], object]) -> str | None:
 def save_shown(
     network: DynamicNetwork, evaluators: Evaluators, folder: Path, results: Mapping[str, float] | None = None
 ) -> None:
-    """Export a network with the example of a batch, and what was measured of it."""
-    call = evaluators.called(network)
-    export.save(network, folder, example=call, results=results)
+    """Export a network with the example of a batch, or of what it has seen, and what was measured of it."""
+    export.save(network, folder, example=called_by(evaluators, network), results=results)
+
+
+def called_by(evaluators: Evaluators, network: DynamicNetwork) -> Call | None:
+    """Return how an evaluator calls a network; ``None`` where its batch cannot be shown once more, but one was."""
+    try:
+        return evaluators.called(network)
+    except Exception:  # of the user's own step and data
+        if network.source.seen is None:
+            raise
+        return None
 
 
 @dataclass
@@ -114,7 +120,7 @@ class Writer:
     def for_netron(self, network: DynamicNetwork) -> None:
         """Write ``model.onnx``, which NNI's page opens, where the packages for it are installed; a failure is noted."""
         run = self.run
-        if run is None or not self.first or not run.network.is_file() or not all(map(find_spec, ONNX_NEEDS)):
+        if run is None or not self.first or not run.network.is_file() or not export.has_onnx():
             return
 
         def write() -> None:

@@ -7,8 +7,14 @@ from typing import NamedTuple
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Timer
 
-__all__ = ["Pace", "pace_of"]
+from ...samplers import distributed
+
+__all__ = ["Clock", "Pace", "pace_of"]
+
+PARTS = 1000
+"""That the time of a search counts as, where steps are not known."""
 
 
 class Pace(NamedTuple):
@@ -36,8 +42,30 @@ class Pace(NamedTuple):
         return max(1 - max(self.done, 0.0) / max(self.total, 1.0), 0.0)
 
 
-def pace_of(trainer: Trainer, batch: int, warmup_epochs: int, accumulate: int, own_steps: int) -> Pace:
-    """Return the pace at a batch of a trainer's epoch, by whichever of its bounds is nearer: epochs, or ``max_steps``.
+class Clock:
+    """How much of a trainer's ``max_time`` is gone since the sampler began to learn: the same in all processes."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+
+    def pace(self, trainer: Trainer) -> Pace | None:
+        """Return the pace by that time, in thousandths of it; ``None`` where there is no ``max_time``."""
+        timers = [one for one in trainer.callbacks if isinstance(one, Timer)]
+        left = [one.time_remaining() for one in timers]
+        bounds = [(left, one.time_elapsed()) for left, one in zip(left, timers, strict=True) if left is not None]
+        if not bounds:
+            return None
+        nearest, now = distributed.of_first(min(bounds))
+        if self._start is None:
+            self._start = now
+        gone = now - self._start
+        return Pace(PARTS * gone / max(gone + nearest, 1e-9), PARTS)
+
+
+def pace_of(
+    trainer: Trainer, batch: int, warmup_epochs: int, accumulate: int, own_steps: int, timed: Pace | None = None
+) -> Pace:
+    """Return the pace at a batch of a trainer's epoch, by whichever bound is nearer: epochs, ``max_steps``, or time.
 
     Parameters
     ----------
@@ -48,8 +76,10 @@ def pace_of(trainer: Trainer, batch: int, warmup_epochs: int, accumulate: int, o
     accumulate, own_steps
         Batches to a step of the evaluator's optimizer, and steps of the sampler's own to a batch: ``max_steps`` counts
         both.
+    timed
+        The pace by time, where that is bounded.
     """
-    batches, bounds = trainer.num_training_batches, [Pace(0, math.inf)]
+    batches, bounds = trainer.num_training_batches, [Pace(0, math.inf) if timed is None else timed]
     if not math.isfinite(batches):  # nor does anything tell how long an epoch of warm-up is
         return bounds[0]
     if (trainer.max_epochs or -1) > 0:

@@ -30,7 +30,7 @@ from ..ranking import Task
 from ..schedules import Schedules
 from ..smoothing import smoothness_of_batch
 from ..trainer import TrainersPart, aside, check_optimizers
-from .pace import pace_of
+from .pace import Clock, pace_of
 
 __all__ = ["Learning"]
 
@@ -56,7 +56,7 @@ class Learning(HandingOn):
         self.__dict__["mutator"] = mutator  # unregistered: its space is the training module's model already
         self.settings, self.loaders, self.callbacks = settings, loaders, callbacks
         self.guard, self.trainers_part = Guard(mutator, settings), TrainersPart(settings)
-        self.schedules = Schedules()
+        self.schedules, self.clock = Schedules(), Clock()
         self._steps = 0
         self._ends: tuple[dict[str, Any], ...] | None = None
         self._recent: deque[Any] = deque(maxlen=self._wanted)
@@ -141,7 +141,8 @@ class Learning(HandingOn):
         """Tell the sampler how far it is, and slow it down: what wins late is exported with hardly trained weights."""
         optimizer = self.architecture_optimizers() if self.sampler.learns == "gradient" else None
         own_steps = int(optimizer is not None)
-        pace = pace_of(self.trainer, batch_idx, self.settings.warmup_epochs, self.trainers_part.accumulate, own_steps)
+        accumulate, timed = self.trainers_part.accumulate, self.clock.pace(self.trainer)
+        pace = pace_of(self.trainer, batch_idx, self.settings.warmup_epochs, accumulate, own_steps, timed)
         self.sampler.anneal(pace.progress)
         for group in optimizer.param_groups if optimizer is not None else []:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * pace.rate
