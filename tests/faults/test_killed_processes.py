@@ -101,7 +101,7 @@ def test_a_killed_process_ends_as_one_that_was_not(kind, tmp_path, capsys):
         expected, steps, spent, folder = whole.result(), whole.steps, 0, tmp_path / f"killed {number}"
         for _ in range(share):
             program = Program(tmp_path, number, kind, folder, pause=0.03)
-            program.kill_after(draws.randint(1, max(2 * steps // share, 2)), draws.uniform(0, 0.1))
+            program.kill_after(draws.randint(1, max(min(2 * steps // share, steps - 1), 2)), draws.uniform(0, 0.1))
             spent, done = spent + program.steps, done + 1
             if program.process.returncode == 0:  # it was faster
                 done -= 1

@@ -243,7 +243,7 @@ def test_readme_links_the_guide():
     assert ("docs/guide.md", "") in links("README.md")
 
 
-MADE_BY_A_RUN = ("runs/", "supernet/", "static_twin/", ".venv/")
+MADE_BY_A_RUN = ("runs/", "supernet/", "static_twin/", "checkpoints/", ".venv/")
 FILE = re.compile(r"`((?:[\w.-]+/)+(?:[\w-]+\.(?:py|yml|md|png|js))?|[\w-]+\.md)`")
 
 
