@@ -94,6 +94,7 @@ quality: $(STAMP)  ## measure what searched networks reach; what is finished alr
 	@$(BIN)/python -m benchmarks.quality.controller_sizes
 	@$(BIN)/python -m benchmarks.quality.doctor
 	@$(BIN)/python -m benchmarks.quality.rank
+	@$(BIN)/python -m benchmarks.quality.planted
 
 # In an environment of its own, for these packages bring others.
 sweep:  ## lift architectures of pytorchcv and transformers, and see that they are what they were (a quarter of an hour)

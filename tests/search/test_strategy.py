@@ -41,6 +41,17 @@ def test_it_runs_in_a_nas_experiment_and_exports_a_sample_that_freezes(sampler):
     logging.getLogger("nni").handlers.clear()
 
 
+@pytest.mark.parametrize("settings", [{"unroll": 0.1}, {"mixture": "softmax", "unroll": 0.1, "beta_decay": 0.1}])
+def test_a_search_learns_by_the_options_of_darts(settings):
+    sampler = DartsSampler(0, learning_rate=0.1, **settings)
+    mutator = DynamicWeightMutator(ToySpace(), sampler=sampler)
+    told = {"contenders": 2, "rerank": 0, "final_epochs": 0, "warmup_epochs": 1}
+    NasExperiment(mutator.space, evaluator(epochs=2, batches=4), mutator.strategy(**told)).run()
+    assert all(alpha.detach().any() and alpha.isfinite().all() for alpha in sampler.alphas)
+    assert sampler.decay == sampler.beta_decay
+    logging.getLogger("nni").handlers.clear()
+
+
 def test_the_experiment_must_search_the_mutators_own_space():
     mutator = DynamicWeightMutator(ToySpace(), sampler=RandomSampler(0))
     with pytest.raises(SpaceError, match=r"Write `NasExperiment\(mutator.space, evaluator, mutator.strategy\(\)\)`"):

@@ -50,7 +50,7 @@ class Clock:
 
     def pace(self, trainer: Trainer) -> Pace | None:
         """Return the pace by that time, in thousandths of it; ``None`` where there is no ``max_time``."""
-        timers = [one for one in trainer.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]
+        timers = [one for one in trainer.callbacks if isinstance(one, Timer)]
         left = [one.time_remaining() for one in timers]
         bounds = [(left, one.time_elapsed()) for left, one in zip(left, timers, strict=True) if left is not None]
         if not bounds:
