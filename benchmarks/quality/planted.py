@@ -51,14 +51,17 @@ PACES = {
     "gdas": Pace(GdasSampler, 400, 100, 0.01, {"learning_rate": 0.03}),
 }
 
-LONGER = {("enas", "residual"): {"steps": 700, "warm_up": 200}}  # what the second choice is worth hangs on the first
+# What the second choice is worth hangs on the first: a policy that hurries settles before the first is decided.
+SLOWER = {
+    ("enas", "residual"): {"steps": 700, "warm_up": 200, "settings": {**PACES["enas"].settings, "learning_rate": 0.005}}
+}
 
 
 def find(sampler: str, space: str, norm: str, seed: int) -> DynamicWeightMutator:
     """Search in a plain loop: weights on one batch, architecture on another."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    pace = PACES[sampler]._replace(**LONGER.get((sampler, space), {}))
+    pace = PACES[sampler]._replace(**SLOWER.get((sampler, space), {}))
     made = pace.sampler(seed=seed, **pace.settings)
     mutator = DynamicWeightMutator(SPACES[space](norm), sampler=made, base="learned")
     roles = mutator.parameters_by_role()
