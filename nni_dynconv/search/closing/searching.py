@@ -91,7 +91,7 @@ class Search(Lightning):
         if searching.datamodule is None:
             loaders = searching.train_dataloaders, searching.val_dataloaders
             data = dict(zip(("train_dataloaders", "val_dataloaders"), loaders, strict=True))
-        super().__init__(searching.module, searching.trainer, fit_kwargs=searching.fit_kwargs, **data)
+        super().__init__(searching.module, searching.trainer, fit_kwargs=dict(searching.fit_kwargs), **data)
         self.evaluators, self.closing = evaluators, closing
 
     def is_mutable(self) -> bool:

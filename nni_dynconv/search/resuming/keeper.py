@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ...keeping import Stopping, Store, generators
@@ -138,7 +138,8 @@ class Keeper:
             state = {"done": self._done, "last": self._last, "outer": self._outer, "now": self.now}
             path = self.store.write({**state, "beside": self.beside()})
             where = f"{_where(self.now, self._last)} (`{path.name}`)"
-            (self.store.folder / WHERE).write_text(where, encoding="utf-8")
+            with suppress(OSError):  # it is for who looks on
+                (self.store.folder / WHERE).write_text(where, encoding="utf-8")
             self._written = time.monotonic()
 
 

@@ -105,7 +105,11 @@ class KeepTraining(Callback):
         # it would raise at the end of the batch, before there is a checkpoint
         self._replace(trainer._signal_connector, "_sigterm_notifier_fn", lambda *asked: None)
         if self._waiting:
-            self._replace(trainer.strategy, "load_checkpoint", lambda *path, **options: self._of_lightning())
+            reset = epoch.reset
+            self._replace(epoch, "reset", lambda: _quietly(reset))
+            self._replace(
+                trainer.strategy, "load_checkpoint", lambda *path, **options: dict(self._waiting["lightning"])
+            )
             if "memo" in self._waiting:
                 self._replace(fit, "run", lambda: _only_end(fit))
 
@@ -117,10 +121,6 @@ class KeepTraining(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._hooks.close()
-
-    def _of_lightning(self) -> dict[str, Any]:
-        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
-        return dict(self._waiting["lightning"])
 
     # Writing
 
@@ -184,6 +184,13 @@ class KeepTraining(Callback):
         set_logged(trainer, state["logged"])
         generators.set_loaders(_loaders(trainer), state["loaders"])
         generators.set_position(state["generators"])
+
+
+def _quietly(reset: Callable[[], None]) -> None:
+    """Call it without Lightning's warning that a loader cannot go on in an epoch: it is gone through from its start."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+        reset()
 
 
 def _only_end(fit: Any) -> None:
