@@ -1,4 +1,4 @@
-"""Write the tables of ``docs/saving.md`` out of what ``make sweep-save`` found: ``python docs/make_saving_table.py``."""
+"""Write the tables of ``docs/saving.md`` by what ``make sweep-save`` found: ``python docs/make_saving_table.py``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def read(name: str) -> list[dict[str, Any]]:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
 
-def counts_table(models: Sequence[dict[str, Any]], saved: Sequence[dict[str, Any]], hub: Any) -> Iterator[str]:
+def counts_table(models: Any, saved: Sequence[dict[str, Any]], hub: Any) -> Iterator[str]:
     """Return the lines that count."""
-    yield "| architectures of | in the list | tried | the same | otherwise | refused | not ended | s to save | to load |"
+    yield "| architectures of | listed | tried | the same | otherwise | refused | not ended | s to save | to load |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for package, listed in Counter(one["package"] for one in models).items():
         own = [one for one in saved if one["package"] == package]

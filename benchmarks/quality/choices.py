@@ -198,7 +198,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 def page(text: str, rows: dict[str, dict[str, Any]]) -> str:
     """Return a page with the table behind its mark."""
     before, after = text.split(MARK)
-    return f"{before}{MARK}\n{table(rows)}\n{after.split(BLANK, 2)[2]}"
+    return f"{before}{MARK}\n{table(rows)}\n{after.split(BLANK, 1)[1]}"
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from ..generation import DynamicNetwork
 from ..runs import TRAINED, Run
 from ..search import Evaluators, Goal, Trained, Writer, load_weights, save_shown, train_network
 from ..supernet import DynamicWeightMutator
+from .logs import keep_logs
 from .trial import build, check_launcher, goal_in
 
 __all__ = ["Opened", "export_again", "reopen", "train_on"]
@@ -66,6 +67,7 @@ def reopen(folder: str | Path, settings: Mapping[str, Any] | None = None) -> Ope
     _enter(run.facts.get("code_directory"))
     mutator, evaluator, _ = build(given, metric=None)
     check_launcher(evaluator)
+    keep_logs(evaluator.trainer, run.folder)
     if run.supernet.is_dir():
         export.load_supernet(mutator, run.supernet)
     network = mutator.freeze(run.facts["architecture"]).eval()

@@ -139,6 +139,11 @@ def load(folder: str | Path, trust: Collection[str] = ()) -> DynamicNetwork:
 def example_in(folder: str | Path) -> Shown | None:
     """Read the example of a saved network: what it is called with, and what it made of that where it was saved.
 
+    Parameters
+    ----------
+    folder
+        As of :func:`load`.
+
     Returns
     -------
     ``None`` where an earlier version wrote the network, without an example.

@@ -1,6 +1,6 @@
 """What a run keeps of itself, to go on where it was: checkpoints, their files, and random generators.
 
-What a search and its evaluator have to keep is `search`'s affair; what a network is on disk, `export`'s.
+What a search and its evaluator have to keep is not known here, nor what a network is on disk.
 """
 
 from . import generators

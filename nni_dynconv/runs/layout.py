@@ -149,8 +149,10 @@ class Run:
         """
         try:
             run = cls(folder)
-        except TypeError:
-            raise RunError(f"{folder!r} is no folder.") from None
+        except RunError:
+            raise
+        except (TypeError, ValueError, OSError) as error:  # no path, or one that is too long
+            raise RunError(f"{folder!r} is no folder: {getattr(error, 'strerror', None) or error}.") from None
         if not run.facts:
             raise RunError(
                 f"There is no run in `{folder}`: it has no `run.json`. `nni-dynconv launch CONFIG --output {folder}` "

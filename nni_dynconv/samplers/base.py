@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numbers
+import operator
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -55,10 +55,8 @@ class Sampler(nn.Module, MutationSampler, ABC):
         self.generator = torch.Generator()
         if seed is None:
             self.generator.seed()
-        elif isinstance(seed, numbers.Integral) and 0 <= seed < 2**63:
-            self.generator.manual_seed(int(seed))
         else:
-            raise ConfigError(f"`seed` is {seed!r}, but must be a whole number from 0 to 2^63 - 1.")
+            self.generator.manual_seed(_whole(seed))
         self.choices = Choices()
         self.watch = GradientWatch(self)
         self._target: dict[str, Any] | None = None
@@ -425,3 +423,13 @@ class Sampler(nn.Module, MutationSampler, ABC):
         super().__setstate__({**state, "generator": generator})
         if self.choices:
             self._watch()
+
+
+def _whole(seed: Any) -> int:
+    try:
+        number = operator.index(seed)
+    except (TypeError, RuntimeError):
+        number = -1
+    if not 0 <= number < 2**63:
+        raise ConfigError(f"`seed` is {seed!r}, but must be a whole number from 0 to 2^63 - 1.")
+    return number

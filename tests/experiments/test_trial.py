@@ -28,7 +28,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from nni_dynconv import load
 from nni_dynconv.errors import ConfigError, ContextError
-from nni_dynconv.experiments import trial
+from nni_dynconv.experiments import again, trial
 from nni_dynconv.experiments.logs import keep_logs
 from nni_dynconv.experiments.multi_trial import MultiTrial
 from nni_dynconv.phases import STATE_FILE, watching
@@ -341,22 +341,25 @@ def test_a_repeat_of_an_architecture_in_multi_trial_mode_is_another_training(rep
     assert first == again != second
 
 
-def logging_task():
+def logging_task(own=True):
     made = task(1)
     quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=CSVLogger(str(Path.cwd())), **quiet)
+    logger = {"logger": CSVLogger(str(Path.cwd()))} if own else {}
+    trainer = Trainer(max_epochs=1, accelerator="cpu", **logger, **quiet)
     loaders = {"train_dataloaders": made.train_dataloaders, "val_dataloaders": made.val_dataloaders}
     return Lightning(Module(), trainer, **loaders)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_lightnings_logs_lie_in_the_trials_folder(reported, tmp_path, monkeypatch):
-    """They used to lie in the code directory, of all trials together."""
+@pytest.mark.parametrize("own", [True, False])
+def test_lightnings_logs_lie_in_the_trials_folder(own, reported, tmp_path, monkeypatch):
+    """They used to lie in the code directory, of all trials together; those of the final training did longer."""
     code, folder = tmp_path / "code", tmp_path / "trial"
     for one in (code, folder):
         one.mkdir()
     monkeypatch.chdir(code)
-    trial.search(settings(evaluator=f"{__name__}:logging_task", evaluator_args={}), folder)
+    trial.search(settings(evaluator=f"{__name__}:logging_task", evaluator_args={"own": own}), folder)
+    again.train_on(folder, 1)
     assert not list(code.iterdir()) and list(folder.glob("lightning_logs/**/metrics.csv"))
 
 

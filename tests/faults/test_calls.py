@@ -25,7 +25,7 @@ JUNK += [b"x", len, type, 3j, object(), *map(torch.zeros, SHAPES)]
 JUNK += [torch.zeros(2, 3, 8, 8, dtype=one) for one in (torch.int64, torch.float64, torch.complex64, torch.bool)]
 FUNCTIONS = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"]
 FUNCTIONS += ["layer_norm"]
-"""Of the other norms, and of norms as layers, all but tensors and sizes goes to torch as it is, in whose words it ends."""
+"""Of other norms, and of norms as layers, all but tensors and sizes goes to torch as it is, whose words it then has."""
 ABSTRACT = ("DynamicOp", "DynamicNetwork", "DynamicWeightMutator", "DynamicWeightTuner")
 CLASSES = [one for one in nni_dynconv.__all__ if one.endswith(("Sampler", "Controller", "Context"))]
 CLASSES += [one for one in nni_dynconv.__all__ if one.startswith("Dynamic") and not one.endswith("Profiler")]

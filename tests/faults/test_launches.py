@@ -18,6 +18,8 @@ from nni_runs import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
+POINTS = int(os.environ.get("POINTS", "20"))
+"""Moments at which a disk is filled."""
 SECRET = "correct-horse-battery-staple"
 
 
@@ -253,7 +255,7 @@ def fill(place):
     return filler
 
 
-@pytest.mark.parametrize("after", [0.0, 3.0, 8.0])
+@pytest.mark.parametrize("after", [0.7 * one for one in range(POINTS)])
 def test_a_disk_that_fills_while_it_runs_is_told_and_it_goes_on_after_room_was_made(after, small, lab):
     place = small("40m")
     config = lab.write(maxTrialNumber=4, experimentWorkingDirectory=str(place), stub={"pause": 0.3})
@@ -269,11 +271,12 @@ def test_a_disk_that_fills_while_it_runs_is_told_and_it_goes_on_after_room_was_m
     assert "Traceback" not in error and not lab.processes(), error
     filler.unlink()
     if process.returncode == 0:
-        print(f"\na disk full after {after} s: 1 launch ended well all the same")
+        print(f"\na disk full after {after:.1f} s: 1 launch ended well all the same")
         return
     known = experiment_in(output)
     status, output, error2 = lab.run("resume", known, "--output", "out", timeout=200)
-    print(f"\na disk full after {after} s: told ({error.strip().splitlines()[-1]}), resumed with status {status}")
+    print(f"\na disk full after {after:.1f} s: told ({error.strip().splitlines()[-1]}), resumed with status {status}")
+    assert "is full. Make room" in error or "No space left" in error, error
     assert status == 0, output + error2
 
 

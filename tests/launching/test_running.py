@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from nni_runs import wait_until
 
 from nni_dynconv.errors import LaunchError
 from nni_dynconv.files import Lock
@@ -19,7 +20,7 @@ from nni_dynconv.launching.running import patience, starting
 from nni_dynconv.launching.running.patience import NotStartedError, Patience, UnfinishedError
 from nni_dynconv.launching.running.stopping import stopping
 from nni_dynconv.launching.running.watched import Watched
-from nni_dynconv.phases import Line
+from nni_dynconv.phases import Line, showing
 
 
 class Clock:
@@ -195,6 +196,25 @@ def test_each_signal_ends_a_launch_and_a_second_does_not_stop_the_stopping(name)
         _ask_to_end(number)
     assert experiment.over == [False]
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_nothing_is_silent_while_an_experiment_is_stopped(closed, monkeypatch):
+    """One line used to stand before it, and none for as long as it took."""
+    monkeypatch.setattr(showing, "SILENCE", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    said = []
+
+    def say(line):
+        said.append(line)
+        if closed:
+            raise OSError("the terminal is gone")
+
+    experiment = Stoppable(after=lambda: wait_until(lambda: len(said) > 2, 20, "lines while it is stopped"))
+    experiment.id = "abc"
+    with stopping(experiment, say):
+        pass
+    assert experiment.over == [True] and all("stopping the experiment" in line for line in said)
 
 
 def _ask_to_end(number):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import json
 import logging
 import re
 import runpy
@@ -242,7 +243,7 @@ def test_readme_links_the_guide():
     assert ("docs/guide.md", "") in links("README.md")
 
 
-MADE_BY_A_RUN = ("runs/", "supernet/", "static_twin/", ".venv/")
+MADE_BY_A_RUN = ("runs/", "supernet/", "static_twin/", "checkpoints/", ".venv/")
 FILE = re.compile(r"`((?:[\w.-]+/)+(?:[\w-]+\.(?:py|yml|md|png|js))?|[\w-]+\.md)`")
 
 
@@ -348,6 +349,14 @@ def test_the_yaml_reference_is_made_of_the_settings_by_its_script():
     stale = read("docs/yaml.md").replace("| `64` |", "| `65` |")
     assert script["page"](stale) == read("docs/yaml.md")
     assert script["schema"]() == script["SCHEMA_FILE"].read_text(encoding="utf-8")
+
+
+def test_the_table_of_choices_is_made_of_the_benchmarks_results():
+    from benchmarks.quality import choices
+
+    rows = json.loads(choices.TABLE.read_text(encoding="utf-8"))
+    assert choices.page(read("docs/your_own_search.md"), rows) == read("docs/your_own_search.md")
+    assert list(rows) == list(choices.CHOICES)
 
 
 def test_the_tables_of_saved_networks_are_made_of_the_sweeps_results_by_their_script():

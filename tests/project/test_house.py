@@ -119,7 +119,7 @@ def test_a_file_reaches_into_another_wing_through_its_face():
 
 def test_tests_mirror_the_wings():
     folders = {path.name for path in (ROOT / "tests").iterdir() if list(path.glob("test_*.py"))}
-    assert folders - set(WINGS) == {"end_to_end", "project"}
+    assert folders - set(WINGS) == {"end_to_end", "faults", "project"}
     assert set(WINGS) - folders <= {"testing"}  # whose suites the tests of ops, samplers and controllers inherit
     assert not list((ROOT / "tests").glob("test_*.py"))
 

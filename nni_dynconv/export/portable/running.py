@@ -201,10 +201,11 @@ class Forward:
             else:
                 _take(self.inputs[name], given[name], found, name, self.name)
         program = self._program(network.training, bool(found) and found[0].dim() > 0 and found[0].shape[0] == 1)
-        _check_inputs(self.name, found, program.sizes)
         if torch.compiler.is_compiling():
+            _check_inputs(self.name, found, program.sizes)
             return program(network, found)
         try:
+            _check_inputs(self.name, found, program.sizes)
             return program(network, found)
         except (DynConvError, torch.OutOfMemoryError):
             raise
@@ -417,6 +418,9 @@ def _number(value: Any) -> int:
 
 
 def _size(value: Any) -> Any:
+    """Return a size, or where it is to be found: of which value, of which of its tensors, along which axis."""
+    if isinstance(value, list) and len(value) != 3:
+        raise ExportError(f"{value!r} is no size.")
     return [_number(one) for one in value] if isinstance(value, list) else _number(value)
 
 

@@ -30,9 +30,7 @@ def stopping(experiment: LocalExperiment, say: Callable[[str], None]) -> Iterato
             yield
             over = True
         finally:
-            with _handled(_wait):
-                if experiment.id is not None:
-                    _show(say)
+            with _handled(_wait), _told(experiment, say):
                 experiment.stop(over)
 
 
@@ -57,6 +55,20 @@ def _wait(number: int, frame: Any) -> None:
     """Nothing: the processes are being ended."""
 
 
-def _show(say: Callable[[str], None]) -> None:
-    with contextlib.suppress(OSError), Line(say) as line:  # a terminal that is closed shows nothing
-        line.show(State("stopping the experiment"))
+@contextmanager
+def _told(experiment: LocalExperiment, say: Callable[[str], None]) -> Iterator[None]:
+    """For a block, tell that the experiment is being stopped, for as long as it takes; a closed terminal hears none."""
+
+    def attempt(text: str) -> None:
+        with contextlib.suppress(OSError):
+            say(text)
+
+    line = Line(attempt)
+    if experiment.id is not None:
+        with contextlib.suppress(OSError):
+            line.__enter__().show(State("stopping the experiment"))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            line.__exit__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from pathlib import Path
 from textwrap import indent
@@ -18,7 +19,10 @@ from ..progress import Progress
 from ..trying import OUT_OF_TIME
 from .patience import NotStartedError, Patience, UnfinishedError
 
-__all__ = ["wait_for_tuner", "watch"]
+__all__ = ["trial_failure", "wait_for_tuner", "watch"]
+
+FULL = 2**20
+"""Bytes that are left on a disk on which nothing goes any more."""
 
 
 def wait_for_tuner(experiment: LocalExperiment, deadline: float = math.inf) -> None:
@@ -112,16 +116,23 @@ def _be_patient(patience: Patience, what: str) -> None:
 
 
 def _last_words(experiment: LocalExperiment) -> str:
-    """Return what NNI's manager wrote last to its standard error; of a full disk, that is where it says so."""
+    """Return what NNI's manager wrote last to its standard error, and, where that is so, that its disk is full."""
     said = [one for one in experiment.log("nnictl_stderr.log").splitlines() if set(one) - {"-"}]
     said = [one for one in said if not one.startswith(f"Experiment {experiment.id} start:")]
-    return f"\n{tail(chr(10).join(said))}" if said else ""
+    told = f"\n{tail(chr(10).join(said))}" if said else ""
+    return told + _full_disk(experiment)
+
+
+def _full_disk(experiment: LocalExperiment) -> str:
+    if experiment.folder is None or shutil.disk_usage(experiment.folder).free > FULL:
+        return ""
+    return f"\nThe disk of {experiment.folder} is full. Make room, then resume the experiment."
 
 
 def _raise_tuner_error(experiment: LocalExperiment) -> None:
     error = experiment.tuner_error()
     if error is not None:
-        raise LaunchError(f"The tuner ended with an error:\n  {error}")
+        raise LaunchError(f"The tuner ended with an error:\n  {error}{_full_disk(experiment)}")
 
 
 def _is_over(status: str, jobs: list[dict[str, Any]]) -> bool:

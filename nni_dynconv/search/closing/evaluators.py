@@ -53,6 +53,8 @@ class Evaluators:
         kept = [*self.data, self.test, self.datamodule, trainer, *trainer.loggers, *shared]
         self._shared = [one for one in (*kept, getattr(evaluator.module, "_model", None)) if one is not None]
         given = {key: one for key, one in {**trainer.trace_kwargs, **options}.items() if key != "callbacks"}
+        if given.get("default_root_dir") is None:  # the trial's folder, where a trial has said so
+            given["default_root_dir"] = trainer.default_root_dir
         self._make_trainer = type(trainer)
         self._given = {key: one if key in SHARED else self._copy(one, key) for key, one in given.items()}
         callbacks = [one for one in trainer.callbacks if not getattr(one, "of_search", False)]
