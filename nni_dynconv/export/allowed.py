@@ -57,7 +57,21 @@ def class_named(reference: Any, trust: Collection[str] = ()) -> type[nn.Module]:
         return OURS[known]
     if known in TORCHS:
         return TORCHS[known]
-    place, _, name = known.partition(":")
+    found = object_named(known, trust)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ExportError(f"`{reference}` is no class of torch modules.")
+    return found
+
+
+def object_named(reference: str, trust: Collection[str] = ()) -> Any:
+    """Return what stands at ``module:name``, of a module that the user trusts.
+
+    Raises
+    ------
+    ExportError
+        He does not, or it is not there.
+    """
+    place, _, name = str(reference).partition(":")
     if not any(place == one or place.startswith(f"{one}.") for one in trust):
         package = place.partition(".")[0]
         raise ExportError(
@@ -67,15 +81,13 @@ def class_named(reference: Any, trust: Collection[str] = ()) -> type[nn.Module]:
     return _imported(place, name, reference)
 
 
-def _imported(place: str, name: str, reference: str) -> type[nn.Module]:
+def _imported(place: str, name: str, reference: str) -> Any:
     try:
         found: Any = importlib.import_module(place)
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise ExportError(f"The class `{reference}` of the saved network is not to be found: {error}.") from None
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ExportError(f"`{reference}` is no class of torch modules.")
     return found
 
 

@@ -200,6 +200,8 @@ def _describe(network: DynamicNetwork, sample: Any, call: Call) -> tuple[dict[st
         "ops": {path: str(one.site) for path, one in _ops_of(network.network) if _is_inside(path, described)},
         "sites": [{**asdict(site), "recipe": asdict(source.recipes[name])} for name, site in source.sites.items()],
     }
+    fixed = [name for name, one in network.named_parameters() if not one.requires_grad]
+    description |= {"fixed": fixed} if fixed else {}
     state = network.network.state_dict() if "rebuilt" in described else _state_of(network.network)
     kept = [name for name in state if _is_inside(name, described)]
     tensors = {f"network.{name}": one for name, one in state.items() if name in kept}
@@ -314,6 +316,8 @@ def _read(description: Mapping[str, Any], files: Mapping[str, bytes], trust: Col
     _tie(network.network, ties)
     if network.source.of_context is not None:
         _tie(network.source.of_context, description["encoder"].get("portable", {}).get("ties", {}))
+    for name, one in network.named_parameters():
+        one.requires_grad_(one.requires_grad and name not in description.get("fixed", ()))
     network.source.seen = None if shown is None else Example.of(shown.call)
     return network.eval()
 

@@ -45,7 +45,7 @@ class Modest(TorchDispatchMode):
         options, self._done = dict(kwargs or {}), self._done + 1
         if self._done > STEPS:
             raise ExportError(f"It describes layers that take more than {STEPS} operators to be made.")
-        sizes = args[0] if args and isinstance(args[0], (list, tuple)) else args[1:2] and args[1]
+        sizes = args[1] if _makes_like(func) and len(args) > 1 else args[0] if args else None
         if isinstance(sizes, (list, tuple)) and all(isinstance(one, int) for one in sizes):
             self._check(sizes, options, args)
         elif args and isinstance(args[0], int) and not isinstance(args[0], bool):
@@ -57,3 +57,9 @@ class Modest(TorchDispatchMode):
         device = torch.device(options.get("device") or (tensors[0].device if tensors else "cpu"))
         if device.type != "meta" and prod(map(abs, sizes)) > self._most:
             raise ExportError(f"It describes a tensor of {tuple(sizes)}, of which its file has no room for the values.")
+
+
+def _makes_like(func: Any) -> bool:
+    """Whether an operator takes a tensor, and the sizes of one to make; others take lists that are no sizes."""
+    name = func.overloadpacket.__name__
+    return name.startswith("new_") or name == "resize_"

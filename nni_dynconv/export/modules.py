@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ExportError
 from ..ops import DynamicOp
-from .allowed import class_named, is_allowed, name_of
+from .allowed import class_named, is_allowed, name_of, object_named
 from .values import decode, encode
 
 __all__ = ["describe_module", "foreign_in", "make_module", "shapes_of"]
@@ -52,15 +52,20 @@ def describe_module(module: nn.Module, path: str = "", complete: bool = True) ->
             )
         value = vars(module)[name] if name in vars(module) else getattr(module, name)
         bias = name == "bias" and not isinstance(value, bool)  # torch's layers take a bool and keep a parameter or None
-        args[name] = value is not None if bias else encode(value, _module)
+        args[name] = value is not None if bias else encode(value, _known)
     description = {"class": name_of(cls), "args": args}
     if complete:
         _check_twin(module, description, path)
     return description
 
 
-def _module(value: Any) -> Any:
-    return {"module": describe_module(value)} if isinstance(value, nn.Module) else None
+def _known(value: Any) -> Any:
+    """Write a module, or settings of a class that says how they are made again, as those of transformers are."""
+    if isinstance(value, nn.Module):
+        return {"module": describe_module(value)}
+    if callable(getattr(value, "to_dict", None)) and callable(getattr(type(value), "from_dict", None)):
+        return {"settings": {"class": name_of(type(value)), "from": encode(value.to_dict())}}
+    return None
 
 
 def make_module(description: Mapping[str, Any], trust: Collection[str] = ()) -> nn.Module:
@@ -84,8 +89,13 @@ def make_module(description: Mapping[str, Any], trust: Collection[str] = ()) -> 
 
 
 def _make(cls: type[nn.Module], description: Mapping[str, Any], trust: Collection[str]) -> nn.Module:
-    known = {"module": lambda one: make_module(one, trust)}
+    known = {"module": lambda one: make_module(one, trust), "settings": lambda one: _settings(one, trust)}
     return cls(**{key: decode(value, known) for key, value in description["args"].items()})
+
+
+def _settings(description: Mapping[str, Any], trust: Collection[str]) -> Any:
+    made: Any = object_named(description["class"], trust)
+    return made.from_dict(decode(description["from"]))
 
 
 def foreign_in(data: Any) -> Iterator[str]:
@@ -108,7 +118,7 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def _check_twin(module: nn.Module, description: Mapping[str, Any], path: str) -> None:
     try:
         with torch.random.fork_rng(devices=[]):
-            twin = _make(type(module), description, ())
+            twin = _make(type(module), description, {one.partition(":")[0] for one in foreign_in(description["args"])})
     except (TypeError, ValueError, RuntimeError, AttributeError, LookupError) as error:
         if isinstance(error, ExportError):
             raise

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import ExportError
 from ..generation import Call, DynamicNetwork, Example
+from ..keeping import generators
 from .values import is_record, items_of
 
 __all__ = ["fitting", "outcome_of", "verify"]
@@ -114,8 +115,8 @@ def _run(network: DynamicNetwork, call: Call, learns: bool) -> dict[str, Any]:
     options |= {name: one for name, one in (("context", call.context), ("index", call.index)) if one is not None}
     network.zero_grad()
     before = {name: one.clone() for name, one in network.named_buffers()} if learns else {}
-    with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(learns):
-        torch.manual_seed(0)
+    with generators.untouched(), torch.set_grad_enabled(learns):
+        generators.seed(0)
         outputs = dict(_leaves(network(*call.args, **options), "the output"))
     if not learns:
         return outputs

@@ -15,7 +15,7 @@ import torch
 
 from ..errors import CheckpointError
 
-__all__ = ["of_loaders", "position", "set_loaders", "set_position", "untouched"]
+__all__ = ["of_loaders", "position", "seed", "set_loaders", "set_position", "untouched"]
 
 INSIDE = ("sampler", "batch_sampler", "dataset")
 """Where a loader keeps what draws for it."""
@@ -39,6 +39,13 @@ def set_position(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def seed(number: int) -> None:
+    """Let the global generators begin at a seed; inside :func:`untouched`, so that nobody else sees it."""
+    random.seed(number)
+    np.random.seed(number)  # noqa: NPY002
+    torch.manual_seed(number)
 
 
 def of_loaders(loaders: Iterable[Any]) -> list[Any]:

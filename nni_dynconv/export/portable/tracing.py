@@ -96,6 +96,19 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
+class _Fakes(FakeTensorMode):
+    """Tensors without values.
+
+    torch 2.13 lets ``_grouped_mm``, by which mixtures of experts run, take float32 on a CPU, but refuses it here
+    ("Expected inputs of BF16 type"): its result is told in its place.
+    """
+
+    def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._grouped_mm.default and args[0].dim() == 2 and args[1].dim() == 3:
+            return args[0].new_empty(args[0].shape[0], args[1].shape[-1])
+        return super().dispatch(func, types, args, kwargs)
+
+
 class Tracer:
     """Runs a network once.
 
@@ -115,7 +128,7 @@ class Tracer:
             allow_scalar_outputs=True,
             allow_dynamic_output_shape_ops=True,
         )
-        self.mode = FakeTensorMode(shape_env=self.env, allow_non_fake_inputs=True)
+        self.mode = _Fakes(shape_env=self.env, allow_non_fake_inputs=True)
         self.hints: dict[Any, int] = {}
         self.places: dict[Place, Any] = {}
         self.calls = 0
