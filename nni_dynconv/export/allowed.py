@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import operator
 import re
 from collections.abc import Callable, Collection
@@ -108,6 +109,7 @@ PRIVATE = frozenset(
         "_fft_c2c",
         "_fft_c2r",
         "_fft_r2c",
+        "_grouped_mm",
         "_local_scalar_dense",
         "_log_softmax",
         "_neg_view",
@@ -170,6 +172,7 @@ SIZES: dict[str, Callable[..., Any]] = {
         for name in ("sym_max", "sym_min", "sym_not", "sym_int", "sym_float", "sym_ite", "sym_sum", "sym_sqrt")
         if hasattr(torch, name)
     },
+    **{name: getattr(math, name) for name in ("trunc", "floor", "ceil")},
 }
 """What is done to sizes; an item of a tuple too."""
 

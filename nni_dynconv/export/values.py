@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import ExportError
@@ -95,6 +96,8 @@ def encode(value: Any, known: Callable[[Any], Any] = lambda value: None) -> Any:
     own = known(value)
     if own is not None:
         return own
+    if isinstance(value, (np.bool_, np.integer, np.floating)):
+        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     if value is None or type(value) in (bool, int, float, str):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 from ..errors import ParamsError
@@ -54,6 +55,13 @@ class WeightSpec:
     transposed: int = 0
     fan_out: float | None = None
     groups: int = 1
+
+    def __post_init__(self) -> None:
+        numbers = {name: getattr(self, name) for name in ("fan_in", "transposed", "fan_out", "groups")}
+        if any(isinstance(one, np.generic) for one in (*self.shape, *numbers.values())):  # no file takes those
+            object.__setattr__(self, "shape", tuple(int(one) for one in self.shape))
+            for name, one in numbers.items():
+                object.__setattr__(self, name, one.item() if isinstance(one, np.generic) else one)
 
     @property
     def numel(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import namedtuple
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -101,6 +102,28 @@ class Branching(nn.Module):
         return self.a(x) if x.sum() > 0 else -self.a(x)
 
 
+class Experts(Around):
+    """Sorts places by the sign of what they hold, and has an expert for each, as mixtures of transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.Parameter(torch.randn(2, 8, 8))
+
+    def forward(self, x):
+        flat = self.a(x).flatten(0, 1)
+        side = (flat.detach().sum(1) > 0).long()
+        order = side.argsort(stable=True)
+        ends = torch.stack([(side == 0).sum(), (side >= 0).sum()]).int()
+        return torch._grouped_mm(flat[order], self.experts, offs=ends)[order.argsort()].view_as(x)
+
+
+class Steps(Around):
+    """Works in sizes that are no whole numbers at first."""
+
+    def forward(self, x):
+        return self.a(x)[:, : max(1, int(x.shape[1] / 2))]
+
+
 NETWORKS = {
     "LSTM": lambda: nn.Sequential(nn.Linear(8, 8), nn.LSTM(8, 4, 2, batch_first=True, dropout=0.5)),
     "attention": lambda: Attending(nn.MultiheadAttention(8, 2, 0.3, batch_first=True)),
@@ -113,6 +136,8 @@ NETWORKS = {
     "sizes": Deciding,
     "a buffer": Noting,
     "a tie": Tied,
+    "experts": Experts,
+    "parts of sizes": Steps,
 }
 
 
@@ -152,6 +177,22 @@ def test_a_network_comes_back_in_both_modes_and_learns_alike(name, tmp_path):
     (ours, state), (theirs, other) = stepped(network, given), stepped(loaded, given)
     torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(dict(other), {key: state[key] for key in other}, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_held_fixed_stays_so(tmp_path):
+    """A base, the controller or a layer that did not learn used to be refused: "read back, its gradient is new"."""
+    network = frozen_of(NETWORKS["batch norm and dropout"]())
+    fixed = [
+        *network.source.controller.parameters(),
+        *network.source.bases.parameters(),
+        network.network.layer[0].weight,
+    ]
+    for one in fixed:
+        one.requires_grad_(False)
+    loaded = saved(network, tmp_path, *inputs())
+    ours = {name for name, one in network.named_parameters() if not one.requires_grad}
+    assert len(ours) == len(fixed) > 5
+    assert {name for name, one in loaded.named_parameters() if not one.requires_grad} == ours
 
 
 def test_ids_are_kept_for_the_trial(tmp_path):
@@ -222,6 +263,60 @@ def test_a_forward_that_no_graph_holds_is_kept_by_its_class_for_who_trusts_it(tm
     for x in (torch.ones(2, 3, 8), -torch.ones(2, 3, 8)):
         torch.testing.assert_close(loaded(x), network(x))
     assert Branching.__module__ in sys.modules
+
+
+class Settings:
+    """As configurations of transformers: made again of what they tell of themselves."""
+
+    def __init__(self, width):
+        self.width = width
+
+    def to_dict(self):
+        return {"width": self.width}
+
+    @classmethod
+    def from_dict(cls, known):
+        return cls(**known)
+
+
+class Configured(nn.Module):
+    """Its forward draws by numpy, as masks of speech models do, and decides by it: no graph can hold it."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.a = nn.Linear(8, config.width)
+
+    def forward(self, x):
+        y = self.a(x)
+        if self.training and float(y.sum()) != 0:
+            y = y * torch.from_numpy(np.random.rand(*y.shape)).float()  # noqa: NPY002
+        return y
+
+
+def test_a_network_is_kept_by_settings_of_a_class_of_ones_own(tmp_path):
+    network = frozen_of(Configured(Settings(6)))
+    network(*inputs())
+    with pytest.warns(UserWarning, match="saved by its class"):
+        export.save(network, tmp_path)
+    with pytest.raises(ExportError, match="trust="):
+        nni_dynconv.load(tmp_path)
+    loaded, given = nni_dynconv.load(tmp_path, trust=[__name__]), inputs()
+    torch.testing.assert_close(loaded(*given), network.eval()(*given))
+    assert loaded.network.config.width == 6
+
+
+def test_sizes_that_numpy_counted_are_written(tmp_path):
+    """Spaces that compute with numpy, as NAS-Bench-101 does, could not be saved."""
+    network = frozen_of(nn.Sequential(nn.Linear(np.int64(8), np.int64(6))))
+    assert saved(network, tmp_path, *inputs())(*inputs()).shape == (3, 5, 6)
+
+
+def test_large_parts_of_a_layer_are_no_sizes(tmp_path):
+    """A split into 2,400,000 and 1,600 values was taken for a tensor of 2,400,000 x 1,600."""
+    network = frozen_of(nn.Sequential(nn.Linear(1500, 1600)))
+    loaded = saved(network, tmp_path, torch.randn(2, 1500), torch.randn(2, 4))
+    assert loaded.source.sites["0"].specs[0].shape == (1600, 1500)
 
 
 def test_nothing_to_try_it_on_is_told_with_the_line_to_write(tmp_path):
