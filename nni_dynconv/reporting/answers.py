@@ -44,7 +44,7 @@ def seconds_told(value: float | None) -> str:
     """Return a time for reading.
 
     >>> seconds_told(0.00215), seconds_told(75.0), seconds_told(1.25), seconds_told(7300.0)
-    ('2.15 ms', '1 min 15 s', '1.25 s', '2 h 2 min')
+    ('2.15 ms', '1 min 15 s', '1.25 s', '2 h 1 min')
     """
     if value is None:
         return "unknown"

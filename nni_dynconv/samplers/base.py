@@ -384,14 +384,20 @@ class Sampler(nn.Module, MutationSampler, ABC):
     # State: parameters, and where the generator is
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"settled": self.settled, "front": self.front, **self.draw_state(), **self.memory()}
+        return {
+            "settled": self.settled,
+            "front": self.front,
+            **self.draw_state(),
+            **(self.memory() if self.choices else {}),
+        }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         state = dict(state)
         self.settled, self.front = state.pop("settled", None), state.pop("front", [])
         # a state of an earlier version does not have all of it
         self.set_draw_state({name: state.pop(name) for name in self.draw_state() if name in state})
-        self.remember(state)
+        if self.choices:
+            self.remember(state)
 
     def draw_state(self) -> dict[str, Any]:
         """Return all that the coming draws depend on besides parameters: the generator's state, and what else there is.

@@ -128,7 +128,7 @@ def test_a_shell_can_complete_commands_and_options():
         run = [sys.executable, "-m", "nni_dynconv.commands"]
         return subprocess.run(run, env=os.environ | asked, capture_output=True, text=True).stdout.split()
 
-    assert completions("nni-dynconv re") == ["register", "resume"]
+    assert completions("nni-dynconv re") == ["register", "resume", "report"]
     assert completions("nni-dynconv rank x.yml supernet --ar") == ["--architectures"]
 
 

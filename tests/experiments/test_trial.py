@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from nni_runs import Lab
+from often import by_default
 from toy_task import ToySpace
 from trials import CLASS_ARGS, LOADERS, Module, settings, task
 
@@ -72,7 +73,7 @@ def loss_of(network):
     return float(sum(losses) / len(losses))
 
 
-@pytest.mark.parametrize("sampler", ["random", "fair", "gdas"])
+@pytest.mark.parametrize("sampler", by_default("gdas", of=["random", "fair", "gdas"]))
 @pytest.mark.parametrize(
     ("strategy", "epochs"),
     [

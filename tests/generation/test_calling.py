@@ -367,7 +367,7 @@ def test_a_missing_or_unwanted_context_is_told_in_words_of_the_network(form, tmp
         with pytest.raises(ContextError, match=r"own input \(OwnInputContext\). Call `network\(x\)`"):
             call(network(context=OwnInputContext(8)))
     assert network(context=None)(x, None).shape == (2, 4, 6, 6)
-    with pytest.raises(ScopeError, match="frozen or loaded one|frozen or loaded network as"):
+    with pytest.raises(ScopeError, match=r"has no weights. Call the whole network, `network\(x, context\)`"):
         network().network(x)
 
 

@@ -68,6 +68,7 @@ def test_where_nothing_was_raised_the_last_lines_are_told():
     assert cause_in("\n".join(map(str, range(20)))) == "\n".join(map(str, range(8, 20)))
 
 
+@pytest.mark.whole
 def test_of_a_trial_of_ours_its_own_words_are_told(tmp_path):
     """The last lines of its log used to be told, whatever those were."""
     command = [sys.executable, "-m", "nni_dynconv.trial"]

@@ -20,6 +20,7 @@ from nni_dynconv.launching.nnictl import choose_port
 # Must end in words, soon, with nothing left behind
 
 
+@pytest.mark.nnictl
 def test_settings_that_check_refuses_end_a_launch_before_it_starts(lab):
     status, output, error = lab.run("launch", lab.write({"controler": "chunked"}))
     assert status == 2
@@ -36,6 +37,7 @@ def test_a_trial_that_crashes_at_once_ends_a_launch(lab):
     assert "Traceback" not in error and not lab.processes()
 
 
+@pytest.mark.nnictl
 def test_a_port_that_is_taken_ends_a_launch(lab):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

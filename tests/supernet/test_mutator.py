@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -127,7 +128,7 @@ def test_the_mixture_of_darts_makes_all():
 
 
 def test_the_mixture_is_the_weighted_sum_of_the_candidates():
-    mutator = make(OneChoice, DartsSampler).eval()
+    mutator = make(OneChoice, partial(DartsSampler, mixture="softmax")).eval()
     mutator.sampler.alpha("op").data = torch.tensor([0.0, 1.0, 2.0, 3.0])
     mutator.reset()
     outputs = []
@@ -139,7 +140,7 @@ def test_the_mixture_is_the_weighted_sum_of_the_candidates():
 
 
 def test_the_mixture_of_an_input_choice_weighs_each_input_by_its_chance():
-    mutator = make(Everything, DartsSampler)
+    mutator = make(Everything, partial(DartsSampler, mixture="softmax"))
     mutator.reset()
     gate = mutator._decide().gate("inputs")
     assert list(gate.values) == [0, 1, 2]

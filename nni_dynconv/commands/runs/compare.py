@@ -17,7 +17,7 @@ def compare(
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page, too.", resolve_path=True)] = None,
     json: Json = None,
 ) -> None:
-    """Put runs beside one another; the first one says what the task is.
+    """Put runs beside one another, for the task of the first.
 
     Those that are unfinished, or of another task, are told and not ranked:
 

@@ -18,7 +18,7 @@ def report(
         list[str] | None, typer.Option(metavar="MODULE", help="May be imported, for a network saved by its class.")
     ] = None,
 ) -> None:
-    """Write the page of a run: what won, by how much, how sure that is, and what it costs.
+    """Write the page of a run: what won, how sure that is, its cost.
 
     Every search and training writes it, too:
 

@@ -189,8 +189,8 @@ def precision(scores: Sequence[float], truth: Sequence[float], k: int) -> float:
         raise RankError(f"`k` is {k}, but must be from 1 to {len(a)}, the number of architectures.")
     last_score, last_truth = (np.sort(one)[-k] for one in (a, b))
     tied = a == last_score
-    places = (k - (a > last_score).sum()) / tied.sum()
-    return float(((a > last_score) + tied * places)[b >= last_truth].sum() / k)
+    places, among = k - (a > last_score).sum(), b >= last_truth
+    return float(((a > last_score)[among].sum() * tied.sum() + tied[among].sum() * places) / (k * tied.sum()))
 
 
 def regret(scores: Sequence[float], truth: Sequence[float]) -> float:
