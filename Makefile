@@ -50,8 +50,8 @@ test-nnictl: $(STAMP)  ## run the tests that start whole experiments through NNI
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m "nnictl and not slow" $(ARGS)
 
 # What a test tried, and how often, stands in its output (`-s`). One process: they load the machine by themselves.
-test-whole: $(STAMP)  ## run the tests that take an example, a long page or a search to its end (minutes)
-	@$(PYTEST) -n $(JOBS) --dist worksteal -m "whole and not slow" $(ARGS)
+test-whole: $(STAMP)  ## run the tests that take an example, a page, a search or an experiment of NNI to its end (minutes)
+	@$(PYTEST) -n $(JOBS) --dist worksteal -m "(whole or nnictl) and not slow" $(ARGS)
 
 test-faults: $(STAMP)  ## run the tests that kill, damage and starve (an hour); what this machine cannot do fails by name
 	@$(PYTEST) -s -m faults $(ARGS)

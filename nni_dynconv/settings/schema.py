@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def experiment_schema() -> Schema:
 class _Untitled(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
+
+    def union_schema(self, schema: Any) -> Schema:
+        """Sort what may stand: `typing` gives a union as somebody wrote it first, anywhere in the process."""
+        found = super().union_schema(schema)
+        return {key: sorted(one, key=json.dumps) if key == "anyOf" else one for key, one in found.items()}
 
 
 def _definitions() -> tuple[dict[str, Schema], list[str]]:
