@@ -1,11 +1,12 @@
-"""A file that is written at once or not at all, and one that keeps others away."""
+"""A file that is written at once or not at all, one that keeps others away, and one that tells whether it is whole."""
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import psutil
 
@@ -14,7 +15,17 @@ try:
 except ImportError:  # Windows has no such lock
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["PARTIAL", "Lock", "clean", "partial_name", "sync_folder", "write_atomically", "write_whole"]
+__all__ = [
+    "PARTIAL",
+    "Lock",
+    "clean",
+    "partial_name",
+    "seal",
+    "sync_folder",
+    "unseal",
+    "write_atomically",
+    "write_whole",
+]
 
 PARTIAL = ".tmp"
 """How the name of a file ends that is being written; before it stands the number of the process that writes."""
@@ -134,3 +145,30 @@ class Lock:
             except BlockingIOError:
                 return True
         return False
+
+
+class Sealed(NamedTuple):
+    """What a file with a checksum holds: the version of its format, its content, and whether that is as written."""
+
+    version: str
+    content: bytes
+    is_whole: bool
+
+
+def seal(mark: bytes, version: int, content: bytes) -> bytes:
+    """Return a file whose first line says what it is, in which format, and the checksum of the rest."""
+    return mark + f"{version} {hashlib.sha256(content).hexdigest()}\n".encode() + content
+
+
+def unseal(mark: bytes, raw: bytes) -> Sealed | None:
+    """Return what :func:`seal` was given; ``None`` where the first line is none of its.
+
+    >>> unseal(b"mine ", seal(b"mine ", 1, b"all")), unseal(b"yours ", b"mine 1 0")
+    (Sealed(version='1', content=b'all', is_whole=True), None)
+    """
+    head, _, content = raw.partition(b"\n")
+    words = head.removeprefix(mark).split()
+    if not head.startswith(mark) or len(words) != 2:
+        return None
+    whole = hashlib.sha256(content).hexdigest().encode() == words[1]
+    return Sealed(words[0].decode(errors="replace"), content, whole)

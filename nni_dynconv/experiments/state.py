@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from ..errors import RunError
-from ..files import write_atomically
+from ..files import seal, unseal, write_atomically
 
 __all__ = ["STATE_FILE", "is_there", "read_state", "write_state"]
 
@@ -30,12 +29,11 @@ def write_state(path: Path, content: bytes) -> None:
     RunError
         It cannot be written; what was there can be read.
     """
-    sum_of = hashlib.sha256(content).hexdigest()
     try:
         old = path.read_bytes() if path.is_file() else b""
         if old and _is_whole(old):
             write_atomically(_before(path), old)
-        write_atomically(path, MARK + f"{FORMAT} {sum_of}\n".encode() + content)
+        write_atomically(path, seal(MARK, FORMAT, content))
     except OSError as error:
         raise RunError(
             f"The tuner's state `{path}` cannot be written: {error}\nIt is as it was. Make room, and resume the "
@@ -96,13 +94,12 @@ def read_state(path: Path, unpack: Callable[[bytes], State], say: Callable[[str]
 def _checked(raw: bytes) -> bytes:
     if raw.startswith(EARLIER):
         return raw
-    head, _, content = raw.partition(b"\n")
-    words = head.removeprefix(MARK).split()
-    if not head.startswith(MARK) or len(words) != 2 or hashlib.sha256(content).hexdigest().encode() != words[1]:
+    sealed = unseal(MARK, raw)
+    if sealed is None or not sealed.is_whole:
         raise RunError("it is damaged: its checksum is not the one that it was written with.")
-    if words[0] != str(FORMAT).encode():
+    if sealed.version != str(FORMAT):
         raise RunError(
-            f"it has format {words[0].decode(errors='replace')}, but this version reads {FORMAT}. If a newer version "
+            f"it has format {sealed.version}, but this version reads {FORMAT}. If a newer version "
             f"wrote it, update nni_dynconv."
         )
-    return content
+    return sealed.content

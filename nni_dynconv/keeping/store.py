@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
-from ..files import PARTIAL, write_atomically
+from ..files import PARTIAL, seal, unseal, write_atomically
 from .encoding import decode, encode
 
 __all__ = ["Store", "versions"]
@@ -73,10 +72,9 @@ class Store:
         number = 1 + max((int(one.stem) for one in self.files()), default=0)
         path = self.folder / f"{number:08d}{SUFFIX}"
         body = encode({"about": self.about, "state": state})
-        sum_of = hashlib.sha256(body).hexdigest()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, MARK + f"{FORMAT} {sum_of}\n".encode() + body)
+            write_atomically(path, seal(MARK, FORMAT, body))
         except OSError as error:
             raise CheckpointError(
                 f"The checkpoint `{path}` cannot be written: {error}\nThe ones before it are as they were. Make room, "
@@ -136,21 +134,20 @@ class Store:
 
 def _read(path: Path) -> Any:
     try:
-        head, _, body = path.read_bytes().partition(b"\n")
+        sealed = unseal(MARK, path.read_bytes())
     except OSError as error:
         raise _DamagedError(str(error)) from error
-    words = head.removeprefix(MARK).split()
-    if not head.startswith(MARK) or len(words) != 2:
+    if sealed is None:
         raise _DamagedError("it does not begin as a checkpoint does.")
-    if hashlib.sha256(body).hexdigest().encode() != words[1]:
+    if not sealed.is_whole:
         raise _DamagedError("its checksum is not the one that it was written with.")
-    if words[0] != str(FORMAT).encode():
+    if sealed.version != str(FORMAT):
         raise CheckpointError(
-            f"The checkpoint `{path}` has format {words[0].decode(errors='replace')}, but this version reads {FORMAT}. "
+            f"The checkpoint `{path}` has format {sealed.version}, but this version reads {FORMAT}. "
             f"Update nni_dynconv, or remove the folder to begin anew."
         )
     try:
-        found = decode(body)
+        found = decode(sealed.content)
     except CheckpointError as error:
         raise _DamagedError(str(error)) from error
     if not isinstance(found, dict) or set(found) != {"about", "state"} or not isinstance(found["about"], dict):
