@@ -50,6 +50,7 @@ def table(call: Call) -> dict[str, dict[str, Path]]:
             "regrouped": partial(blocks.regrouped, call),
             "stacked": partial(blocks.stacked, call),
             "tiled": partial(tiles.tiled, call),
+            "tiled_by_torch": partial(tiles.tiled_by_torch, call),
             **apart,
         },
         "linear": {
