@@ -123,10 +123,11 @@ def _put(tiles: Tensor, laid: Tiles) -> Tensor:  # B Gh Gw C h w -> B C H W, sum
     parts = tiles.permute(0, 3, 1, 4, 2, 5)  # B C Gh h Gw w
     for i in range(reach[0]):
         for j in range(reach[1]):
-            part = parts[:, :, :, i * down : (i + 1) * down, :, j * right : (j + 1) * right]
-            put[:, :, i : i + Gh, : part.shape[3], j : j + Gw, : part.shape[5]] += part
-    whole = put.flatten(4, 5).flatten(2, 3)
-    return whole[:, :, laid.padding[0] :, laid.padding[1] :][:, :, : laid.size[0], : laid.size[1]].contiguous()
+            rows, columns = min(down, h - i * down), min(right, w - j * right)
+            part = parts.narrow(3, i * down, rows).narrow(5, j * right, columns)
+            put.narrow(2, i, Gh).narrow(3, 0, rows).narrow(4, j, Gw).narrow(5, 0, columns).add_(part)
+    whole = put.reshape(*put.shape[:2], many[0] * down, many[1] * right)
+    return whole.narrow(2, laid.padding[0], laid.size[0]).narrow(3, laid.padding[1], laid.size[1]).contiguous()
 
 
 class Cut(torch.autograd.Function):

@@ -56,9 +56,11 @@ def measure_convolution(
     dilation: int | Sequence[int],
     groups: int,
     counts: Sequence[int] | None = None,
+    *,
+    where: str | None = None,
 ) -> Geometry:
-    """Check the shapes of a convolution over ``rank`` axes; as :func:`measure`."""
-    axes = Axes(f"conv{rank}d")
+    """Check the shapes of a convolution over ``rank`` axes; as :func:`measure`, also of a function ``where``."""
+    axes = Axes(where or f"conv{rank}d")
     space, kernels = SPACE[rank].split(), KERNEL[rank].split()
     axes.bind("x", x, f"B Cin {SPACE[rank]}")
     _divide(axes, "Cin", "x", groups)
