@@ -6,7 +6,7 @@ Nothing here chooses an architecture.
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
 from .calling import Call, Example, refusing_pairs, unasked_in
 from .codes import dim_of
-from .context import FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
+from .context import FeatureMapContext, OwnInputContext, PatchContext, SequenceContext, VectorContext
 from .controllers import (
     ChunkedController,
     Controller,
@@ -41,6 +41,7 @@ __all__ = [
     "LowRankController",
     "Original",
     "OwnInputContext",
+    "PatchContext",
     "SequenceContext",
     "Shares",
     "VectorContext",
