@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from .checks import Axes, check_alike, check_tensors
+from .paths.compiled import is_watched
 from .paths.pixels import Pixels, map_by_torch, mapped
+from .planning.compiled import serves
 from .planning.geometry import Sizes
 from .planning.measuring import measure_convolution, sizes_of
 from .planning.modes import setting_of
@@ -81,9 +83,10 @@ def conv2d_pixels(
     except TypeError:  # a list among the options, or a symbolic size: nothing to remember it by
         pixels = _measure(*shapes, *options)
     setting = setting_of(x, weight)
-    if is_compiling() or setting.transformed or setting.portable:
+    if is_compiling() or setting.transformed or setting.portable or is_watched():
         return map_by_torch(x, weight, pixels)
-    return mapped(x, weight, pixels)
+    compiled = setting.kernels and set(pixels.geometry.stride) == {1} and serves(pixels.geometry)
+    return mapped(x, weight, pixels._replace(compiled=compiled))
 
 
 def _measure(

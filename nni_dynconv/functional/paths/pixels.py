@@ -6,6 +6,7 @@ column of patches is laid out, and none is kept for the backward.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..planning.geometry import Geometry
+from ..planning.geometry import Geometry, Sizes
 from ..planning.modes import is_transformed
+from . import kernels
 
 __all__ = ["Pixels", "map_by_torch", "mapped"]
 
@@ -24,6 +26,7 @@ class Pixels(NamedTuple):
 
     geometry: Geometry  # of the depthwise convolution of the same sizes
     groups: int  # of channels that share kernels
+    compiled: bool = False  # by the kernels of `csrc/`, which know stride 1
 
 
 def mapped(x: Tensor, weight: Tensor, pixels: Pixels) -> Tensor:
@@ -33,9 +36,9 @@ def mapped(x: Tensor, weight: Tensor, pixels: Pixels) -> Tensor:
 
 def map_by_torch(x: Tensor, weight: Tensor, pixels: Pixels) -> Tensor:
     """The same by operators that whoever traces, exports or transforms knows."""
-    kernels, y = _grouped(weight, pixels.groups), None
+    own, y = _grouped(weight, pixels.groups), None
     for tap, seen in enumerate(_seen(_grouped(_padded(x, pixels), pixels.groups), pixels)):
-        share = kernels[:, :, tap, None]
+        share = own[:, :, tap, None]
         y = seen * share if y is None else torch.addcmul(y, seen, share)
     return _ungrouped(y)
 
@@ -65,27 +68,39 @@ def _seen(x: Tensor, pixels: Pixels) -> Iterator[Tensor]:  # ... H W, with its p
             yield seen if sh == sw == 1 else seen[..., ::sh, ::sw]
 
 
+def _compiled(which: str, one: Tensor, other: Tensor, shape: Sizes, pixels: Pixels) -> Tensor:
+    readable = (tensor.contiguous().resolve_neg() for tensor in (one, other))
+    return kernels.pixels(which, *readable, shape, pixels.geometry, pixels.groups)
+
+
 def _map(x: Tensor, weight: Tensor, pixels: Pixels) -> Tensor:
-    kernels = _grouped(weight, pixels.groups)
+    if pixels.compiled:
+        return _compiled("map", x, weight, pixels.geometry.output, pixels)
+    own = _grouped(weight, pixels.groups)
     y = None
     for tap, seen in enumerate(_seen(_grouped(_padded(x, pixels), pixels.groups), pixels)):
-        share = kernels[:, :, tap, None]
+        share = own[:, :, tap, None]
         y = seen * share if y is None else y.addcmul_(seen, share)
     return _ungrouped(y)
 
 
 def _spread(dy: Tensor, weight: Tensor, pixels: Pixels) -> Tensor:
-    geometry, kernels = pixels.geometry, _grouped(weight, pixels.groups)
+    if pixels.compiled:
+        return _compiled("spread", dy, weight, (*dy.shape[:2], *pixels.geometry.size), pixels)
+    geometry, own = pixels.geometry, _grouped(weight, pixels.groups)
     size = [n + 2 * p + e for n, p, e in zip(geometry.size, geometry.padding, geometry.extra, strict=True)]
     pulls = _grouped(dy, pixels.groups)
     dx = pulls.new_zeros(*pulls.shape[:3], *size)
     for tap, seen in enumerate(_seen(dx, pixels)):
-        seen.addcmul_(pulls, kernels[:, :, tap, None])
+        seen.addcmul_(pulls, own[:, :, tap, None])
     (top, left), (H, W) = geometry.padding, geometry.size
     return _ungrouped(dx).narrow(2, top, H).narrow(3, left, W).contiguous()
 
 
 def _correlate(x: Tensor, dy: Tensor, pixels: Pixels) -> Tensor:
+    if pixels.compiled:
+        taps = math.prod(pixels.geometry.kernel)
+        return _compiled("correlate", x, dy, (x.shape[0], pixels.groups * taps, *dy.shape[2:]), pixels)
     pulls = _grouped(dy, pixels.groups)
     seen = _seen(_grouped(_padded(x, pixels), pixels.groups), pixels)
     return _ungrouped(torch.stack([(one * pulls).sum(2) for one in seen], 2))
@@ -147,4 +162,6 @@ RAW = {_Mapped: _map, _Spread: _spread, _Correlated: _correlate}
 
 def _of(which: Any, one: Tensor, other: Tensor, pixels: Pixels) -> Tensor:
     """One of the maps; of a batch of gradients by torch's operators, which see through it."""
-    return RAW[which](one, other, pixels) if is_transformed() or not torch._C._has_storage(one) else which.apply(one, other, pixels)
+    if is_transformed() or not torch._C._has_storage(one):
+        return RAW[which](one, other, pixels._replace(compiled=False))
+    return which.apply(one, other, pixels)
