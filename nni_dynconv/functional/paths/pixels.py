@@ -162,6 +162,8 @@ RAW = {_Mapped: _map, _Spread: _spread, _Correlated: _correlate}
 
 def _of(which: Any, one: Tensor, other: Tensor, pixels: Pixels) -> Tensor:
     """One of the maps; of a batch of gradients by torch's operators, which see through it."""
+    if not torch.is_grad_enabled() and torch._C._has_storage(one):
+        return RAW[which](one, other, pixels)
     if is_transformed() or not torch._C._has_storage(one):
         return RAW[which](one, other, pixels._replace(compiled=False))
     return which.apply(one, other, pixels)
