@@ -30,7 +30,7 @@ from nni_dynconv.functional import conv2d, conv2d_pixels
 
 
 class Case(NamedTuple):
-    """C channels in and out, a kernel K; ``cells``: patches along an axis, or groups of channels with their pixels' own."""
+    """C channels in and out, a kernel K; ``cells``: patches along an axis, or groups of channels."""
 
     op: str
     B: int
