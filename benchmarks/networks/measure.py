@@ -29,7 +29,7 @@ from benchmarks.networks.by_hand import BY_HAND, Conditioned
 from benchmarks.networks.zoo import NETWORKS
 from benchmarks.timing import Times, interleave, keep_freed_memory, machine, merge_results, ratio
 from nni_dynconv import ChunkedController, RandomSampler, VectorContext, lift
-from nni_dynconv.controllers import Controller, ExpertsController, LowRankController
+from nni_dynconv.controllers import BasisController, Controller, ExpertsController, LowRankController
 
 CONTEXT, CODE, SIZE = 8, 16, 32
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -50,6 +50,7 @@ CONTENDERS = {
     "rank 4": Contender(ChunkedController, "learned", "low_rank", {"rank": 4}),
     "experts": Contender(lambda: ExpertsController(experts=4), "none", "full"),
     "low rank controller": Contender(LowRankController, "none", "full"),
+    "basis": Contender(lambda: BasisController(basis=8), "none", "full"),
     "chunked": Contender(ChunkedController, "none", "full"),
 }
 
@@ -146,7 +147,7 @@ def leaf_of(made: Any) -> Any:
     """Return a tensor, or what is made of several, as leaves that want gradients."""
     if isinstance(made, Tensor):
         return made.detach().requires_grad_()
-    return None if made is None else type(made)(*map(leaf_of, made))
+    return type(made)(*map(leaf_of, made)) if isinstance(made, tuple) else made
 
 
 def peak(step: Step) -> float:

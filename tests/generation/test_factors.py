@@ -76,6 +76,10 @@ KINDS = {
     "delta, learned base": {"delta": "low_rank", "base": "learned"},
     "controller": {"controller": lambda: LowRankController(rank=2, hidden=16), "base": "none"},
     "controller, learned base": {"controller": lambda: LowRankController(rank=2, hidden=16), "base": "learned"},
+    "scale": {"delta": "scale", "base": "learned"},
+    "experts": {"controller": lambda: ExpertsController(experts=3), "base": "none"},
+    "experts, learned base": {"controller": lambda: ExpertsController(experts=3), "base": "learned"},
+    "experts, low-rank delta": {"controller": lambda: ExpertsController(experts=3), "delta": "low_rank", "base": "none"},
     "both": {"controller": lambda: LowRankController(rank=1, hidden=16), "delta": "low_rank", "base": "learned"},
 }
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -122,7 +126,7 @@ def check_step(mutator, run, uses, monkeypatch):
     """A step that applies factors is the step that forms every kernel."""
     found, applied = step(mutator, run), len(uses)
     with monkeypatch.context() as patch:
-        for op in (DynamicConv2d, DynamicLinear):
+        for op in (DynamicConv2d, DynamicLinear, DynamicSepConv):
             patch.setattr(op, "takes_factors", False)
         expected = step(mutator, run)
     assert len(uses) == applied
