@@ -1,1 +1,1 @@
-"""Whole networks: a training step with weights of each sample's own against the static one, and what is written by hand."""
+"""Whole networks, with weights of each sample's own, against the static ones and against what is written by hand."""

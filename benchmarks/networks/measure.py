@@ -1,9 +1,10 @@
-"""A training step of whole networks with weights of each sample's own, over the static network and over hand-written ones.
+"""A training step of whole networks with weights of each sample's own, against static and against hand-written ones.
 
-On one thread of a CPU, in float32. A step is forward, backward, and the step of SGD. Contenders take turns in one process.
-``over_static`` is the time over that of the network as it was; ``over_hand`` is the time of what is written by hand for
-the same delta over ours, the fastest of it: above 1 we are faster; ``memory_over_static`` is the peak of the tensors of a
-step, weights included; ``making_share`` is the share of the step that goes when the weights are given beforehand::
+On one thread of a CPU, in float32. A step is forward, backward, and the step of SGD. Contenders take turns in one
+process. ``over_static`` is the time over that of the network as it was; ``over_hand`` is the time of what is written by
+hand for the same delta over ours, the fastest of it: above 1 we are faster; ``memory_over_static`` is the peak of the
+tensors that a step allocates; ``making_share`` is the share of the step that goes when the weights are given
+beforehand::
 
     python -m benchmarks.networks.measure            # all of it, about twenty minutes
     python -m benchmarks.networks.measure --quick    # smaller batches
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from benchmarks.networks.by_hand import BY_HAND, Conditioned
 from benchmarks.networks.zoo import NETWORKS
-from benchmarks.timing import Times, interleave, keep_freed_memory, machine, merge_results, ratio
+from benchmarks.timing import interleave, keep_freed_memory, machine, merge_results, ratio
 from nni_dynconv import ChunkedController, RandomSampler, VectorContext, lift
 from nni_dynconv.controllers import BasisController, Controller, ExpertsController, LowRankController
 

@@ -87,7 +87,7 @@ def combine_factored(
     std: Mapping[str, float],
     base: Mapping[str, Tensor] | None = None,
     factor: Tensor | None = None,
-) -> dict[str, Tensor | LowRank]:
+) -> dict[str, Tensor | Composed]:
     """Return an op's tensors as :func:`combine` does, with products left as factors where an op can apply them.
 
     Parameters

@@ -163,7 +163,7 @@ class WeightMaker(nn.Module):
             return combine_scaled(site, asked, made, std, base, factor)
         if own.specs == site.specs or torch.compiler.is_compiling():
             return dict(self._combine(name, made, factor))
-        return combine_factored(site, own, made, std, base, factor)
+        return dict(combine_factored(site, own, made, std, base, factor))
 
     def _combine(self, name: str, made: Tensor | None, factor: Tensor | None) -> dict[str, Tensor]:
         site, asked, recipe = self.sites[name], self.asked[name], self.recipes[name]

@@ -205,7 +205,9 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
             )
 
     def _wants_factors(self) -> bool:
-        return self.takes_factors and self._takes_counts and "compute" not in vars(self)  # whoever replaced it, such as a diagnosis, reads tensors
+        return (
+            self.takes_factors and self._takes_counts and "compute" not in vars(self)
+        )  # whoever replaced it, such as a diagnosis, reads tensors
 
     def _equal_blocks(self, B: int, weights: Mapping[str, Tensor]) -> list[int] | None:
         for spec in self.weight_specs():

@@ -42,7 +42,7 @@ __all__ = [
 T = TypeVar("T")
 
 Weights = Mapping[str, Any]
-"""Tensors by name; each of them by its parts, as :class:`~nni_dynconv.functional.LowRank`, where whoever asks takes parts."""
+"""Tensors by name; by their parts, as :class:`~nni_dynconv.functional.LowRank`, where whoever asks takes those."""
 Key = tuple[str, tuple[bool, bool]]
 """A site, and whether its weights are made with gradient, and where activations are checkpointed."""
 

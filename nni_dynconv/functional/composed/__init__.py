@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -39,4 +39,5 @@ def form_all(weights: Mapping[str, Tensor | Composed]) -> Mapping[str, Tensor]:
 def with_parts(weight: Composed, tensors: list[Tensor]) -> Composed:
     """Return a weight like another one, of other tensors."""
     names = [name for name, one in weight._asdict().items() if isinstance(one, Tensor)]
-    return weight._replace(**dict(zip(names, tensors, strict=True)))
+    given: dict[str, Any] = dict(zip(names, tensors, strict=True))
+    return weight._replace(**given)

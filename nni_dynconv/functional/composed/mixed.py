@@ -99,9 +99,13 @@ class Mixed(NamedTuple):
 
 def _mixed(shares: tuple[int, ...], bank: tuple[int, ...], base: tuple[int, ...] | None) -> tuple[int, ...]:
     if len(bank) < 3 or len(shares) not in (1, 2):
-        raise ShapeError(f"`Mixed`: `shares` are {shares} and `bank` is {bank}, but they must be [D] E and E Cout Cin/G *K.")
+        raise ShapeError(
+            f"`Mixed`: `shares` are {shares} and `bank` is {bank}, but they must be [D] E and E Cout Cin/G *K."
+        )
     if shares[-1] != bank[0]:
-        raise ShapeError(f"`Mixed`: `shares` are {shares}, for {shares[-1]} weights, but `bank`, {bank}, has {bank[0]}.")
+        raise ShapeError(
+            f"`Mixed`: `shares` are {shares}, for {shares[-1]} weights, but `bank`, {bank}, has {bank[0]}."
+        )
     if base is not None and base != bank[1:]:
         raise ShapeError(f"`Mixed`: `base` is {base}, but the weights of `bank` are {bank[1:]}.")
     return *shares[:-1], *bank[1:]

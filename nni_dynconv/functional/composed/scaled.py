@@ -99,7 +99,9 @@ class Scaled(NamedTuple):
 
 def _scaled(base: tuple[int, ...], scale: tuple[int, ...], transposed: int) -> tuple[int, ...]:
     if len(base) < 2 or len(scale) not in (1, 2):
-        raise ShapeError(f"`Scaled`: `base` is {base} and `scale` {scale}, but they must be Cout Cin/G *K and [D] Cout.")
+        raise ShapeError(
+            f"`Scaled`: `base` is {base} and `scale` {scale}, but they must be Cout Cin/G *K and [D] Cout."
+        )
     outputs = base[1] * transposed if transposed else base[0]
     if scale[-1] != outputs:
         raise ShapeError(f"`Scaled`: `scale` is {scale}, but `base`, {base}, has {outputs} output channels.")

@@ -19,7 +19,9 @@ def applied(call: Call, x: Tensor, weight: Composed, bias: Tensor | None, geomet
     """Apply the parts to what goes through."""
     if isinstance(weight, LowRank):
         return _multiplied(call, x, weight, bias, geometry)
-    return (_scaled if isinstance(weight, Scaled) else _mixed)(call, x, weight, bias, geometry)  # type: ignore[operator]
+    if isinstance(weight, Scaled):
+        return _scaled(call, x, weight, bias, geometry)
+    return _mixed(call, x, weight, bias, geometry)
 
 
 def formed(call: Call, x: Tensor, weight: Composed, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -52,7 +54,7 @@ def _mixed(call: Call, x: Tensor, weight: Mixed, bias: Tensor | None, geometry: 
     """Apply all weights as one, whose outputs are then mixed."""
     E, options = weight.rank, (*geometry.arguments(geometry.G), None)
     y = call(geometry.axes, x, weight.bank.flatten(0, 1), None, options)  # B E*Cout ..., or B ... E*Cout
-    shares = _of_samples(weight.shares, geometry).unsqueeze(1)  # B 1 E
+    shares = _of_samples(torch.atleast_2d(weight.shares), geometry).unsqueeze(1)  # [B] 1 E
     if geometry.kernel:
         mixed = (shares @ y.reshape(geometry.B, E, -1)).view(geometry.output)
     else:
@@ -63,7 +65,8 @@ def _mixed(call: Call, x: Tensor, weight: Mixed, bias: Tensor | None, geometry: 
 
 
 def _of_samples(values: Tensor, geometry: Geometry) -> Tensor:  # [D] n -> [B] n
-    return values if geometry.counts is None or values.dim() == 1 else spread(values, geometry.counts)
+    shared = geometry.counts is None or values.dim() == 1 or len(values) != geometry.sets
+    return values if shared else spread(values, geometry.counts or ())
 
 
 def _along(values: Tensor, y: Tensor, geometry: Geometry) -> Tensor:

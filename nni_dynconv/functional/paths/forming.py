@@ -1,4 +1,4 @@
-"""A formed weight that is not kept for the backward, where it is formed again: memory grows with one call, not with all."""
+"""A formed weight that is not kept for the backward, where it is formed again: memory grows with one call alone."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class _View(NamedTuple):
 
     size: torch.Size
     stride: tuple[int, ...]
-    offset: int
+    offset: int | torch.SymInt
 
 
 def formed_again(weight: Composed, whole: Tensor) -> AbstractContextManager[Any]:
     """Return a block in which autograd, where it saves the formed weight, saves its parts instead.
 
-    Where somebody else watches what is saved, as activation checkpointing does, or where a graph is made, it does nothing.
+    Where somebody else watches what is saved, as activation checkpointing does, or a graph is made, it does nothing.
 
     Raises
     ------
@@ -44,9 +44,9 @@ def formed_again(weight: Composed, whole: Tensor) -> AbstractContextManager[Any]
             return saved
         return _View(saved.size(), saved.stride(), saved.storage_offset())
 
-    def unpack(kept: Any) -> Tensor:
+    def unpack(kept: Any) -> Any:
         if not isinstance(kept, _View):
-            return kept  # type: ignore[no-any-return]
+            return kept
         if _versions_of(weight) != versions:
             raise RuntimeError(
                 "One of the parts that a weight is formed of was modified by an inplace operation between forward and "

@@ -13,8 +13,8 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.nn import Parameter
 
-from ..library import loaded
 from ..composed import COMPOSED, Composed, Parts, parts_of
+from ..library import loaded
 
 __all__ = [
     "PLAIN",
@@ -177,9 +177,7 @@ def setting_of(x: Tensor, weight: Tensor | Composed) -> Setting:
     channels_last = not x.is_contiguous() and _is_channels_last(x)
     threaded = not is_compiling() and torch.get_num_threads() > 1  # which no graph can ask
     portable = is_portable()
-    return Setting(
-        device, dtype, training, suits, portable, transformed, deterministic, channels_last, threaded, parts
-    )
+    return Setting(device, dtype, training, suits, portable, transformed, deterministic, channels_last, threaded, parts)
 
 
 def _is_channels_last(x: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""A controller whose size does not depend on the sizes of the weights, and which makes only a few sets of them a step."""
+"""A controller whose size does not depend on the sizes of the weights, and which makes a few sets of them a step."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...settings import BasisSettings, Encoding, Nonlinearity, ScaleRule, Shares, check_arguments
 from ...sites import Site
 from .chunked import ChunkedController
 from .mixing import Blocks, Mixing, Mixture, blocks_of, mixed
-from .pieces import context_map, encode_positions, linear, rows_of
+from .pieces import context_map, encode_positions, linear
 from .signs import Signs
 
 __all__ = ["BasisController"]
@@ -23,7 +23,7 @@ class BasisController(Mixing):
 
     The basis depends on the site and the architecture and not on the context, so that it is made once a step for all
     samples; the context only mixes it, at ``basis`` multiply-adds a value and sample. No parameter grows with the
-    weights: a site adds two rows of ``site_dim`` numbers.
+    weights: a site adds one row of ``site_dim`` numbers.
 
     Parameters
     ----------
@@ -99,7 +99,6 @@ class BasisController(Mixing):
         self.core.bind(sites, self.architecture_dim or None)
         counts = [self.basis * self.core.counts[site.name] for site in sites]
         self.sign_rows = Signs(counts, self.hidden, before=0)
-        self.embedding = nn.Parameter(torch.randn(len(sites), self.site_dim))
         sources = 1 + (context_dim is not None) + (self.shares == "row")
         self.from_site = linear(self.site_dim, self.hidden, gain=1 / sources)
         self.from_row = None
@@ -132,7 +131,7 @@ class BasisController(Mixing):
     def _shares(self, sites: Sequence[Site], context: Tensor | None) -> tuple[Tensor, ...]:  # each ... row basis
         counts = [sum(rows for rows, _ in self.blocks[site.name]) for site in sites]
         own = [self.rows[site.name] for site, count in zip(sites, counts, strict=True) for _ in range(count)]
-        hidden = self.from_site(self.embedding)[torch.tensor(own, device=self.embedding.device)]
+        hidden = self.from_site(self.core.embedding)[torch.tensor(own, device=self.positions.device)]
         if self.from_row is not None:
             hidden = hidden + torch.cat([self.from_row(self.positions[:count]) for count in counts])
         if self.from_context is not None and context is not None:
@@ -143,14 +142,13 @@ class BasisController(Mixing):
         self.rows = {site.name: row for row, site in enumerate(sites)}
         self.blocks = {site.name: blocks_of(site, self.shares) for site in sites}
         most = max((sum(rows for rows, _ in one) for one in self.blocks.values()), default=0)
-        positions = encode_positions(most, self.position_dim).to(self.embedding.device)
+        positions = encode_positions(most, self.position_dim).to(self.core.embedding.device)
         self.register_buffer("positions", positions, persistent=False)
 
     def select(self, sites: Sequence[Site]) -> None:
         rows = [self.rows[site.name] for site in sites]
         self.core.select(sites)
         self.sign_rows.select(rows)
-        self.embedding = rows_of(self.embedding, rows)
         self._set_sites(sites)
 
     def extra_repr(self) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...settings import Shares
-from ...sites import Site, WeightSpec
+from ...sites import Site
 from .base import Controller
 
 __all__ = ["Blocks", "Mixing", "Mixture", "blocks_of", "mixed"]
@@ -60,7 +60,8 @@ def blocks_of(site: Site, shares: Shares) -> Blocks:
 
     Examples
     --------
-    >>> site = Site("conv", "DynamicConv2d", (WeightSpec("weight", (8, 2, 3, 3), 18), WeightSpec("bias", (8,), 18, "bias")))
+    >>> specs = WeightSpec("weight", (8, 2, 3, 3), 18), WeightSpec("bias", (8,), 18, "bias")
+    >>> site = Site("conv", "DynamicConv2d", specs)
     >>> blocks_of(site, "row"), blocks_of(site, "site")
     ([(8, 18), (1, 8)], [(1, 152)])
     """
