@@ -34,6 +34,7 @@ _WINGS = {
     "samplers": ("DartsSampler", "EnasSampler", "FairSampler", "GdasSampler", "RandomSampler", "Sampler"),
     "generation": (
         "ArchitectureEncoder",
+        "BasisController",
         "ChunkedController",
         "Controller",
         "CoordinateController",

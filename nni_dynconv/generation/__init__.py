@@ -8,6 +8,7 @@ from .calling import Call, Example, refusing_pairs, unasked_in
 from .codes import dim_of
 from .context import FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
 from .controllers import (
+    BasisController,
     ChunkedController,
     Controller,
     CoordinateController,
@@ -27,6 +28,7 @@ __all__ = [
     "NAME",
     "ORIGINAL",
     "ArchitectureEncoder",
+    "BasisController",
     "Call",
     "ChunkedController",
     "Controller",

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ContextError, ScopeError
-from ..functional import LowRank, is_exporting
+from ..functional import Composed, is_exporting
 from ..settings import Recipe
 from ..sites import Blocks, Scope, Site, blocks_of, count_of
 from .architecture import FixedArchitecture, Shares
 from .calling import Call, Example, pair_of, remembered
 from .codes import check_context, dim_of, encode, join, sets_of
 from .context import OwnInputContext
-from .controllers import Controller
+from .controllers import Controller, Mixing
 from .decision import Decision, runs_of
 from .making import WeightMaker
 
@@ -176,7 +176,7 @@ class WeightSource(WeightMaker):
     ) -> Scope:
         runs: dict[str, list[Site]] = {}  # of the plan, by site
 
-        def make(name: str, alone: bool) -> dict[str, dict[str, Tensor | LowRank]]:
+        def make(name: str, alone: bool) -> dict[str, dict[str, Tensor | Composed]]:
             self._check_site(name)
             code = encoded()
             if not runs and not alone:
@@ -185,7 +185,7 @@ class WeightSource(WeightMaker):
             sites = own if alone else runs.get(name, own)
             return {site.name: made for site, made in zip(sites, self.make_factored(sites, code), strict=True)}
 
-        def from_input(name: str, x: Tensor) -> dict[str, Tensor | LowRank]:
+        def from_input(name: str, x: Tensor) -> dict[str, Tensor | Composed]:
             self._check_site(name)
             return self._make_from(name, x, encoded())
 
@@ -199,7 +199,7 @@ class WeightSource(WeightMaker):
         own_input = None if self.own_input is None else from_input
         return Scope(self, make, gate, sample, sites, context, blocks, shares, own_input, batch)
 
-    def _make_from(self, name: str, x: Tensor, architecture: Tensor | None) -> dict[str, Tensor | LowRank]:
+    def _make_from(self, name: str, x: Tensor, architecture: Tensor | None) -> dict[str, Tensor | Composed]:
         """Make the tensors of a site from the input of its op."""
         code = None
         if self.own_input is not None and self.asked[name].specs:
@@ -220,10 +220,16 @@ class WeightSource(WeightMaker):
         check_context(self.of_context, context, index, self.caller)
 
     def _runs(self, sites: Sequence[Site], sets: int) -> list[list[Site]]:
-        """Cut a plan into runs by what is made of it: all of an op's tensors, but nothing of static ones."""
+        """Cut a plan into runs by what is made of it, which is nothing of static ones.
+
+        Of an op's tensors that is all, where there is one set; where samples have their own, their parts. What all
+        samples mix is made once.
+        """
         names = [site.name for site in sites]
-        sets = 1 if is_exporting() else sets  # to compare a dynamic batch with a number would bind it
-        return runs_of([(self.sites if self.asked[name].specs else self.asked)[name] for name in names], sets)
+        if is_exporting() or sets == 1:  # to compare a dynamic batch with a number would bind it
+            return runs_of([(self.sites if self.asked[name].specs else self.asked)[name] for name in names], 1)
+        mixes = isinstance(self.controller, Mixing) and self.controller.mixes
+        return runs_of([self.asked[name] for name in names], 1 if mixes else sets)
 
     def remember(self, call: Call) -> None:
         """Keep what the network is called with, by shape; not where it is compiled, as graphs would depend on it."""

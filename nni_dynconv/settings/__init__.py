@@ -12,6 +12,7 @@ from .named import SAMPLERS, TABLES, Named, parse_named
 from .parts import (
     COSTS,
     ArchitectureSettings,
+    BasisSettings,
     ChunkedSettings,
     CoordinateSettings,
     DartsSettings,
@@ -46,6 +47,7 @@ __all__ = [
     "TUNER_NAME",
     "ArchitectureSettings",
     "BaselineSettings",
+    "BasisSettings",
     "ChunkedSettings",
     "CoordinateSettings",
     "DartsSettings",

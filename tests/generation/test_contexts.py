@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nni_dynconv import ArchitectureEncoder, FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
 from nni_dynconv.generation.controllers import (
+    BasisController,
     ChunkedController,
     CoordinateController,
     ExpertsController,
@@ -23,7 +24,7 @@ from nni_dynconv.generation.parts import Gathered, Standardise
 from nni_dynconv.sites.spec import Site, WeightSpec
 
 SITES = [Site("conv", "DynamicConv2d", (WeightSpec("weight", (4, 4, 3, 3), 36),))]
-CONTROLLERS = (ChunkedController, CoordinateController, ExpertsController, FlatController)
+CONTROLLERS = (BasisController, ChunkedController, CoordinateController, ExpertsController, FlatController)
 
 
 class OfOneInput(nn.Module):

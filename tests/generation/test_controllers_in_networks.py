@@ -8,6 +8,7 @@ from earlier_files import save_in_format_3
 from spaces import Everything, image, vector
 
 from nni_dynconv import (
+    BasisController,
     ChunkedController,
     CoordinateController,
     DynamicWeightMutator,
@@ -28,6 +29,7 @@ CONTROLLERS = {
     "coordinate, transform": lambda: CoordinateController(nesting="transform"),
     "flat": FlatController,
     "experts": ExpertsController,
+    "basis": BasisController,
 }
 
 
