@@ -28,7 +28,9 @@ def same_start():
     """What a test draws does not depend on which tests ran before it."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
-    torch.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(0)
+    torch.default_generator.manual_seed(0)  # `torch.manual_seed` writes down the stack for devices that are not there
 
 
 @pytest.fixture
