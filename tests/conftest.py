@@ -23,6 +23,11 @@ atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 from nni_runs import Lab  # noqa: E402 (it imports NNI)
 
 
+def pytest_collection_modifyitems(items):
+    """What waits for NNI's manager comes first, in one process: others compute meanwhile, and none waits for it last."""
+    items.sort(key=lambda item: item.get_closest_marker("nnictl") is None)
+
+
 @pytest.fixture(autouse=True)
 def same_start():
     """What a test draws does not depend on which tests ran before it."""
