@@ -24,7 +24,7 @@ from nni_runs import Lab  # noqa: E402 (it imports NNI)
 
 
 def pytest_collection_modifyitems(items):
-    """What waits for NNI's manager comes first, in one process: others compute meanwhile, and none waits for it last."""
+    """What waits for NNI's manager comes first, in one process: the others compute meanwhile."""
     items.sort(key=lambda item: item.get_closest_marker("nnictl") is None)
 
 
