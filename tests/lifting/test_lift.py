@@ -587,7 +587,7 @@ MULTI_TRIAL = [strategy.Random, strategy.GridSearch, strategy.RegularizedEvoluti
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("search", by_default(ONE_SHOT[0], MULTI_TRIAL[0], of=[*ONE_SHOT, *MULTI_TRIAL]))
+@pytest.mark.parametrize("search", [*ONE_SHOT, *MULTI_TRIAL])
 def test_nnis_strategies_search_a_lifted_space_and_their_samples_freeze(search):
     mutator = lift(Images()).mutator(sampler=False)
     engine = SequentialExecutionEngine(max_model_count=2 if search in MULTI_TRIAL else None)
