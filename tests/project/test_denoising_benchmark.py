@@ -99,6 +99,7 @@ class TestWork:
         with pytest.raises(ConfigError, match=r"a\.json: `steps` is 2 there, but 12 now\. Name another file with"):
             training.Ledger(tmp_path / "a.json", training.Settings((2,), (0, 1), 12, 2, (0.01,), 4, 2, 2))
 
+    @pytest.mark.whole
     def test_a_search_scores_all_and_trains_the_neighbours_of_the_best(self, tmp_path, monkeypatch):
         jobs = []
         monkeypatch.setattr(training, "run", lambda job, settings: jobs.append(job) or reach(job))
