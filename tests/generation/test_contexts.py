@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from often import each_once
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -97,8 +98,7 @@ def different(weights):
     return len(kept)
 
 
-@pytest.mark.parametrize("encoding", ["layer_norm", "magnitude_invariant"])
-@pytest.mark.parametrize("name", ENCODERS)
+@each_once(name=ENCODERS, encoding=["layer_norm", "magnitude_invariant"])
 @torch.no_grad()
 def test_two_hundred_contexts_make_as_many_weights(name, encoding):
     """A LayerNorm over two values is a sign: there was one set of weights for all in two of five seeds."""
