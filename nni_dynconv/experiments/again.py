@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,7 +110,7 @@ def train_on(folder: str | Path, epochs: int | None = None, settings: Mapping[st
     if not _is_better(trained, run, goal):
         return trained
     earlier = int(run.facts.get("epochs", 0)) if run.facts.get("state") == TRAINED else 0
-    writer.trained(trained)
+    writer.trained(replace(trained, cut=run.facts.get("cut", ())))
     run.note(epochs=earlier + trained.epochs)
     writer.exported(trained, evaluators)
     writer.shown()

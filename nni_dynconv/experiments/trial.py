@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,12 +26,13 @@ from ..files import write_atomically
 from ..generation import ArchitectureEncoder, unasked_in
 from ..phases import carried, phase
 from ..runs import Run
-from ..search import Evaluators, Goal, KeepEpochs, TellPhase, Trained, Writer, words_of
+from ..search import Allotted, Evaluators, Goal, KeepEpochs, TellPhase, Trained, Writer, words_of
 from ..settings import call_object, check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
 from .logs import keep_logs
 from .reporting import ReportMetric
 from .search_space import sample_of
+from .time_given import age, until
 from .words import ERROR_FILE, told
 
 __all__ = [
@@ -138,8 +140,15 @@ def _asking() -> Iterator[None]:
         raise
 
 
-def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = None) -> dict[str, Any]:
+def search(
+    settings: Mapping[str, Any], folder: Path, proposal: int | None = None, seconds: float | None = None
+) -> dict[str, Any]:
     """Run a whole one-shot search, from the first step to a trained network; write the run into a folder.
+
+    Parameters
+    ----------
+    seconds
+        That it may take, from the beginning of its process on; ``None``: as long as it takes.
 
     Returns
     -------
@@ -164,11 +173,14 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
         metric=settings.get("metric"),
         optimize_mode=settings.get("optimize_mode", "maximize"),
         reports=callback.reports,
+        allotted=Allotted(math.inf if seconds is None else max(seconds - age(), 0.0), until()),
     )
     with _asking():
         strategy.mutate_evaluator(evaluator).evaluate(mutator.space)
     sample = strategy.network.architecture
     summary: dict[str, Any] = {"architecture": sample, "seeds": [settings.get("seed", 0)]}
+    if strategy.trained.cut:
+        summary["cut"] = list(strategy.trained.cut)
     if mutator.sampler.front:
         summary["front"] = mutator.sampler.front
     if writer.first:
@@ -306,7 +318,7 @@ def _run(parameters: Any, arguments: Sequence[str], folder: Path) -> None:
             f"command is `python3 -m nni_dynconv.trial CONFIG`."
         )
     elif parameters["mode"] == "one_shot":
-        search(parameters["settings"], folder, parameters.get("proposal"))
+        search(parameters["settings"], folder, parameters.get("proposal"), parameters.get("seconds"))
     else:
         evaluate_one(parameters["settings"], parameters["sample"], folder, parameters.get("proposal"))
 

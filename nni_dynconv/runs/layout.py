@@ -228,6 +228,7 @@ class Run:
         place, lines = self.folder if folder is None else folder, []
         if self.facts.get("state") == UNTRAINED:
             lines.append(f"The network is NOT trained to the end. `nni-dynconv train {place}` trains it.")
+        lines += [f"CUT: {one}" for one in self.facts.get("cut", [])]
         for what, why in self.problems.items():
             lines.append(f"FAILED: {what}: {why}")
         if "export" in self.problems:

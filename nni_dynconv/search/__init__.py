@@ -33,10 +33,12 @@ from .loaders import first_batches
 from .ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
 from .smoothing import smoothness
 from .strategy import DynamicStrategy
+from .timed import Allotted
 from .trainer import TellPhase
 
 __all__ = [
     "PROXIES",
+    "Allotted",
     "Comparison",
     "DynamicStrategy",
     "Evaluators",

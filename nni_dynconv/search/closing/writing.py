@@ -168,4 +168,5 @@ def told(found: Trained) -> dict[str, Any]:
         "result": found.result,
         "metrics": dict(found.metrics),
         "seconds": round(found.seconds, 1),
+        "cut": list(found.cut),
     }
