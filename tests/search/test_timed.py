@@ -17,7 +17,7 @@ from nni_dynconv import GdasSampler, RandomSampler
 from nni_dynconv.runs import Run
 from nni_dynconv.search.timed import Allotted, Needs, TimeLimit, allotted_by
 from nni_dynconv.search.timed.needs import Tempo
-from nni_dynconv.settings import BaselineSettings, StrategySettings
+from nni_dynconv.settings import StrategySettings
 
 pytestmark = pytest.mark.usefixtures("own_nni_folders")
 
@@ -107,6 +107,15 @@ def test_without_a_number_of_epochs_search_and_final_training_share_the_time(tic
     assert 30.0 < counted.now - 1000.0 <= 40.0
 
 
+def test_a_comparison_that_does_not_fit_is_left_out_and_said(ticking, tmp_path, capsys):
+    options = {"baselines": {"random": 1, "static": False, "shuffled": False}, "epochs": 1}
+    found = searched(ticking(), tmp_path, seconds=50.0, **options)
+    (cut,) = found.strategy.trained.cut
+    assert "The comparison with baselines was left out: it takes about 29 s, and" in cut
+    assert f"CUT: {cut}" in capsys.readouterr().out and Run(tmp_path).facts["cut"] == [cut]
+    assert found.strategy.comparison is None and Run(tmp_path).problems == {}
+
+
 def test_the_sampler_reaches_the_end_of_its_schedule_in_a_search_that_is_cut(ticking, tmp_path):
     sampler = searched(ticking(), tmp_path, seconds=50.0, sampler=GdasSampler, epochs=80).mutator.sampler
     assert sampler.tau < sampler.tau_end + 0.3 * (sampler.tau_start - sampler.tau_end), "a search of 80 epochs was cut"
@@ -183,7 +192,6 @@ def test_what_comes_after_a_search_is_more_the_more_is_asked_for(step, validatio
     tempo, settings = Tempo(step, validation, float(batches)), StrategySettings()
     plain = Needs(settings, epochs)
     assert plain.training(tempo) >= epochs * batches * step
-    assert Needs(settings, epochs, baselines=BaselineSettings(random=2)).training(tempo) >= plain.training(tempo)
     assert Needs(settings, epochs, selects=True).comparing(tempo) >= plain.comparing(tempo)
     assert Needs(StrategySettings(rerank=0), epochs).comparing(tempo) <= plain.comparing(tempo)
 

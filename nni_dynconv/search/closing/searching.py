@@ -19,7 +19,7 @@ from ...settings import BaselineSettings, StrategySettings
 from ...supernet import DynamicWeightMutator
 from ..baselines import TWIN, Comparison, compare_with
 from ..resuming import Keeper, KeepTraining, described
-from ..timed import Allotted, Needs, StopInTime, Tempo, TimeLimit, allotted_by
+from ..timed import Allotted, Needs, StopInTime, Tempo, TimeLimit, allotted_by, comparison_seconds
 from .best import Goal, goal_of
 from .evaluators import Evaluators
 from .reports import Reports, words_of
@@ -136,7 +136,7 @@ class Search(Lightning):
             reports.final(trained.result, architecture=words_of(network.architecture))
             reports.phase = "comparison"
             writer.exported(trained, self.evaluators)
-            if closing.baselines is not None:
+            if closing.baselines is not None and self._has_time_to_compare(writer, closing.baselines, trained):
                 writer.without_failing("baselines", self.compare)
             writer.shown()
         if closing.ends_run:
@@ -155,8 +155,11 @@ class Search(Lightning):
     def _keeper(self) -> Keeper:
         """Return what keeps the run: nothing, where there is no folder, and where several processes train together."""
         closing, trainer = self.closing, self.trainer
-        alone = trainer.world_size == 1 and trainer.strategy.launcher is None
-        if closing.run is None or not alone or trainer.fast_dev_run:
+        if closing.run is None or trainer.fast_dev_run:
+            return Keeper()
+        if trainer.world_size > 1 or trainer.strategy.launcher is not None:
+            if trainer.is_global_zero:
+                print("Several processes train together, and write no checkpoints: killed, the run begins anew.")
             return Keeper()
         about = described(closing.mutator, closing.settings, self.module.training_module, trainer)
         told = {"run": dict(closing.run.facts.get("settings") or {}), "baselines": repr(closing.baselines)}
@@ -178,7 +181,7 @@ class Search(Lightning):
         epochs = self.trainer.max_epochs if closing.settings.final_epochs is None else closing.settings.final_epochs
         epochs = math.inf if epochs is None or epochs < 0 else epochs
         selects = closing.mutator.sampler.learns == "selection"
-        needs = Needs(closing.settings, epochs, selects, closing.baselines)
+        needs = Needs(closing.settings, epochs, selects)
         what = "re-ranking and the final training"
 
         def left(tempo: Tempo) -> float:
@@ -265,6 +268,22 @@ class Search(Lightning):
         if self.trainer.is_global_zero:
             print(trained, flush=True)
         return trained
+
+    def _has_time_to_compare(self, writer: Writer, baselines: BaselineSettings, trained: Trained) -> bool:
+        """Whether a comparison is over in time; one that is not is left out, and that is said."""
+        limit = self.closing.limit
+        if limit is None:
+            return True
+        needed = comparison_seconds(baselines, trained.epochs, trained.seconds)
+        fits = distributed.of_first(needed <= limit.left - limit.to_write)
+        if not fits:
+            words = (
+                f"The comparison with baselines was left out: it takes about {needed:.0f} s, and "
+                f"{max(limit.left, 0.0):.0f} s were left of the {limit.seconds:.0f} s that this run may take."
+            )
+            self.closing.trained = trained = replace(trained, cut=[*trained.cut, words])
+            writer.cut(trained)
+        return fits
 
     def compare(self) -> None:
         """Compare what was found with its baselines, and write and tell the table."""

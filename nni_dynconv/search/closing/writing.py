@@ -111,6 +111,13 @@ class Writer:
             self.run.write_architecture(found.network.architecture)
             self.run.note(state=TRAINED if found.epochs else UNTRAINED, **told(found))
 
+    def cut(self, found: Trained) -> None:
+        """Say what came last of what time was too short for, and write it."""
+        if self.first:
+            print(f"CUT: {found.cut[-1]}", flush=True)
+            if self.run is not None:
+                self.run.note(cut=list(found.cut))
+
     def exported(self, found: Trained, evaluators: Evaluators) -> None:
         """Write the network as :func:`nni_dynconv.load` reads it; a failure is noted."""
         run = self.run

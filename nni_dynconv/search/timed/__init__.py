@@ -4,7 +4,7 @@ Who gives it (a trainer, NNI, ``launch``) is told from outside; how long a run h
 """
 
 from .limit import Allotted, TimeLimit, allotted_by
-from .needs import Needs, Tempo
+from .needs import Needs, Tempo, comparison_seconds
 from .stopping import StopInTime
 
-__all__ = ["Allotted", "Needs", "StopInTime", "Tempo", "TimeLimit", "allotted_by"]
+__all__ = ["Allotted", "Needs", "StopInTime", "Tempo", "TimeLimit", "allotted_by", "comparison_seconds"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...settings import BaselineSettings, StrategySettings
 
-__all__ = ["Needs", "Tempo"]
+__all__ = ["Needs", "Tempo", "comparison_seconds"]
 
 MORE = 1.2
 """Estimates are raised by a fifth."""
@@ -45,14 +45,11 @@ class Needs:
         Of the final training; infinite where nothing tells.
     selects
         Whether the sampler learns by comparing architectures in the end.
-    baselines
-        What is compared with; ``None``: nothing.
     """
 
     settings: StrategySettings
     epochs: float
     selects: bool = False
-    baselines: BaselineSettings | None = None
 
     def comparing(self, tempo: Tempo) -> float:
         """Return how long the last validation and the re-ranking take.
@@ -72,7 +69,7 @@ class Needs:
         return MORE * (tempo.validation + (looks * LOOK + settings.rerank * settings.rerank_steps) * tempo.step)
 
     def training(self, tempo: Tempo) -> float:
-        """Return how long the final training takes, and that of what is compared with.
+        """Return how long the final training takes.
 
         Examples
         --------
@@ -80,8 +77,22 @@ class Needs:
         144.0
         """
         epoch = tempo.batches * tempo.step + tempo.validation
-        epochs = self.epochs
-        if self.baselines is not None:  # what was found, from scratch, and its rivals
-            trainings = 1 + self.baselines.random + self.baselines.static + self.baselines.shuffled
-            epochs += trainings * (self.epochs if self.baselines.epochs is None else self.baselines.epochs)
-        return MORE * epochs * epoch if epochs else 0.0
+        return MORE * self.epochs * epoch if self.epochs else 0.0
+
+
+def comparison_seconds(baselines: BaselineSettings, epochs: int, seconds: float) -> float:
+    """Return how long a comparison takes: of what was found, from scratch, and of its rivals.
+
+    Parameters
+    ----------
+    epochs, seconds
+        Of the final training.
+
+    Examples
+    --------
+    >>> comparison_seconds(BaselineSettings(random=2, shuffled=False), epochs=10, seconds=5.0)
+    24.0
+    """
+    trainings = 1 + baselines.random + baselines.static + baselines.shuffled
+    each = seconds if baselines.epochs is None else seconds * baselines.epochs / max(epochs, 1)
+    return MORE * trainings * each
