@@ -25,15 +25,15 @@ from ..errors import ConfigError
 from ..files import write_atomically
 from ..generation import ArchitectureEncoder, unasked_in
 from ..phases import carried, phase
-from ..runs import Run
-from ..search import Allotted, Evaluators, Goal, KeepEpochs, TellPhase, Trained, Writer, words_of
+from ..runs import CRASH_FILE, ERROR_FILE, Run
+from ..search import Allotted, DynamicStrategy, Evaluators, Goal, KeepEpochs, TellPhase, Trained, Writer, words_of
 from ..settings import call_object, check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
 from .logs import keep_logs
 from .reporting import ReportMetric
 from .search_space import sample_of
 from .time_given import age, until
-from .words import ERROR_FILE, told
+from .words import told
 
 __all__ = [
     "ReportMetric",
@@ -49,8 +49,6 @@ __all__ = [
 
 SUMMARY = "summary.json"
 """What is written last of all."""
-CRASH_FILE = "crash.txt"
-"""What an interpreter that crashed leaves; empty otherwise."""
 STOPPED = {128 + number for number in (1, 2, 15)}
 """Statuses of a run that a signal ended, and that goes on when it is started again."""
 PROPOSAL = "NNI_DYNCONV_PROPOSAL"
@@ -186,10 +184,19 @@ def search(
     if writer.first:
         writer.without_failing("report", lambda: summary.update(_report(settings, mutator, sample, folder)))
         write_atomically(over, (json.dumps(summary, indent=2) + "\n").encode())
-        writer.for_netron(strategy.network)
+        _write_for_netron(writer, strategy)
         writer.shown()  # again, with what the report has added
         writer.over()
     return summary
+
+
+def _write_for_netron(writer: Writer, strategy: DynamicStrategy) -> None:
+    """Write what NNI's page can open, where there is time."""
+    if strategy.has_time:
+        writer.for_netron(strategy.network)
+    elif export.has_onnx():
+        left_out = "`model.onnx` was left out. `nni-dynconv export RUN --to onnx` writes it."
+        writer.cut([*strategy.trained.cut, left_out])
 
 
 def _begin(settings: Mapping[str, Any], evaluator: Any, folder: Path) -> Writer:

@@ -131,8 +131,8 @@ class Checkpoint:
         processes, here = len(state["own"]), distributed.count()
         if processes != here:
             raise CheckpointError(
-                f"The checkpoint `{self.store.newest}` was written by {processes} processes, but here are {here}. Go on "
-                f"with as many, or remove the folder `{self.store.folder}` to begin anew."
+                f"The checkpoint `{self.store.newest}` was written by {processes} processes, but here are {here}. Go "
+                f"on with as many, or remove the folder `{self.store.folder}` to begin anew."
             )
         state = {**state, **state.pop("own")[distributed.number()]}
         self._waiting, self.epoch, self.batch = state, state["epoch"], state["batch"]

@@ -12,13 +12,15 @@ from ..errors import RunError
 from ..files import write_atomically
 from .history import History
 
-__all__ = ["TRAINED", "UNTRAINED", "WHERE", "Run"]
+__all__ = ["CRASH_FILE", "ERROR_FILE", "TRAINED", "UNTRAINED", "WHERE", "Run"]
 
 FORMAT = 1
 WHERE = "where.txt"
 """Says in words, beside the checkpoints, where the newest is."""
 EXPORTED = ("model.onnx", "model-grouped.onnx", "model-baked.onnx", "model.pt2", "model-grouped.pt2", "static.pt2")
 """What `nni-dynconv export --to` writes; what was found of each lies beside it."""
+ERROR_FILE, CRASH_FILE = "error.txt", "crash.txt"
+"""What a trial leaves that ended by an error, in words; and one whose interpreter crashed."""
 UNTRAINED, TRAINED = "searched", "trained"
 """How far a run came, `state` in `run.json`: an architecture is found; its network is trained to the end."""
 

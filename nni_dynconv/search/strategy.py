@@ -296,6 +296,12 @@ class DynamicStrategy(OneShotStrategy):
         return self.trained.network
 
     @property
+    def has_time(self) -> bool:
+        """Whether there is time for what a run can do without; always where its time is not limited."""
+        limit = self.closing.limit
+        return limit is None or limit.left > limit.to_write
+
+    @property
     def comparison(self) -> Comparison | None:
         """What was compared with ``baselines``."""
         return self.closing.comparison

@@ -73,7 +73,7 @@ def member(rank, processes, folder, meeting, sampler, sent, minutes):
 
 def in_processes(folder, sampler, sent=None, minutes=0.0, processes=PROCESSES):
     """Run the loop in processes of one group; return how each ended, and what it left."""
-    place = folder.parent / f"meeting-{random.random()}"  # noqa: S311
+    place = folder.parent / f"meeting-{random.random()}"
     fork = multiprocessing.get_context("fork")
     arguments = (processes, folder, place, sampler, sent, minutes)
     members = [fork.Process(target=member, args=(rank, *arguments), daemon=True) for rank in range(processes)]

@@ -282,7 +282,7 @@ class Search(Lightning):
                 f"{max(limit.left, 0.0):.0f} s were left of the {limit.seconds:.0f} s that this run may take."
             )
             self.closing.trained = trained = replace(trained, cut=[*trained.cut, words])
-            writer.cut(trained)
+            writer.cut(trained.cut)
         return fits
 
     def compare(self) -> None:

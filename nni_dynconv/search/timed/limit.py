@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Timer
 
 __all__ = ["Allotted", "TimeLimit", "allotted_by"]
 
-SHARE, LONGEST = 0.05, 60.0
+SHARE, LONGEST = 0.1, 120.0
 """What is left for writing: this share of a run's time, and so many seconds at most."""
 
 
@@ -60,7 +60,7 @@ class TimeLimit:
     --------
     >>> limit = TimeLimit(100.0, lambda: 10.0)
     >>> limit.left, limit.for_search(5.0, 20.0), limit.for_search(5.0, 1000.0), limit.for_search(1000.0, 1000.0)
-    (90.0, 60.0, 35.0, 15.0)
+    (90.0, 55.0, 35.0, 15.0)
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float]):
