@@ -207,6 +207,29 @@ class Run:
         text = json.dumps({"architecture": dict(sample)}, indent=2) + "\n"
         write_atomically(self.folder / "architecture.json", text.encode())
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What the run found, by which its weights are read.
+
+        Raises
+        ------
+        RunError
+            It found nothing, or its two files say different things: one of them is damaged.
+        """
+        if "architecture" not in self.facts:
+            raise RunError(f"The run in `{self.folder}` has found nothing: its search did not end. Start it again.")
+        found, beside = self.facts["architecture"], self.folder / "architecture.json"
+        try:
+            other = json.loads(beside.read_text(encoding="utf-8"))["architecture"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"`{beside}` cannot be read: {type(error).__name__}: {error}") from None
+        if found != other:
+            raise RunError(
+                f"`{self.file}` says that the run found {found}, but `{beside}` says {other}. One of them is damaged: "
+                f"put right the one that is not what the run printed."
+            )
+        return dict(found)
+
     # What went wrong, without ending the run
 
     @property
