@@ -308,7 +308,7 @@ def _read(description: Mapping[str, Any], files: Mapping[str, bytes], trust: Col
     if description.get("architecture", sample) != sample:
         raise ExportError(f"`{ARCHITECTURE}` is of another architecture than `{MAIN}`.")
     tensors = safetensors.torch.load(files[TENSORS])
-    with torch.random.fork_rng(devices=[]), Modest(sum(one.numel() for one in tensors.values())):
+    with torch.random.fork_rng(devices=[]), Modest(sum(one.numel() for one in tensors.values()), len(tensors)):
         network = _make_network(description, sample, trust)
     ties = description["network"].get("ties", {})
     tensors |= {f"network.{name}": tensors[f"network.{other}"] for name, other in ties.items()}

@@ -216,11 +216,12 @@ class StaticFirst(ToySpace):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("epochs", by_default(2, of=[0, 2]))
-def test_of_several_processes_the_first_one_reports_and_writes(epochs, reported, tmp_path):
+def test_of_several_processes_the_first_one_reports_and_writes(epochs, reported, tmp_path, capsys):
     """The trial's own process used to know of no result, and each of the others reported its own."""
     options = {"contenders": 2, "rerank": 0, "final_epochs": epochs}
     options = {"evaluator_args": {"strategy": "ddp_fork", "devices": 2}, "strategy": options}
     trial.search(settings(sampler="gdas", **options), tmp_path, proposal=3)
+    assert "write no checkpoints: killed, the run begins anew" in capsys.readouterr().out
     (final,) = reported("final")
     assert final["process"] == os.getpid() and final["value"]["proposal"] == 3
     assert len({line["process"] for line in reported("intermediate")}) == (2 if epochs else 1)  # two times forked

@@ -345,6 +345,13 @@ def most_steps(sampler, tmp_path):
     assert search.trainer.global_step == 4
 
 
+@row("`max_time`, which is [the whole run's](runs.md#when-time-is-short)")
+def most_time(sampler, tmp_path):
+    search = Search(sampler, max_time={"milliseconds": 1}, max_epochs=-1, options={"final_epochs": 1}).run()
+    assert search.trainer.global_step in (1, 2), "a batch, with a step of the sampler's or without"
+    assert "batch 1 of 4 of epoch 1" in search.task.closing.trained.cut[0]
+
+
 class Own(Logger):
     """Keeps the names that are logged."""
 
