@@ -150,6 +150,30 @@ class WeightSource(WeightMaker):
             code = code[0]
         return {site.name: made for site, made in zip(sites, self.make(sites, code), strict=True)}
 
+    def codes(self, context: Any) -> Tensor:
+        """Return what the controller looks at for each of several contexts, ``(B, code_dim)``.
+
+        Raises
+        ------
+        ContextError
+            One is missing or not wanted, or weights are made from each layer's own input, or from no context.
+        """
+        if self.of_context is None:
+            made_from = (
+                "nothing that is given" if self.own_input is None else "each layer's own input (OwnInputContext)"
+            )
+            raise ContextError(f"These weights are made from {made_from}: there are no contexts to look at.")
+        self._check_context(context)
+        code = self._code(Decision(sites=tuple(self.sites.values())), context, None)
+        assert code is not None  # there is an encoder
+        return code if code.dim() == 2 else code[None]
+
+    def put(self, controller: Controller) -> None:
+        """Let another controller make the same in the place of the one that does: it is bound here."""
+        controller.architecture_dim = dim_of(self.architecture) or 0
+        controller.bind(self._told(self.asked), self.code_dim)
+        controller.bound, self.controller = True, controller
+
     def given(self, made: Made) -> Scope:
         """Return the scope of a forward whose weights are made already, the same for all samples."""
         return Scope(self, lambda name, alone: {name: made[name]}, sites=tuple(self.sites.values()))

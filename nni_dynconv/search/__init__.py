@@ -5,7 +5,7 @@ experiments of ``nnictl`` are none of this wing's.
 """
 
 from .after_search import SupernetEvaluator
-from .baselines import Comparison, compare, static_twin
+from .baselines import Comparison, Jury, compare, static_twin
 from .blame import candidate_of, module_of, site_of
 from .closing import (
     Evaluators,
@@ -42,6 +42,7 @@ __all__ = [
     "Evaluators",
     "Fidelity",
     "Goal",
+    "Jury",
     "KeepEpochs",
     "Reports",
     "Row",

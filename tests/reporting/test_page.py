@@ -17,7 +17,7 @@ def bare(tmp_path_factory, run):
     """What is left of a run that knows nothing but its network: the page is shorter, and says what it lacks."""
     folder = tmp_path_factory.mktemp("bare") / "run"
     shutil.copytree(run, folder)
-    for name in ("history.jsonl", "baselines.json"):
+    for name in ("history.jsonl", "baselines.json", "clusters.json"):
         (folder / name).unlink()
     shutil.rmtree(folder / "slides")
     write_report(folder)
@@ -44,6 +44,7 @@ def test_the_page_of_a_run_is_whole_and_answers_five_questions_at_its_top(run, t
     assert all(page["moved"]) and len(page["moved"]) == 4  # two sites, two rows of slides
     questions = ("What won?", "By how much?", "How sure is that?", "What does it cost?", "What next?")
     places = [page["text"].index(one) for one in questions]
+    assert "With few sets of weights" in page["text"]
     assert places == sorted(places) and places[-1] < page["text"].index("What was searched, and what won")
 
 
