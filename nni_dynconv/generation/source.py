@@ -150,19 +150,27 @@ class WeightSource(WeightMaker):
             code = code[0]
         return {site.name: made for site, made in zip(sites, self.make(sites, code), strict=True)}
 
+    def need_contexts(self) -> None:
+        """Refuse where weights are made from no context that is given.
+
+        Raises
+        ------
+        ContextError
+            They are made from each layer's own input, or from nothing.
+        """
+        if self.of_context is None:
+            origin = "nothing that is given" if self.own_input is None else "each layer's own input (OwnInputContext)"
+            raise ContextError(f"These weights are made from {origin}: there are no contexts to look at.")
+
     def codes(self, context: Any) -> Tensor:
         """Return what the controller looks at for each of several contexts, ``(B, code_dim)``.
 
         Raises
         ------
         ContextError
-            One is missing or not wanted, or weights are made from each layer's own input, or from no context.
+            One is missing or not wanted, or weights are made from none that is given.
         """
-        if self.of_context is None:
-            made_from = (
-                "nothing that is given" if self.own_input is None else "each layer's own input (OwnInputContext)"
-            )
-            raise ContextError(f"These weights are made from {made_from}: there are no contexts to look at.")
+        self.need_contexts()
         self._check_context(context)
         code = self._code(Decision(sites=tuple(self.sites.values())), context, None)
         assert code is not None  # there is an encoder

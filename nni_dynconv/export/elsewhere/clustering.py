@@ -78,6 +78,7 @@ def look_at(network: DynamicNetwork, contexts: Iterable[Any]) -> Seen:
         As of :func:`cluster`.
     """
     source = network.source
+    source.need_contexts()
     several = [contexts] if isinstance(contexts, Tensor) else contexts
     codes = [source.codes(one) for one in several]
     if not codes:
