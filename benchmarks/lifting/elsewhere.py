@@ -26,8 +26,8 @@ LIMIT = 400
 """Seconds of a processor."""
 FORMS = ("baked", "dynamic")
 MODELS = (
-    *("nin_cifar10", "resnet20_cifar10", "preresnet20_cifar10", "seresnet20_cifar10", "resnext20_16x4d_cifar10"),
-    *("diaresnet20_cifar10", "squeezenet_v1_0", "shufflenetv2b_wd2", "shufflenet_g1_w1", "mobilenetb_w1", "regnetx002"),
+    *("resnet20_cifar10", "preresnet20_cifar10", "seresnet20_cifar10", "sepreresnet20_cifar10", "diaresnet20_cifar10"),
+    *("diapreresnet20_cifar10", "ror3_56_cifar10", "resnext20_16x4d_cifar10", "squeezenet_v1_0", "shufflenetv2b_wd2"),
     *("chinese_clip_vision_model", "data2vec-vision", "ijepa", "visual_bert", "nystromformer", "roformer", "albert"),
     *("splinter", "xlm-roberta", "esmc", "modernbert", "llama", "gpt_neox"),
 )
