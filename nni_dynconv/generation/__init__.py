@@ -16,6 +16,7 @@ from .controllers import (
     FlatController,
     LowRankController,
 )
+from .controllers.clustered import ClusteredController
 from .decision import Decision, site_of
 from .given import ORIGINAL, Original, bind_own_input, own_inputs_of, recipes_for, start_as_given
 from .installing import NAME, install, uninstall
@@ -31,6 +32,7 @@ __all__ = [
     "BasisController",
     "Call",
     "ChunkedController",
+    "ClusteredController",
     "Controller",
     "CoordinateController",
     "Decision",

@@ -147,6 +147,9 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         if not isinstance(x, Tensor):
             raise ContextError(_no_tensor(self._where(), x))
         if params is None:
+            made = scope.ready_for(self, self.site, x)
+            if made is not None:
+                return made
             name, factors = type(self).__name__, self._wants_factors()
             weights, counts, batch = scope.weights_for(self, self.site, name, x, factors)
             if batch is not None and x.shape[0] != batch:

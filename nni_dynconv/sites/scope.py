@@ -35,6 +35,7 @@ __all__ = [
     "keeping",
     "open_",
     "order_for",
+    "ready_for",
     "seen_by",
     "weights_for",
 ]
@@ -102,6 +103,8 @@ class Scope:
     shares: Callable[[str], Tensor] | None = None
     from_input: Callable[[str, Tensor], Weights] | None = None
     batch: Callable[[], int | None] = lambda: None
+    ready: Callable[[str, Tensor], Tensor | None] | None = None
+    """Applies what stands in for the op of a site, where something does; ``None``: nothing does anywhere."""
     around: bool = False
     outer: Scope | None = None
     backward: int = -1
@@ -267,6 +270,12 @@ def order_for(op: nn.Module) -> Order | None:
         before, other = _last_told.get(op, (None, None))
         _last_told[op] = _thread.scope, None if before is _thread.scope and other != order else order
     return order
+
+
+def ready_for(op: nn.Module, site: str | None, x: Tensor) -> Tensor | None:
+    """Return what stands in for an op makes of its input; ``None`` where nothing does."""
+    opened = seen_by(op)
+    return None if opened is None or opened.ready is None or site is None else opened.ready(site, x)
 
 
 def weights_for(
