@@ -435,4 +435,5 @@ def _make_controller(description: dict[str, Any] | None, written_as: int, trust:
 
 def _read_site(data: Mapping[str, Any]) -> Site:
     specs = (WeightSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in data["specs"])
-    return Site(data["name"], data["op"], tuple(specs))
+    grid = data.get("patch_grid")
+    return Site(data["name"], data["op"], tuple(specs), None if grid is None else (int(grid[0]), int(grid[1])))

@@ -13,6 +13,7 @@ from .conv import conv1d, conv2d, conv3d
 from .explain import explain
 from .linear import linear
 from .norm import affine, batch_norm, group_norm, instance_norm, layer_norm
+from .pixels import conv2d_pixels
 from .planning.measuring import check_output_padding as check_output_padding
 from .planning.measuring import check_padding as check_padding
 from .planning.measuring import sizes_of as sizes_of
@@ -29,6 +30,7 @@ __all__ = [
     "batch_norm",
     "conv1d",
     "conv2d",
+    "conv2d_pixels",
     "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",

@@ -15,8 +15,8 @@ __all__ = ["conv1d", "conv2d", "conv3d"]
 
 def conv2d(
     x: Tensor,  # B Cin H W
-    weight: Tensor | Composed,  # Cout Cin/G Kh Kw, or B Cout Cin/G Kh Kw, or D Cout Cin/G Kh Kw
-    bias: Tensor | None = None,  # Cout, or B Cout, or D Cout
+    weight: Tensor | Composed,  # Cout Cin/G Kh Kw, or B Cout Cin/G Kh Kw, or D Cout Cin/G Kh Kw; or [B] Gh Gw Cout ...
+    bias: Tensor | None = None,  # Cout, or B Cout, or D Cout; or [B] Gh Gw Cout
     stride: int | Sizes = 1,
     padding: str | int | Sizes = 0,
     dilation: int | Sizes = 1,
@@ -36,10 +36,12 @@ def conv2d(
     x : Tensor, shape (B, Cin, H, W)
     weight : Tensor, shape (Cout, Cin/G, Kh, Kw), (B, Cout, Cin/G, Kh, Kw) or (D, Cout, Cin/G, Kh, Kw)
         Four axes: shared by all samples. Five: one set per sample, or one for each of D blocks of consecutive samples:
-        of B/D samples, or of ``counts``. Or a :class:`LowRank`, :class:`Scaled` or :class:`Mixed`:
-        the planner forms these, or applies their parts.
+        of B/D samples, or of ``counts``. Or a :class:`LowRank`, :class:`Scaled` or :class:`Mixed`: the planner forms
+        these, or applies their parts. Two axes more, Gh and Gw, in front of the four: one set for each patch of a grid
+        over the output. Sizes of patches differ by one place at most; each sees the pixels around it, so that alike
+        weights leave no edges.
     bias : Tensor, shape (Cout,), (B, Cout) or (D, Cout), optional
-        Shared, per sample or per block, whatever the weight is.
+        Shared, per sample or per block, whatever the weight is; with patches ``(Cout,)``, or as many sets as the weight.
     stride, padding, dilation, groups
         As in :func:`torch.nn.functional.conv2d`, ``"same"`` and ``"valid"`` among them.
     counts : sequence of int, optional

@@ -78,6 +78,9 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
     """What it says of its own about base, delta and rank."""
     repeats: Order | None = None
     """How samples lie that it sees several times as often as the forward has them, where no block says so."""
+    patch_grid: tuple[int, int] | None = None
+    """Patches of the image, along its height and width, each with a set of its own, which :meth:`compute` takes with
+    two more axes behind those of samples; ``None``: a set is for whole samples."""
     site: str | None = None
     """Name of the place where it stands; the mutator sets it. It survives NNI's freezing and copying."""
     caller: str = "mutator"

@@ -42,6 +42,7 @@ CONTROLLERS = {
 CONTEXTS = {
     "vector": Part("nni_dynconv.context:VectorContext", parts.VectorContextSettings),
     "feature_map": Part("nni_dynconv.context:FeatureMapContext", parts.FeatureMapContextSettings),
+    "patch": Part("nni_dynconv.context:PatchContext", parts.PatchContextSettings),
     "sequence": Part("nni_dynconv.context:SequenceContext", parts.SequenceContextSettings),
     "own_input": Part("nni_dynconv.context:OwnInputContext", parts.OwnInputContextSettings),
 }

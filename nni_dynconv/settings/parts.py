@@ -29,6 +29,7 @@ __all__ = [
     "Nesting",
     "Nonlinearity",
     "OwnInputContextSettings",
+    "PatchContextSettings",
     "RandomSettings",
     "Routing",
     "ScaleRule",
@@ -243,6 +244,15 @@ class FeatureMapContextSettings(Settings):
 
     in_channels: Annotated[Count, about("channels of the map")]
     dim: CodeDim
+
+
+@dataclass(frozen=True)
+class PatchContextSettings(Settings):
+    """Settings of :class:`nni_dynconv.context.PatchContext`."""
+
+    in_channels: Annotated[Count, about("channels of the map")]
+    dim: CodeDim
+    grid: Annotated[Count, about("codes along its height, and along its width")]
 
 
 @dataclass(frozen=True)

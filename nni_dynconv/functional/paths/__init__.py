@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from . import blocks, columns, composed, convolutions, depthwise, linear
+from . import blocks, columns, composed, convolutions, depthwise, linear, tiles
 from .blocks import Call
 from .compiled import compiled
 
@@ -49,6 +49,8 @@ def table(call: Call) -> dict[str, dict[str, Path]]:
             "split": partial(blocks.split, call),
             "regrouped": partial(blocks.regrouped, call),
             "stacked": partial(blocks.stacked, call),
+            "tiled": partial(tiles.tiled, call),
+            "tiled_by_torch": partial(tiles.tiled_by_torch, call),
             **apart,
         },
         "linear": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import blocks, composed, convolutions, linear
+from . import blocks, composed, convolutions, linear, patches
 from .problem import Choice, Problem
 from .tuning import recall
 
@@ -43,7 +43,7 @@ def _by_rules(problem: Problem) -> Choice:
 def _is_fixed(problem: Problem) -> bool:
     """Whether the rules alone decide."""
     geometry, setting = problem
-    if not geometry.kernel and setting.parts is None:  # of a linear map the shapes alone decide
+    if geometry.grid or (not geometry.kernel and setting.parts is None):  # the shapes alone decide
         return True
     modes = setting.portable or setting.transformed or setting.deterministic
     return modes or not geometry.B or geometry.bias_counts is not None
@@ -56,4 +56,6 @@ def _kind(problem: Problem) -> ModuleType:
         return composed
     if not geometry.kernel:
         return linear
+    if geometry.grid:
+        return patches
     return convolutions if geometry.counts is None else blocks
