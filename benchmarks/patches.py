@@ -30,7 +30,7 @@ from nni_dynconv.functional import conv2d, conv2d_pixels
 
 
 class Case(NamedTuple):
-    """C channels in and out, a kernel K; ``cells``: patches along an axis, or groups of channels with their pixels' own."""
+    """C channels in and out, a kernel K; ``cells``: patches along an axis, or groups of channels with own pixels."""
 
     op: str
     B: int
@@ -91,7 +91,9 @@ def _measure(case: Case, training: bool, limits: Limits, seconds: float) -> dict
     x, weight = torch.randn(case.B, case.C, case.HW, case.HW), torch.randn(case.weight)
     ours, peer = WAYS[case.op]
     torch.testing.assert_close(ours(case, x, weight), peer(case, x, weight), rtol=1e-3, atol=1e-3)
-    contenders = {name: _step(partial(way, case), x, weight, training) for name, way in (("ours", ours), ("peer", peer))}
+    contenders = {
+        name: _step(partial(way, case), x, weight, training) for name, way in (("ours", ours), ("peer", peer))
+    }
     times = interleave(contenders, seconds, patience=1.0, clock=time.process_time)
     best = _roofline(case, x.numel(), weight.numel(), training, limits)
     spread = ratio(times, "peer", "ours")
@@ -113,7 +115,7 @@ def _step(way: Callable[..., Tensor], x: Tensor, weight: Tensor, training: bool)
 
 
 def _roofline(case: Case, x: int, weights: int, training: bool, limits: Limits) -> float:
-    """Seconds: x and weights are read and y written; backward, x, weights and dy are read and both gradients written."""
+    """Seconds: x and weights are read, y written; backward, x, weights and dy are read, both gradients written."""
 
     def least(flops: int, values: int) -> float:
         moved = 4 * values

@@ -41,7 +41,7 @@ def conv2d(
         over the output. Sizes of patches differ by one place at most; each sees the pixels around it, so that alike
         weights leave no edges.
     bias : Tensor, shape (Cout,), (B, Cout) or (D, Cout), optional
-        Shared, per sample or per block, whatever the weight is; with patches ``(Cout,)``, or as many sets as the weight.
+        Shared, per sample or per block, whatever the weight is; with patches ``(Cout,)``, or as many sets as it has.
     stride, padding, dilation, groups
         As in :func:`torch.nn.functional.conv2d`, ``"same"`` and ``"valid"`` among them.
     counts : sequence of int, optional

@@ -101,9 +101,7 @@ def _measure(
     axes.bind("x", x, "B C H W")
     kernel = sizes_of(axes, "kernel_size", kernel_size, 1, 2)
     C, taps = x[1], kernel[0] * kernel[1]
-    geometry = measure_convolution(
-        2, x, (C, 1, *kernel), None, stride, padding, dilation, C, where=WHERE
-    )
+    geometry = measure_convolution(2, x, (C, 1, *kernel), None, stride, padding, dilation, C, where=WHERE)
     if len(weight) == 4 and (weight[1] % taps or not weight[1] or C % (weight[1] // taps)):
         axes.fail(
             f"`weight` {tuple(weight)} has {weight[1]} channels, but needs {taps} (`kernel_size` {kernel}) for each of "

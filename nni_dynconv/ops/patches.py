@@ -61,9 +61,7 @@ class DynamicPatchConv2d(DynamicConv2d):
         bias: bool = True,
         padding_mode: str = "zeros",
     ):
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
-        )
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
         self.grid = sizes(self._axes(), "grid", grid, 2)
 
     @property
@@ -79,7 +77,11 @@ class DynamicPatchConv2d(DynamicConv2d):
             return super()._checked(params)
         for spec in self.weight_specs():
             shape = tuple(params[spec.name].shape) if spec.name in params else None
-            if shape is None or shape not in (spec.shape, (*self.grid, *spec.shape), (*shape[:1], *self.grid, *spec.shape)):
+            if shape is None or shape not in (
+                spec.shape,
+                (*self.grid, *spec.shape),
+                (*shape[:1], *self.grid, *spec.shape),
+            ):
                 raise ParamsError(
                     f"{self._where()}: `{spec.name}` must be {spec.shape}, for patches {(*self.grid, *spec.shape)}, or "
                     f"that behind an axis of samples, but is {shape}."

@@ -93,7 +93,9 @@ def static(op, x, weights):
     elif hasattr(op, "kernel_size"):
         names = ("kernel_size", "stride", "padding", "dilation", "groups", "bias", "output_padding")
         options = {name: getattr(op, name) for name in names if hasattr(op, name)}
-        getattr(nn, type(op).__name__.removeprefix("Dynamic").replace("Patch", ""))(op.in_channels, op.out_channels, **options)(x)
+        getattr(nn, type(op).__name__.removeprefix("Dynamic").replace("Patch", ""))(
+            op.in_channels, op.out_channels, **options
+        )(x)
     else:
         op(x, weights)
 

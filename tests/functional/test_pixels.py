@@ -107,7 +107,9 @@ def test_torchs_transforms_differentiate_too():
     for found, right in zip(torch.func.grad(loss, (0, 1))(x, weight), expected, strict=True):
         torch.testing.assert_close(found, right)
     watched = {"check_batched_grad": True, "check_forward_ad": True, "fast_mode": True}
-    assert torch.autograd.gradcheck(lambda *inputs: conv2d_pixels(*inputs, 3, 2, 1), (x, weight[..., :3, :3]), **watched)
+    assert torch.autograd.gradcheck(
+        lambda *inputs: conv2d_pixels(*inputs, 3, 2, 1), (x, weight[..., :3, :3]), **watched
+    )
 
 
 def test_autocast_takes_both_dtypes():

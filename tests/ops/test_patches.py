@@ -71,7 +71,9 @@ def test_weights_of_patches_are_told_by_their_axes():
 
 def test_weights_for_another_grid_are_refused():
     op, x = DynamicPatchConv2d(2, 4, 3, grid=2, bias=False), torch.randn(3, 2, 8, 8)
-    with pytest.raises(ParamsError, match=r"`weight` must be \(4, 2, 3, 3\), for patches \(2, 2, .*, but is \(3, 2, 4, "):
+    with pytest.raises(
+        ParamsError, match=r"`weight` must be \(4, 2, 3, 3\), for patches \(2, 2, .*, but is \(3, 2, 4, "
+    ):
         op(x, {"weight": torch.zeros(3, 2, 4, 4, 2, 3, 3)})
     with pytest.raises(ShapeError, match=r"DynamicPatchConv2d.*`grid` is 0, but must be one or two whole numbers of 1"):
         DynamicPatchConv2d(2, 4, 3, grid=0)

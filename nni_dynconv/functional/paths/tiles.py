@@ -69,7 +69,11 @@ def _windows(x: Tensor, place: int, geometry: Geometry, axis: int) -> Tensor:
         return x.unfold(place, window, longest * stride)
     last = x.shape[place] - 1  # a patch that is shorter than the longest has places too many, which nobody reads
     seen = [min(start * stride + i, last) for start in starts(size, patches)[:-1] for i in range(window)]
-    return x.index_select(place, torch.tensor(seen, device=x.device)).unflatten(place, (patches, window)).movedim(place + 1, -1)
+    return (
+        x.index_select(place, torch.tensor(seen, device=x.device))
+        .unflatten(place, (patches, window))
+        .movedim(place + 1, -1)
+    )
 
 
 def _seen(places: int, axis: int, geometry: Geometry) -> int:

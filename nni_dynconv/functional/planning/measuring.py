@@ -65,7 +65,11 @@ def measure_convolution(
     axes.bind("x", x, f"B Cin {SPACE[rank]}")
     _divide(axes, "Cin", "x", groups)
     names, in_patches = f"Cout Cin/G {KERNEL[rank]}", rank == 2 and len(weight) in (6, 7)
-    sets = (*bind_grid(axes, weight, bias, names, counts), None) if in_patches else bind_sets(axes, weight, bias, names, counts)
+    sets = (
+        (*bind_grid(axes, weight, bias, names, counts), None)
+        if in_patches
+        else bind_sets(axes, weight, bias, names, counts)
+    )
     _divide(axes, "Cout", "weight", groups)
     steps, spacing = sizes_of(axes, "stride", stride, 1, rank), sizes_of(axes, "dilation", dilation, 1, rank)
     spans = [d * (axes[k] - 1) + 1 for k, d in zip(kernels, spacing, strict=True)]

@@ -39,6 +39,4 @@ def in_patches(
         ``(-1,)`` where samples have their own, ``()`` where they share them.
     """
     ranks = {spec.name: len(spec.shape) for spec in specs}
-    return {
-        name: one if one.dim() == ranks[name] else one.unflatten(0, (*lead, *grid)) for name, one in made.items()
-    }
+    return {name: one if one.dim() == ranks[name] else one.unflatten(0, (*lead, *grid)) for name, one in made.items()}
