@@ -12,11 +12,12 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STAMP_NNI := .venv/.installed-nni-rl
 SETUP_FILES := setup.cfg setup.py pyproject.toml constraints.txt $(wildcard nni_dynconv/csrc/*)
-# One thread each: the tests run side by side, and threads only get in each other's way.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# One thread each: the tests run side by side, and threads only get in each other's way. What Python and pytest make of
+# the sources is kept, for each of the many processes that tests start would make it anew.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup search test test-nnictl test-whole test-faults test-slow test-nni check format bench bench-gpu quality sweep sweep-save clean
+.PHONY: help setup search test test-nnictl test-whole test-faults test-slow test-nni check format bench bench-gpu quality sweep sweep-onnx sweep-save clean
 
 help:  ## show this
 	@echo "make TARGET, where TARGET is:"
@@ -102,6 +103,11 @@ sweep:  ## lift architectures of pytorchcv and transformers, and see that they a
 	@test -x .venv-sweep/bin/pip || $(PYTHON) -m venv .venv-sweep
 	@.venv-sweep/bin/python -m pip install --quiet -c constraints.txt -e '.[sweep]'
 	@OMP_NUM_THREADS=1 PYTHONPATH=. .venv-sweep/bin/python benchmarks/lifting/sweep.py --output $${OUTPUT:-runs/sweep.json}
+
+sweep-onnx:  ## run lifted architectures in ONNX Runtime, beside torch (an hour)
+	@test -x .venv-sweep/bin/pip || $(PYTHON) -m venv .venv-sweep
+	@.venv-sweep/bin/python -m pip install --quiet -c constraints.txt -e '.[sweep,onnx]'
+	@OMP_NUM_THREADS=1 PYTHONPATH=. .venv-sweep/bin/python benchmarks/lifting/elsewhere.py --output $${OUTPUT:-runs/sweep_onnx.json}
 
 sweep-save:  ## save lifted architectures and those of NNI's hub, and see that they come back the same (an hour)
 	@test -x .venv-sweep/bin/pip || $(PYTHON) -m venv .venv-sweep

@@ -30,7 +30,7 @@ from nni_dynconv.functional import conv2d, conv2d_pixels
 
 
 class Case(NamedTuple):
-    """C channels in and out, a kernel K; ``cells``: patches along an axis, or groups of channels."""
+    """C channels in and out, a kernel K; ``cells``: patches along an axis, or groups of channels with own pixels."""
 
     op: str
     B: int
@@ -115,7 +115,7 @@ def _step(way: Callable[..., Tensor], x: Tensor, weight: Tensor, training: bool)
 
 
 def _roofline(case: Case, x: int, weights: int, training: bool, limits: Limits) -> float:
-    """Seconds: x and weights are read, y is written; backward: these and dy are read, both gradients written."""
+    """Seconds: x and weights are read, y written; backward, x, weights and dy are read, both gradients written."""
 
     def least(flops: int, values: int) -> float:
         moved = 4 * values

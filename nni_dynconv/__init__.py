@@ -35,6 +35,7 @@ _WINGS = {
     "samplers": ("DartsSampler", "EnasSampler", "FairSampler", "GdasSampler", "RandomSampler", "Sampler"),
     "generation": (
         "ArchitectureEncoder",
+        "BasisController",
         "ChunkedController",
         "Controller",
         "CoordinateController",

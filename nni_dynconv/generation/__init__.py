@@ -8,6 +8,7 @@ from .calling import Call, Example, refusing_pairs, unasked_in
 from .codes import dim_of
 from .context import FeatureMapContext, OwnInputContext, PatchContext, SequenceContext, VectorContext
 from .controllers import (
+    BasisController,
     ChunkedController,
     Controller,
     CoordinateController,
@@ -15,6 +16,7 @@ from .controllers import (
     FlatController,
     LowRankController,
 )
+from .controllers.clustered import ClusteredController
 from .decision import Decision, site_of
 from .given import ORIGINAL, Original, bind_own_input, own_inputs_of, recipes_for, start_as_given
 from .installing import NAME, install, uninstall
@@ -27,8 +29,10 @@ __all__ = [
     "NAME",
     "ORIGINAL",
     "ArchitectureEncoder",
+    "BasisController",
     "Call",
     "ChunkedController",
+    "ClusteredController",
     "Controller",
     "CoordinateController",
     "Decision",

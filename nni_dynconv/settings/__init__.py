@@ -12,6 +12,7 @@ from .named import SAMPLERS, TABLES, Named, parse_named
 from .parts import (
     COSTS,
     ArchitectureSettings,
+    BasisSettings,
     ChunkedSettings,
     CoordinateSettings,
     DartsSettings,
@@ -47,6 +48,7 @@ __all__ = [
     "TUNER_NAME",
     "ArchitectureSettings",
     "BaselineSettings",
+    "BasisSettings",
     "ChunkedSettings",
     "CoordinateSettings",
     "DartsSettings",

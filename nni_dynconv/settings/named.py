@@ -36,6 +36,7 @@ CONTROLLERS = {
     "low_rank": Part("nni_dynconv.controllers:LowRankController", parts.LowRankSettings),
     "coordinate": Part("nni_dynconv.controllers:CoordinateController", parts.CoordinateSettings),
     "experts": Part("nni_dynconv.controllers:ExpertsController", parts.ExpertsSettings),
+    "basis": Part("nni_dynconv.controllers:BasisController", parts.BasisSettings),
     "flat": Part("nni_dynconv.controllers:FlatController", parts.FlatSettings),
 }
 CONTEXTS = {

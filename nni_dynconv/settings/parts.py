@@ -14,6 +14,7 @@ from .fields import Count, CountOrNone, Positive, Rate, Settings, about
 __all__ = [
     "COSTS",
     "ArchitectureSettings",
+    "BasisSettings",
     "ChunkedSettings",
     "CoordinateSettings",
     "DartsSettings",
@@ -151,6 +152,23 @@ class ChunkedSettings(Settings):
     signs: Annotated[
         bool, about("whether chunks are made uncorrelated, by signs of each site's and position's own")
     ] = True
+    nonlinearity: Nonlinear = "linear"
+
+
+@dataclass(frozen=True)
+class BasisSettings(Settings):
+    """Settings of :class:`nni_dynconv.controllers.BasisController`."""
+
+    basis: Annotated[Count, about("sets of weights for each site, made once a step")] = 8
+    shares: Annotated[
+        Shares, about("`site`: one mixture for each site; `row`: one for each row of a weight, say each output channel")
+    ] = "site"
+    chunk: Annotated[Count, about("values of the basis made at a time")] = 64
+    site_dim: SiteDim = 16
+    position_dim: PositionDim = 16
+    hidden: Annotated[Count, about("width of the two MLPs")] = 128
+    scale_rule: Size = "hyperfan_in"
+    encoding: Encoded = "layer_norm"
     nonlinearity: Nonlinear = "linear"
 
 
