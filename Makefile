@@ -92,6 +92,7 @@ bench-gpu: $(STAMP)  ## measure operators and search steps on a GPU, into benchm
 
 quality: $(STAMP)  ## measure what searched networks reach; what is finished already is not measured again
 	@$(BIN)/python -m benchmarks.quality.denoising
+	@$(BIN)/python -m benchmarks.quality.makers
 	@$(BIN)/python -m benchmarks.quality.initialisation
 	@$(BIN)/python -m benchmarks.quality.controller_sizes
 	@$(BIN)/python -m benchmarks.quality.doctor
