@@ -81,6 +81,7 @@ bench: $(STAMP)  ## measure operators, search steps, growth, memory and factors 
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/low_rank.py
 	@$(BIN)/python benchmarks/patches.py --output benchmarks/results.json
+	@$(BIN)/python -m benchmarks.networks.measure --output benchmarks/results.json
 	@$(BIN)/python benchmarks/report.py
 
 # `make bench-gpu DEVICE=cuda:1` takes another card.
@@ -92,6 +93,7 @@ bench-gpu: $(STAMP)  ## measure operators and search steps on a GPU, into benchm
 
 quality: $(STAMP)  ## measure what searched networks reach; what is finished already is not measured again
 	@$(BIN)/python -m benchmarks.quality.denoising
+	@$(BIN)/python -m benchmarks.quality.makers
 	@$(BIN)/python -m benchmarks.quality.initialisation
 	@$(BIN)/python -m benchmarks.quality.controller_sizes
 	@$(BIN)/python -m benchmarks.quality.doctor
