@@ -372,7 +372,7 @@ def test_scales_are_compiled_and_exported_as_static_layers_and_a_factor():
     lifted = lift(nn.Sequential(*layers), base="learned")
     mutator = lifted.mutator(sampler=RandomSampler(0), context=VectorContext(5, 8), delta="scale")
     mutator.reset()
-    network, x, context = mutator.freeze({}), torch.randn(7, 3, 8, 8), torch.randn(7, 5)
+    network, x, context = mutator.freeze({}).eval(), torch.randn(7, 3, 8, 8), torch.randn(7, 5)
     expected, close = network(x, context), {"rtol": 1e-4, "atol": 1e-5}
     torch.testing.assert_close(torch.compile(network, fullgraph=True, backend="eager")(x, context), expected, **close)
     batch = torch.export.Dim("batch", min=2)
