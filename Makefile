@@ -80,6 +80,7 @@ bench: $(STAMP)  ## measure operators, search steps, growth, memory and factors 
 	@$(BIN)/python benchmarks/growth.py --output benchmarks/results.json
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/low_rank.py
+	@$(BIN)/python benchmarks/patches.py --output benchmarks/results.json
 	@$(BIN)/python -m benchmarks.networks.measure --output benchmarks/results.json
 	@$(BIN)/python benchmarks/report.py
 

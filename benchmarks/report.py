@@ -63,6 +63,8 @@ def report(results: dict[str, Any], gpu: dict[str, Any]) -> Iterator[str]:
     yield "By torch's operators alone, where a compiled kernel serves above:"
     yield ""
     yield from _table(OP_NAMES, _ops(results["rows_torch"]))
+    if "patches" in results:
+        yield from _patches(results["patches"], results["machines"]["patches"])
     if "steps" in results:
         yield from _steps(results["steps"], results["machines"]["steps"])
     if "growth" in results:
@@ -129,6 +131,28 @@ def _ops(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
         static = geometric_mean(row["over"]["static"] for row in mine)
         roofline = f"{geometric_mean(heavy):.1f}" if heavy else ""
         yield op, mode, f"{geometric_mean(best):.2f}", f"{min(best):.2f}", f"{static:.2f}", roofline
+
+
+def _patches(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## Weights that vary over the image"
+    yield ""
+    yield f"Machine: {machine['cpu']}, torch {machine['torch']}; CPU time, as other work shared the machine."
+    yield ""
+    yield (
+        "A set of weights for each patch (`conv2d`; `cells`: patches along an axis), or for each pixel "
+        "(`conv2d_pixels`; `cells`: groups of channels). `unfold / ours`: time of `unfold` and `einsum` over ours. The "
+        f"roofline is compared where it is {WORTH_A_ROOFLINE:.0f} µs or more."
+    )
+    yield ""
+    names = ("op", "mode", "B", "C", "H = W", "K", "cells", "unfold / ours", "ours / roofline")
+    yield from _table(names, (_patch_cells(row) for row in rows))
+
+
+def _patch_cells(row: Row) -> list[str]:
+    heavy = row["roofline microseconds"] >= WORTH_A_ROOFLINE
+    sizes = [str(row[key]) for key in ("op", "mode", "B", "C", "HW", "K", "cells")]
+    return [*sizes, f"{row['unfold_over_ours']:.1f}", f"{row['over_roofline']:.1f}" if heavy else ""]
 
 
 def _steps(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:
