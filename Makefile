@@ -51,7 +51,7 @@ test-nnictl: $(STAMP)  ## run the tests that start whole experiments through NNI
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m "nnictl and not slow" $(ARGS)
 
 # What a test tried, and how often, stands in its output (`-s`). One process: they load the machine by themselves.
-test-whole: $(STAMP)  ## run the tests that take an example, a page, a search or an experiment of NNI to its end (minutes)
+test-whole: $(STAMP)  ## run what takes an example, a page, a search or an experiment of NNI to its end, and whole grids (minutes)
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m "(whole or nnictl) and not slow" $(ARGS)
 
 test-faults: $(STAMP)  ## run the tests that kill, damage and starve (an hour); what this machine cannot do fails by name

@@ -193,8 +193,8 @@ def _networks(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:
     yield (
         "A training step (forward, backward, SGD) with weights of each sample's own, on images of 32x32: its time and "
         "its peak memory over those of the static network, the share of its time that making weights takes, and the "
-        "time of what is written by hand for the same delta over ours (FiLM; CondConv with 4 kernels; products of rank 4, the "
-        "faster of two ways). In brackets the quarters of the rounds below and above. `python -m "
+        "time of what is written by hand for the same delta over ours (FiLM; CondConv with 4 kernels; products of rank "
+        "4, the faster of two ways). In brackets the quarters of the rounds below and above. `python -m "
         f"benchmarks.networks.measure`. Machine: {machine['cpu']}, torch {machine['torch']}, one thread."
     )
     yield ""
