@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ import nni_dynconv
 from nni_dynconv import DynamicWeightMutator, OwnInputContext, RandomSampler, VectorContext, export
 from nni_dynconv.errors import ContextError, ExportError
 from nni_dynconv.export.elsewhere import onnx as module
-from nni_dynconv.export.elsewhere.checked import largest_difference
-from nni_dynconv.generation import controllers
+from nni_dynconv.export.elsewhere.checked import Flat, largest_difference
+from nni_dynconv.generation import Call, controllers
 from nni_dynconv.runs import Run
 from nni_dynconv.search import Writer
 
@@ -143,6 +144,33 @@ def test_differences_are_seen():
     assert largest_difference([one], [one * 1.01]) == pytest.approx(0.01, rel=0.02)
     for other in ([one[0]], [], [one * float("nan")]):
         assert largest_difference([one], other) == float("inf")
+    assert largest_difference([], []) == float("inf")  # nothing is the same as nothing, which was taken for a success
+
+
+class Outputs(OrderedDict):
+    """As models of transformers return them."""
+
+
+def test_outputs_in_a_mapping_of_a_class_of_ones_own_are_outputs():
+    """There used to be none in the file, which ONNX Runtime then refused."""
+
+    class Network(nn.Module):
+        def forward(self, x):
+            return Outputs(first=x + 1, both=(x, {"x": x * 2}))
+
+    x = torch.ones(2)
+    assert [one.tolist() for one in Flat(Network(), Call((x,), {}))(x)] == [[2.0, 2.0], [1.0, 1.0], [2.0, 2.0]]
+
+
+class Deciding(OneChoice):
+    def forward(self, x):
+        return super().forward(x) if x.shape[0] < 1000 else x
+
+
+def test_a_loaded_network_that_decides_by_the_number_of_samples_is_exported(tmp_path):
+    """Torch said "BooleanAtom not allowed in this context"."""
+    network, shown = written(tmp_path, Deciding, sample={"op": "3x3"})
+    assert export.export_program(network, tmp_path / "model.pt2", shown).error < 1e-4
 
 
 # One context, baked in
