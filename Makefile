@@ -12,8 +12,9 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STAMP_NNI := .venv/.installed-nni-rl
 SETUP_FILES := setup.cfg setup.py pyproject.toml constraints.txt $(wildcard nni_dynconv/csrc/*)
-# One thread each: the tests run side by side, and threads only get in each other's way.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# One thread each: the tests run side by side, and threads only get in each other's way. What Python and pytest make of
+# the sources is kept, for each of the many processes that tests start would make it anew.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup search test test-nnictl test-whole test-faults test-slow test-nni check format bench bench-gpu quality sweep sweep-onnx sweep-save clean
@@ -79,6 +80,7 @@ bench: $(STAMP)  ## measure operators, search steps, growth, memory and factors 
 	@$(BIN)/python benchmarks/growth.py --output benchmarks/results.json
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/low_rank.py
+	@$(BIN)/python -m benchmarks.networks.measure --output benchmarks/results.json
 	@$(BIN)/python benchmarks/report.py
 
 # `make bench-gpu DEVICE=cuda:1` takes another card.

@@ -67,6 +67,8 @@ def report(results: dict[str, Any], gpu: dict[str, Any]) -> Iterator[str]:
         yield from _steps(results["steps"], results["machines"]["steps"])
     if "growth" in results:
         yield from _growth(results["growth"], results["machines"]["growth"])
+    if "networks" in results:
+        yield from _networks(results["networks"], results["machines"]["networks"])
     yield from _memory(json.loads((HERE / "memory.json").read_text()))
     if gpu:
         yield from _gpu(gpu)
@@ -158,6 +160,36 @@ def _step_table(rows: Sequence[Row]) -> Iterator[str]:
     if not all("torch_alone_over_nni_static" in row for row in rows):  # where no compiled kernel serves
         del columns["torch alone / NNI"]
     yield from _table(tuple(columns), ([write(row) for write in columns.values()] for row in rows))
+
+
+def _networks(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## Whole networks"
+    yield ""
+    yield (
+        "A training step (forward, backward, SGD) with weights of each sample's own, on images of 32x32: its time and its "
+        "peak memory over those of the static network, the share of its time that making weights takes, and the time of "
+        "what is written by hand for the same delta over ours (FiLM; CondConv with 4 kernels; products of rank 4, the "
+        "faster of two ways). In brackets the quarters of the rounds below and above. `python -m "
+        f"benchmarks.networks.measure`. Machine: {machine['cpu']}, torch {machine['torch']}, one thread."
+    )
+    yield ""
+    names = ("network", "B", "weights", "time over static", "memory over static", "making", "by hand over ours")
+    yield from _table(
+        names,
+        (
+            (
+                row["network"],
+                str(row["batch"]),
+                row["contender"],
+                f"{row['over_static']:.2f} ({row['spread'][0]:.2f} to {row['spread'][1]:.2f})",
+                f"{row['memory_over_static']:.2f}",
+                f"{row['making_share']:.0%}",
+                "" if row["over_hand"] is None else f"{row['over_hand']:.2f}",
+            )
+            for row in rows
+        ),
+    )
 
 
 def _growth(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,8 +62,7 @@ def reopen(folder: str | Path, settings: Mapping[str, Any] | None = None) -> Ope
         There is no run, none that found anything, or one that knows no settings: it was written by Python code.
     """
     run = Run.read(Path(folder).resolve())
-    if "architecture" not in run.facts:
-        raise RunError(f"The run in `{folder}` has found nothing: its search did not end. Start it again.")
+    architecture = run.architecture
     given = run.facts.get("settings") if settings is None else settings
     if given is None:
         raise RunError(
@@ -75,7 +75,7 @@ def reopen(folder: str | Path, settings: Mapping[str, Any] | None = None) -> Ope
     keep_logs(evaluator.trainer, run.folder)
     if run.supernet.is_dir():
         export.load_supernet(mutator, run.supernet)
-    network = mutator.freeze(run.facts["architecture"]).eval()
+    network = mutator.freeze(architecture).eval()
     load_weights(network, run.weights)
     return Opened(run, given, mutator, evaluator, network)
 
@@ -114,7 +114,7 @@ def train_on(folder: str | Path, epochs: int | None = None, settings: Mapping[st
     if not _is_better(trained, run, goal):
         return trained
     earlier = int(run.facts.get("epochs", 0)) if run.facts.get("state") == TRAINED else 0
-    writer.trained(trained)
+    writer.trained(replace(trained, cut=run.facts.get("cut", ())))
     run.note(epochs=earlier + trained.epochs)
     writer.exported(trained, evaluators)
     writer.shown()

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from ..functional import LowRank
+from ..functional import COMPOSED
 from ..generation import WeightSource
 from ..reporting import picture_of
 
@@ -63,7 +63,7 @@ class ShowWeights(pl.Callback):
             for site, tensors in zip(sites, made, strict=True):
                 spec = max(site.specs, key=lambda one: one.numel)
                 weight = tensors[spec.name]
-                whole = (weight.whole() if isinstance(weight, LowRank) else weight).detach()
+                whole = (weight.whole() if isinstance(weight, COMPOSED) else weight).detach()
                 self._made[site.name] = (whole[0] if whole.dim() > len(spec.shape) else whole).float().cpu()
             return made
 

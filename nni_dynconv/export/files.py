@@ -309,7 +309,7 @@ def _read(description: Mapping[str, Any], files: Mapping[str, bytes], trust: Col
     if description.get("architecture", sample) != sample:
         raise ExportError(f"`{ARCHITECTURE}` is of another architecture than `{MAIN}`.")
     tensors = safetensors.torch.load(files[TENSORS])
-    with torch.random.fork_rng(devices=[]), Modest(sum(one.numel() for one in tensors.values())):
+    with torch.random.fork_rng(devices=[]), Modest(sum(one.numel() for one in tensors.values()), len(tensors)):
         network = _make_network(description, sample, trust)
     ties = description["network"].get("ties", {})
     tensors |= {f"network.{name}": tensors[f"network.{other}"] for name, other in ties.items()}
@@ -435,4 +435,5 @@ def _make_controller(description: dict[str, Any] | None, written_as: int, trust:
 
 def _read_site(data: Mapping[str, Any]) -> Site:
     specs = (WeightSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in data["specs"])
-    return Site(data["name"], data["op"], tuple(specs))
+    grid = data.get("patch_grid")
+    return Site(data["name"], data["op"], tuple(specs), None if grid is None else (int(grid[0]), int(grid[1])))

@@ -6,8 +6,9 @@ Nothing here chooses an architecture.
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
 from .calling import Call, Example, refusing_pairs, unasked_in
 from .codes import dim_of
-from .context import FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
+from .context import FeatureMapContext, OwnInputContext, PatchContext, SequenceContext, VectorContext
 from .controllers import (
+    BasisController,
     ChunkedController,
     Controller,
     CoordinateController,
@@ -28,6 +29,7 @@ __all__ = [
     "NAME",
     "ORIGINAL",
     "ArchitectureEncoder",
+    "BasisController",
     "Call",
     "ChunkedController",
     "ClusteredController",
@@ -43,6 +45,7 @@ __all__ = [
     "LowRankController",
     "Original",
     "OwnInputContext",
+    "PatchContext",
     "SequenceContext",
     "Shares",
     "VectorContext",

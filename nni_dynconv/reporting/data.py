@@ -354,6 +354,8 @@ class Report:
         What makes the run again.
     problems
         What failed.
+    cut
+        What the run's time was too short for, as sentences.
     missing
         What the page cannot show, and why.
     answers
@@ -377,6 +379,7 @@ class Report:
     settings: Mapping[str, Any] | None = None
     commands: Sequence[str] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
+    cut: Sequence[str] = ()
     missing: Sequence[str] = ()
     answers: Sequence[Answer] = ()
 

@@ -83,6 +83,7 @@ def report_of(folder: str | Path, trust: Collection[str] = ()) -> Report:
         settings=facts.get("settings"),
         commands=commands_of(run),
         problems=run.problems,
+        cut=facts.get("cut", ()),
         missing=missing,
     )
     report = replace(report, missing=(*missing, *_not_there(report)))

@@ -43,7 +43,7 @@ __all__ = [
 T = TypeVar("T")
 
 Weights = Mapping[str, Any]
-"""Tensors by name; each a :class:`~nni_dynconv.functional.LowRank` where whoever asks takes factors."""
+"""Tensors by name; by their parts, as :class:`~nni_dynconv.functional.LowRank`, where whoever asks takes those."""
 Key = tuple[str, tuple[bool, bool]]
 """A site, and whether its weights are made with gradient, and where activations are checkpointed."""
 
@@ -296,7 +296,7 @@ def weights_for(
     x
         Its input.
     factors
-        Whether it takes :class:`~nni_dynconv.functional.LowRank` weights.
+        Whether it takes weights by their parts, such as :class:`~nni_dynconv.functional.LowRank`.
 
     Raises
     ------
