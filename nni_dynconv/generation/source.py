@@ -218,8 +218,8 @@ class WeightSource(WeightMaker):
         assert code is not None  # there is an encoder
         if has_places(code):
             raise ContextError(
-                "These contexts give a map of codes, for weights of each patch of an image: a context has no one code to "
-                "look at."
+                "These contexts give a map of codes, for weights of each patch of an image: a context has no one code "
+                "to look at."
             )
         return code if code.dim() == 2 else code[None]
 

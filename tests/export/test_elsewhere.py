@@ -13,12 +13,15 @@ from often import by_default, each_once
 from own_search import Waves
 from spaces import CellSpace, Everything, OneChoice, image, vector
 from torch import nn
+from torch._dynamo.source import ConstantSource
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import nni_dynconv
 from nni_dynconv import DynamicWeightMutator, OwnInputContext, RandomSampler, VectorContext, export
-from nni_dynconv.errors import ContextError, ExportError
+from nni_dynconv.errors import ContextError, ExportError, ShapeError
 from nni_dynconv.export.elsewhere import onnx as module
 from nni_dynconv.export.elsewhere.checked import Flat, largest_difference
+from nni_dynconv.export.portable.running import _check
 from nni_dynconv.generation import Call, controllers
 from nni_dynconv.runs import Run
 from nni_dynconv.search import Writer
@@ -159,15 +162,13 @@ def test_outputs_in_a_mapping_of_a_class_of_ones_own_are_outputs():
     assert [one.tolist() for one in Flat(Network(), Call((x,), {}))(x)] == [[2.0, 2.0], [1.0, 1.0], [2.0, 2.0]]
 
 
-class Deciding(OneChoice):
-    def forward(self, x):
-        return super().forward(x) if x.shape[0] < 1000 else x
-
-
-def test_a_loaded_network_that_decides_by_the_number_of_samples_is_exported(tmp_path):
-    """Torch said "BooleanAtom not allowed in this context"."""
-    network, shown = written(tmp_path, Deciding, sample={"op": "3x3"})
-    assert export.export_program(network, tmp_path / "model.pt2", shown).error < 1e-4
+def test_what_a_graph_decided_by_a_size_is_compared_as_a_bool():
+    """Torch said "BooleanAtom not allowed in this context", when a loaded network with such a step was exported."""
+    env, source = ShapeEnv(), ConstantSource("samples")
+    samples = env.create_symintnode(env.create_symbol(5, source=source), hint=5, source=source)
+    _check(samples != 1, True)
+    with pytest.raises(ShapeError, match="what was False of those"):
+        _check(samples != 1, False)
 
 
 # One context, baked in
