@@ -51,7 +51,7 @@ test-nnictl: $(STAMP)  ## run the tests that start whole experiments through NNI
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m "nnictl and not slow" $(ARGS)
 
 # What a test tried, and how often, stands in its output (`-s`). One process: they load the machine by themselves.
-test-whole: $(STAMP)  ## run the tests that take an example, a page, a search or an experiment of NNI to its end (minutes)
+test-whole: $(STAMP)  ## run what takes an example, a page, a search or an experiment of NNI to its end, and whole grids (minutes)
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m "(whole or nnictl) and not slow" $(ARGS)
 
 test-faults: $(STAMP)  ## run the tests that kill, damage and starve (an hour); what this machine cannot do fails by name
@@ -80,6 +80,7 @@ bench: $(STAMP)  ## measure operators, search steps, growth, memory and factors 
 	@$(BIN)/python benchmarks/growth.py --output benchmarks/results.json
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/low_rank.py
+	@$(BIN)/python benchmarks/patches.py --output benchmarks/results.json
 	@$(BIN)/python -m benchmarks.networks.measure --output benchmarks/results.json
 	@$(BIN)/python benchmarks/report.py
 
@@ -92,6 +93,7 @@ bench-gpu: $(STAMP)  ## measure operators and search steps on a GPU, into benchm
 
 quality: $(STAMP)  ## measure what searched networks reach; what is finished already is not measured again
 	@$(BIN)/python -m benchmarks.quality.denoising
+	@$(BIN)/python -m benchmarks.quality.makers
 	@$(BIN)/python -m benchmarks.quality.initialisation
 	@$(BIN)/python -m benchmarks.quality.controller_sizes
 	@$(BIN)/python -m benchmarks.quality.doctor

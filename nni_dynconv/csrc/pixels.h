@@ -11,17 +11,18 @@ struct Panel {
 
   int64_t plane() const { return rows * pitch; }
 
-  // Element (0, 0) of plane `to` is element (top, left) of an H x W plane.
+  // Element (0, 0) of plane `to` is element (top, left) of an H x W plane. What lies beside it stays as it is, zero: one
+  // plane is drawn with one `left`.
   void draw(int64_t to, const float* from, int64_t H, int64_t W, int64_t top, int64_t left) const {
     const int64_t skipped = least(columns, most(0, -left)), start = most(0, left);
     const int64_t count = most(0, least(W - start, columns - skipped));
-    for (int64_t r = 0; r < rows; ++r) {
-      float* const row = memory.data + to * plane() + r * pitch;
-      const int64_t y = r + top, inside = y >= 0 && y < H ? count : 0;
-      for (int64_t i = 0; i < (inside ? skipped : columns); ++i) row[i] = 0;
-      if (!inside) continue;
-      copy(row + skipped, from + y * W + start, inside);
-      for (int64_t i = skipped + inside; i < columns; ++i) row[i] = 0;
+    float* row = memory.data + to * plane() + skipped;
+    for (int64_t y = top; y < top + rows; ++y, row += pitch) {
+      if (y >= 0 && y < H) {
+        copy(row, from + y * W + start, count);
+      } else {
+        for (int64_t i = 0; i < count; ++i) row[i] = 0;
+      }
     }
   }
 };

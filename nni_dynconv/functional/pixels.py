@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,11 +78,11 @@ def conv2d_pixels(
         check_alike(WHERE, x, weight)
         common = torch.promote_types(x.dtype, weight.dtype)  # autocast
         x, weight = x.to(common), weight.to(common)
-    shapes, options = (x.shape, weight.shape), (kernel_size, stride, padding, dilation)
+    asked: tuple[Any, ...] = x.shape, weight.shape, kernel_size, stride, padding, dilation
     try:
-        pixels = _measure(*shapes, *options) if is_compiling() else _measure_once(*shapes, *options)
+        pixels = _measure(*asked) if is_compiling() else _measure_once(*asked)
     except TypeError:  # a list among the options, or a symbolic size: nothing to remember it by
-        pixels = _measure(*shapes, *options)
+        pixels = _measure(*asked)
     setting = setting_of(x, weight)
     if is_compiling() or setting.transformed or setting.portable or is_watched():
         return map_by_torch(x, weight, pixels)

@@ -110,7 +110,8 @@ def combine_scaled(
 
     Biases and affine maps have a delta of every value.
     """
-    parts, tensors = split(made, asked.specs), dict[str, Tensor | Composed]()
+    parts = split(made, asked.specs)
+    tensors: dict[str, Tensor | Composed] = {}
     for spec in site.specs:
         own = base[spec.name]
         if spec.name in parts:
@@ -130,7 +131,7 @@ def combine_mixed(
     """Return an op's tensors as :func:`combine` does, as mixtures: the scale goes into the shares, which are few."""
     bank, bases = split(mixture.bank, site.specs), base or {}
     shares = mixture.shares if factor is None else mixture.shares * factor
-    tensors = dict[str, Tensor | Composed]()
+    tensors: dict[str, Tensor | Composed] = {}
     for spec in site.specs:
         size = std[spec.name] / (1.0 if mixture.stds is None else mixture.stds[spec.name])
         own = shares if size == 1.0 else shares * size

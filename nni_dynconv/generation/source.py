@@ -218,8 +218,8 @@ class WeightSource(WeightMaker):
         assert code is not None  # there is an encoder
         if has_places(code):
             raise ContextError(
-                "These contexts give a map of codes, for weights of each patch of an image: a context has no one code "
-                "to look at."
+                "These contexts give a map of codes, for weights of each patch of an image: no context has one code to "
+                "look at."
             )
         return code if code.dim() == 2 else code[None]
 
@@ -327,7 +327,7 @@ class WeightSource(WeightMaker):
         if self.own_input is not None and self.asked[name].specs:
             if site.patch_grid is not None and x.dim() == 4:
                 own = self.own_input(name, codes_of_patches(x, site.patch_grid))
-                return self._in_patches(site, join(own, architecture), (-1,))
+                return self._in_patches(site, join(own, architecture), (-1,))  # type: ignore[arg-type]
             own = self.own_input(name, x)
             code = join(own[0] if own.shape[0] == 1 else own, architecture)
         return self.make_factored([site], code)[0]

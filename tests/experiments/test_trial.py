@@ -100,7 +100,7 @@ def test_the_result_is_that_of_the_architecture_that_is_exported(sampler, strate
     assert told == [(number, *one) for number, one in enumerate(once)] * 2
 
 
-@pytest.mark.parametrize("strategy", [{}, {"strategy": "ddp_fork", "devices": 2}], ids=["one", "two processes"])
+@pytest.mark.parametrize("strategy", by_default({}, of=[{}, {"strategy": "ddp_fork", "devices": 2}]))
 @pytest.mark.filterwarnings("ignore")
 def test_the_front_of_a_search_stands_in_its_summary(strategy, reported, tmp_path):
     ending = {"final_search": "evolution", "evaluations": 4, "population": 2, "objectives": ["multiply_adds"]}

@@ -364,3 +364,19 @@ def test_an_op_takes_factors_as_params_and_forms_them_where_it_must():
     for op in (DynamicConv2d, Own):
         y = op(WIDE, WIDE, 3, padding=1, bias=False)(x, {"weight": weight})
         torch.testing.assert_close(y, conv2d(x, weight.whole(), padding=1), rtol=1e-3, atol=1e-3)
+
+
+def test_scales_are_compiled_and_exported_as_static_layers_and_a_factor():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2, 2), nn.Flatten(1), nn.Linear(4 * 12 * 12, 5)]
+    lifted = lift(nn.Sequential(*layers), base="learned")
+    mutator = lifted.mutator(sampler=RandomSampler(0), context=VectorContext(5, 8), delta="scale")
+    mutator.reset()
+    network, x, context = mutator.freeze({}).eval(), torch.randn(7, 3, 8, 8), torch.randn(7, 5)
+    expected, close = network(x, context), {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(torch.compile(network, fullgraph=True, backend="eager")(x, context), expected, **close)
+    batch = torch.export.Dim("batch", min=2)
+    program = torch.export.export(network, (x[:3], context[:3]), dynamic_shapes=({0: batch}, {0: batch}))
+    torch.testing.assert_close(program.module()(x, context), expected, **close)
+    called = [str(node.target) for node in program.graph.nodes]
+    assert sum("conv" in one for one in called) == 2 and not any("bmm" in one for one in called)

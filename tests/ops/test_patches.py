@@ -20,6 +20,7 @@ from nni_dynconv import (
     export,
 )
 from nni_dynconv.errors import ParamsError, ShapeError
+from nni_dynconv.export import has_onnx
 from nni_dynconv.testing.suites import OpSuite
 
 PATCHES, CONV = {"body": "patches"}, {"body": "conv"}
@@ -150,6 +151,14 @@ def test_one_context_can_be_baked_in():
     net, (x, context) = frozen(PatchContext(3, 8, grid=4)), torch.randn(2, 2, 3, 12, 12)
     baked = export.bake(net, context[:1])
     torch.testing.assert_close(baked(x), net(x, context[:1]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not has_onnx(), reason="the extra `onnx` is not installed")
+def test_it_runs_in_onnx_for_any_number_of_samples(tmp_path):
+    net, x = frozen(PatchContext(3, 8, grid=4)), torch.randn(3, 3, 12, 12)
+    net(x, x)
+    export.save(net, tmp_path / "net")
+    export.export_onnx(net, tmp_path / "net.onnx", export.example_in(tmp_path / "net"))  # compares with torch
 
 
 def test_a_set_for_each_patch_is_counted():

@@ -55,7 +55,7 @@ def test_a_search_that_was_killed_again_and_again_ends_as_one_that_was_not(sampl
     assert not (folder / "checkpoints").exists(), "it is over"
 
 
-@pytest.mark.parametrize("options", ENDS[1:], ids=["evolution", "sandwich"])
+@pytest.mark.parametrize("options", by_default(ENDS[1], of=ENDS[1:]))
 def test_the_end_of_a_search_goes_on_where_it_was(options, tmp_path, monkeypatch):
     monkeypatch.setattr("nni_dynconv.search.resuming.keeper.SECONDS", 0.0)
     sampler = RandomSampler if "sandwich" in options else GdasSampler

@@ -69,8 +69,8 @@ def _seen(x: Tensor, pixels: Pixels) -> Iterator[Tensor]:  # ... H W, with its p
 
 
 def _compiled(which: str, one: Tensor, other: Tensor, shape: Sizes, pixels: Pixels) -> Tensor:
-    readable = (tensor.contiguous().resolve_neg() for tensor in (one, other))
-    return kernels.pixels(which, *readable, shape, pixels.geometry, pixels.groups)
+    one, other = one.contiguous().resolve_neg(), other.contiguous().resolve_neg()
+    return kernels.pixels(which, one, other, shape, pixels.geometry, pixels.groups)
 
 
 def _map(x: Tensor, weight: Tensor, pixels: Pixels) -> Tensor:

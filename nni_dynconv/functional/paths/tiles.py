@@ -97,7 +97,7 @@ class Tiles(NamedTuple):
 
     size: Sizes  # of the image
     padding: Sizes
-    count: Sizes
+    grid: Sizes
     window: Sizes
     step: Sizes
 
@@ -121,8 +121,8 @@ def _take(x: Tensor, tiles: Tiles) -> Tensor:  # B C H W -> B Gh Gw C h w
 def _put(tiles: Tensor, laid: Tiles) -> Tensor:  # B Gh Gw C h w -> B C H W, sums where windows overlap
     reach = [-(-window // step) for window, step in zip(laid.window, laid.step, strict=True)]
     ends = [n + 2 * p for n, p in zip(laid.size, laid.padding, strict=True)]
-    many = [max(n + r - 1, -(-e // s)) for n, r, e, s in zip(laid.count, reach, ends, laid.step, strict=True)]
-    (Gh, Gw), (down, right), (h, w) = laid.count, laid.step, laid.window
+    many = [max(n + r - 1, -(-e // s)) for n, r, e, s in zip(laid.grid, reach, ends, laid.step, strict=True)]
+    (Gh, Gw), (down, right), (h, w) = laid.grid, laid.step, laid.window
     put = tiles.new_zeros(tiles.shape[0], tiles.shape[3], many[0], down, many[1], right)
     parts = tiles.permute(0, 3, 1, 4, 2, 5)  # B C Gh h Gw w
     for i in range(reach[0]):
