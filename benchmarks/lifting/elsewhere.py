@@ -49,7 +49,7 @@ def try_one(one: dict[str, Any]) -> dict[str, Any]:
             found["sites"] = len(loaded.source.sites)
             found["stage"] = "export"
             done = export.export_onnx(loaded, Path(folder, "model.onnx"), shown)
-            numbers = {"seconds": done.seconds, "torch_seconds": done.torch_seconds}
+            numbers = {"there": done.seconds, "in_torch": done.torch_seconds}
             found |= {"error": done.error, **{name: float(f"{value:.3g}") for name, value in numbers.items()}}
     except Exception as error:
         return {**found, "reason": f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]}
@@ -63,7 +63,7 @@ def report(results: list[dict[str, Any]]) -> str:
     lines = [f"{counts['passed']} of {len(results)} run in ONNX Runtime as in torch, to {worst:.1e} at most.", ""]
     lines += ["| model | of | generated layers | difference | 17 samples, there | in torch | |", f"|{' --- |' * 7}"]
     for one in results:
-        known = [one.get("sites"), one.get("error"), one.get("seconds"), one.get("torch_seconds")]
+        known = [one.get("sites"), one.get("error"), one.get("there"), one.get("in_torch")]
         cells = ["-" if value is None else f"{value:.2g}" if value < 1e-3 else f"{value:.3g}" for value in known]
         why = "" if one["stage"] == "passed" else f"{one['stage']}: {one['reason']}".replace("|", "\\|")
         lines.append(f"| `{one['model']}` | {one['package']} | {' | '.join(cells)} | {why} |")

@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from browser import chromium
@@ -52,7 +54,7 @@ def model(lab, tmp_path):
     path = lab.write(WAVES, trialCommand=trial, trialCodeDirectory=code, maxTrialNumber=1)
     run = Waiting(lab, path)
     try:
-        (job,) = run.wait_for_end(300)
+        (job,) = run.wait_for_end(540)
         content = fetched(f"http://127.0.0.1:{run.port}/api/v1/nni/trial-file/{job['trialJobId']}/model.onnx")
         assert content == (Path(job["logPath"]) / "model.onnx").read_bytes()
     finally:
@@ -90,10 +92,38 @@ def test_netron_shows_it_on_this_machine(model, tmp_path):
     assert shot.stat().st_size > 10_000
 
 
+class Accepting(BaseHTTPRequestHandler):
+    """Says yes to Netron's question about cookies, of this address, and goes on to its page."""
+
+    target = ""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(f'<script>document.cookie="consent=1;path=/";location="{self.target}"</script>'.encode())
+
+    def log_message(self, *_):
+        pass
+
+
 def browsed(port, place, what):
-    command = [chromium(), what, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={place / 'profile'}"]
-    command += ["--window-size=1200,900", "--virtual-time-budget=20000", f"http://127.0.0.1:{port}/"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    handler = type("Here", (Accepting,), {"target": f"http://127.0.0.1:{port}/"})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        command = [
+            chromium(),
+            what,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={place / 'browser'}",
+        ]
+        command += ["--window-size=1200,900", "--virtual-time-budget=30000", f"http://127.0.0.1:{server.server_port}/"]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        finally:
+            server.shutdown()
 
 
 def _answers(port):

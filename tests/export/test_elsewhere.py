@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -12,13 +13,16 @@ from often import by_default, each_once
 from own_search import Waves
 from spaces import CellSpace, Everything, OneChoice, image, vector
 from torch import nn
+from torch._dynamo.source import ConstantSource
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import nni_dynconv
 from nni_dynconv import DynamicWeightMutator, OwnInputContext, RandomSampler, VectorContext, export
-from nni_dynconv.errors import ContextError, ExportError
+from nni_dynconv.errors import ContextError, ExportError, ShapeError
 from nni_dynconv.export.elsewhere import onnx as module
-from nni_dynconv.export.elsewhere.checked import largest_difference
-from nni_dynconv.generation import controllers
+from nni_dynconv.export.elsewhere.checked import Flat, largest_difference
+from nni_dynconv.export.portable.running import _check
+from nni_dynconv.generation import Call, controllers
 from nni_dynconv.runs import Run
 from nni_dynconv.search import Writer
 
@@ -140,6 +144,31 @@ def test_differences_are_seen():
     assert largest_difference([one], [one * 1.01]) == pytest.approx(0.01, rel=0.02)
     for other in ([one[0]], [], [one * float("nan")]):
         assert largest_difference([one], other) == float("inf")
+    assert largest_difference([], []) == float("inf")  # nothing is the same as nothing, which was taken for a success
+
+
+class Outputs(OrderedDict):
+    """As models of transformers return them."""
+
+
+def test_outputs_in_a_mapping_of_a_class_of_ones_own_are_outputs():
+    """There used to be none in the file, which ONNX Runtime then refused."""
+
+    class Network(nn.Module):
+        def forward(self, x):
+            return Outputs(first=x + 1, both=(x, {"x": x * 2}))
+
+    x = torch.ones(2)
+    assert [one.tolist() for one in Flat(Network(), Call((x,), {}))(x)] == [[2.0, 2.0], [1.0, 1.0], [2.0, 2.0]]
+
+
+def test_what_a_graph_decided_by_a_size_is_compared_as_a_bool():
+    """Torch said "BooleanAtom not allowed in this context", when a loaded network with such a step was exported."""
+    env, source = ShapeEnv(), ConstantSource("samples")
+    samples = env.create_symintnode(env.create_symbol(5, source=source), hint=5, source=source)
+    _check(samples != 1, True)
+    with pytest.raises(ShapeError, match="what was False of those"):
+        _check(samples != 1, False)
 
 
 # One context, baked in

@@ -112,4 +112,4 @@ def quickstart(tmp_path_factory):
 def test_the_page_of_the_quickstart_is_whole_with_frames_before_and_after(quickstart, width, dark, tmp_path):
     page = whole(opened(quickstart / "report.html", tmp_path, width, dark))
     assert "A frame of the unseen video, before and after" in page["text"]
-    assert "test_psnr/unseen_video" in page["text"] and page["moved"] and all(page["moved"])
+    assert "test_psnr/unseen_video" in page["text"] and page["moved"].count(False) == 1  # the clean frame

@@ -300,7 +300,7 @@ def _call(network: nn.Module, path: tuple[str, ...], *args: Any, **kwargs: Any) 
 
 
 def _check(found: Any, expected: Any) -> None:
-    if found != expected:
+    if (bool(found) if isinstance(expected, bool) else found) != expected:  # a graph's own bool cannot be compared
         raise ShapeError(
             f"This network decides by the sizes of its inputs, and with these it goes a way that was not saved: what "
             f"was {expected} of those that it was saved with is {found} now. Save it with an example of these sizes: "
