@@ -18,6 +18,8 @@ from nni_dynconv.settings import TABLES
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks" / "quality"
 
+MISSED = {("flat", "learned", "full")}  # one gain, of the last linear map with one seed, as the guide says
+
 
 def measured(name):
     return json.loads((FOLDER / name).read_text(encoding="utf-8"))
@@ -39,7 +41,8 @@ def gains(name):
 def test_the_bars_are_held():
     table = measured("initialisation.json")
     ours = [one for one in table["rows"] if one["ours"]]
-    assert table["holds"] and all(0.5 <= one["least"] <= one["most"] <= 2 for one in ours)
+    outside = {(one["controller"], one["base"], one["delta"]) for one in ours if one["least"] < 0.5 or one["most"] > 2}
+    assert outside == MISSED and table["holds"] == (not MISSED)
     assert table["architectures"] >= 100 and len(table["seeds"]) >= 3
     known = [(one.name, one.base, one.delta) for one in initialisation.contenders() if one.ours]
     assert [(one["controller"], one["base"], one["delta"]) for one in ours] == known
@@ -69,7 +72,9 @@ def test_the_docstrings_have_the_numbers_that_were_measured():
     fewer = [name for name, one in sizes.items() if one["ratio to all candidates"] < 1]
     assert {name.split(",")[0] for name in sizes} - {name.split(",")[0] for name in fewer} == {"flat", "experts"}
     rows = {one["controller"]: one for one in measured("initialisation.json")["rows"]}
-    assert round(rows["chunked without signs (version 0.1.0)"]["most"]) == 5 and "up to five times too large" in chunked
+    assert (
+        round(rows["chunked without signs (version 0.1.0)"]["most"]) == 7 and "up to seven times too large" in chunked
+    )
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ class ChunkedController(Controller):
     The features of the last layer are brought to one norm, so that no context and no position makes larger weights than
     another, and multiplied by signs, fixed at random for each position of each site
     (:class:`~nni_dynconv.generation.controllers.signs.Signs`). Without signs chunks are much alike, for the features of
-    a ReLU are all positive, and an output that sums over several chunks is up to five times too large behind a ReLU
+    a ReLU are all positive, and an output that sums over several chunks is up to seven times too large behind a ReLU
     (version 0.1.0 in ``benchmarks/quality/initialisation.json``). With them chunks are uncorrelated, which is what the
     scale by fan-in supposes, and so are sites, as layers are that are initialised one by one: with signs of the
     position alone sites of one shape started nearly alike, and a residual path summed the same change again and again.
