@@ -44,6 +44,7 @@ CONTROLLERS: dict[str, Callable[[], Controller]] = {
     "coordinate": controllers.CoordinateController,
     "coordinate, transform": lambda: controllers.CoordinateController(nesting="transform"),
     "experts": controllers.ExpertsController,
+    "basis": controllers.BasisController,
     "flat": controllers.FlatController,
 }
 

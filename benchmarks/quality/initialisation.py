@@ -60,6 +60,8 @@ CONTROLLERS: dict[str, Callable[[], Controller]] = {
     "experts, softmax": lambda: made.ExpertsController(routing="softmax"),
     "experts, linear": lambda: made.ExpertsController(routing="linear"),
     "experts, by row": lambda: made.ExpertsController(routing="linear", shares="row"),
+    "basis, by site": made.BasisController,
+    "basis, by row": lambda: made.BasisController(shares="row"),
 }
 DELTA = 0.3  # the factor of a delta beside a base at the start
 RECIPES = (("none", "full"), ("none", "low_rank"), ("learned", "full"), ("learned", "low_rank"), ("learned", "scale"))

@@ -12,15 +12,20 @@ from typing import Any, NamedTuple
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 
 from .. import export
-from ..errors import RunError
+from ..errors import ContextError, RunError
+from ..files import write_atomically
 from ..generation import DynamicNetwork
 from ..runs import TRAINED, Run
-from ..search import Evaluators, Goal, Trained, Writer, load_weights, save_shown, train_network
+from ..search import Evaluators, Goal, Jury, Trained, Writer, goal_of, load_weights, save_shown, train_network
 from ..supernet import DynamicWeightMutator
 from .logs import keep_logs
 from .trial import build, check_launcher, goal_in
 
-__all__ = ["Opened", "export_again", "reopen", "train_on"]
+__all__ = ["Opened", "cluster_weights", "export_again", "reopen", "train_on"]
+
+CONTEXTS = 1024
+"""So many of the training data's are clustered."""
+COUNTS = (1, 2, 4, 8, 16)
 
 
 class Opened(NamedTuple):
@@ -137,3 +142,59 @@ def export_again(folder: str | Path, settings: Mapping[str, Any] | None = None) 
     opened.run.mark("export", None)
     Writer(opened.run).shown()
     return opened.run
+
+
+def cluster_weights(
+    folder: str | Path,
+    clusters: int | None = None,
+    tolerance: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[export.Clusters, Path | None]:
+    """Measure a run's network with few sets of weights, and save the one with as many as are enough.
+
+    Parameters
+    ----------
+    clusters
+        Save the network with so many; what is recommended by default.
+    tolerance
+        As of :class:`nni_dynconv.export.Clusters`.
+    settings
+        As of :func:`reopen`.
+
+    Returns
+    -------
+    What was found, and the folder of the network; ``None`` where none is recommended.
+
+    Raises
+    ------
+    ContextError
+        The network's weights are made from no context that is given.
+    """
+    opened = reopen(folder, settings)
+    network, evaluators = opened.network, Evaluators(opened.evaluator, [opened.mutator], enable_progress_bar=False)
+    example = evaluators.called(network)
+    if example is None:
+        raise RunError("The evaluator's step calls no network, so that there are no contexts to cluster.")
+    jury = Jury(evaluators, goal_of(evaluators.callbacks, goal_in(opened.settings)))
+    found, made = export.try_clusters(
+        network,
+        evaluators.contexts(network, CONTEXTS),
+        jury.measured,
+        example,
+        mode=jury.goal.mode,
+        counts=sorted({*COUNTS, clusters or 1}),
+        tolerance=tolerance,
+        measured_on=jury.measured_on,
+    )
+    write_atomically(opened.run.clusters, f"{found.to_json()}\n".encode())
+    count = clusters or found.recommended
+    if count is None:
+        Writer(opened.run).shown()
+        return found, None
+    if count not in made:
+        raise ContextError(f"{count} clusters of {found.contexts} contexts: give more data, or take fewer.")
+    place = opened.run.clusters.with_suffix("")
+    results = next(row.metrics for row in found.rows if row.clusters == count)
+    save_shown(made[count], evaluators, place, results)
+    Writer(opened.run).shown()
+    return found, place

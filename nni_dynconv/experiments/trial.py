@@ -30,6 +30,7 @@ from ..search import Allotted, DynamicStrategy, Evaluators, Goal, KeepEpochs, Te
 from ..settings import call_object, check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
 from .logs import keep_logs
+from .picturing import ShowWeights
 from .reporting import ReportMetric
 from .search_space import sample_of
 from .time_given import age, until
@@ -88,7 +89,7 @@ def build(settings: Mapping[str, Any], **changes: Any) -> tuple[DynamicWeightMut
             f"`nni.nas.evaluator.pytorch.Lightning(module, Trainer(...), train_dataloaders=..., val_dataloaders=...)`."
         )
     callback = ReportMetric(checked.metric)
-    evaluator.trainer.callbacks.append(callback)
+    evaluator.trainer.callbacks += [callback, ShowWeights()]
     return mutator, evaluator, callback
 
 

@@ -13,7 +13,7 @@ from ..generation import Call, DynamicNetwork, Example
 from ..keeping import generators
 from .values import is_record, items_of
 
-__all__ = ["fitting", "outcome_of", "verify"]
+__all__ = ["fitting", "leaves_of", "outcome_of", "verify"]
 
 SAMPLES = 2
 """How many are enough to tell them apart."""
@@ -117,7 +117,7 @@ def _run(network: DynamicNetwork, call: Call, learns: bool) -> dict[str, Any]:
     before = {name: one.clone() for name, one in network.named_buffers()} if learns else {}
     with generators.untouched(), torch.set_grad_enabled(learns):
         generators.seed(0)
-        outputs = dict(_leaves(network(*call.args, **options), "the output"))
+        outputs = dict(leaves_of(network(*call.args, **options), "the output"))
     if not learns:
         return outputs
     losses = [_loss(one) for one in outputs.values() if isinstance(one, Tensor) and one.requires_grad]
@@ -139,13 +139,14 @@ def _loss(one: Tensor) -> Tensor:
     return (flat * torch.linspace(0.5, 1.5, flat.numel())).nan_to_num(0.0, 0.0, 0.0).mean()
 
 
-def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+def leaves_of(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Yield what is in an output, in order, with its place: also of records and mappings of a class of one's own."""
     if is_record(value) or isinstance(value, dict):
         for key, one in items_of(value).items():
-            yield from _leaves(one, f"{place}[{key!r}]")
+            yield from leaves_of(one, f"{place}[{key!r}]")
     elif isinstance(value, (tuple, list)):
         for number, one in enumerate(value):
-            yield from _leaves(one, f"{place}[{number}]")
+            yield from leaves_of(one, f"{place}[{number}]")
     else:
         yield place, value
 

@@ -98,6 +98,11 @@ class Run:
         return f'import nni_dynconv  # in {code}\nnet = nni_dynconv.load("{place}", trust={json.dumps(trust)})'
 
     @property
+    def clusters(self) -> Path:
+        """What few sets of weights lose; the network with as many as are enough is in the folder `clusters`."""
+        return self.folder / "clusters.json"
+
+    @property
     def history(self) -> History:
         """What happened in the run, in order."""
         return History(self.folder / "history.jsonl")
@@ -137,6 +142,7 @@ class Run:
         names = ("architecture.json", "network.safetensors", "baselines.txt", "example.npz", "report.json")
         own = [self.file, self.supernet, self.weights, self.network, self.table, self.twin]
         own += [self.history.file, self.report, self.slides, self.checkpoints]
+        own += [self.clusters, self.clusters.with_suffix("")]
         exported = (f"{name}{ending}" for name in EXPORTED for ending in ("", ".json"))
         return [*own, *(self.folder / one for one in (*names, *exported))]
 

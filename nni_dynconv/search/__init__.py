@@ -5,7 +5,7 @@ experiments of ``nnictl`` are none of this wing's.
 """
 
 from .after_search import SupernetEvaluator
-from .baselines import Comparison, compare, static_twin
+from .baselines import Comparison, Jury, compare, static_twin
 from .closing import (
     Evaluators,
     Goal,
@@ -44,6 +44,7 @@ __all__ = [
     "Evaluators",
     "Fidelity",
     "Goal",
+    "Jury",
     "KeepEpochs",
     "Reports",
     "Row",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +17,13 @@ from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
 from ...files import write_atomically
+from ...functional import grouped
 from ...generation import Call, DynamicNetwork, Example
 from ..examples import BATCH, Shown
+from ..verifying import leaves_of
 from .baking import bake
 
 __all__ = [
-    "BATCHES",
     "FORMS",
     "Checked",
     "Flat",
@@ -108,8 +111,8 @@ class Flat(nn.Module):
         leaves = [next(given) if isinstance(one, Tensor) else one for one in self._leaves]
         called = Call(*pytree.tree_unflatten(leaves, self._spec))
         more = {name: one for name, one in (("context", called.context), ("index", called.index)) if one is not None}
-        made = pytree.tree_leaves(self.network(*called.args, **called.kwargs, **more))
-        return tuple(one for one in made if isinstance(one, Tensor))
+        made = leaves_of(self.network(*called.args, **called.kwargs, **more), "output")
+        return tuple(one for _, one in made if isinstance(one, Tensor))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -121,6 +124,7 @@ class Flat(nn.Module):
 class Flattened:
     """A network, flat, in one of the forms, with what an exporter asks for, and what it is compared with."""
 
+    form: Form
     module: Flat
     reference: Flat
     calls: Mapping[int, tuple[Tensor, ...]]
@@ -128,8 +132,25 @@ class Flattened:
     outputs: Sequence[str]
     dynamic: Sequence[dict[int, Any] | None]
 
+    @property
+    def example(self) -> tuple[Tensor, ...]:
+        """The inputs that it is exported with: of the one number of samples, or of neither one nor the most."""
+        return self.calls[sorted(self.calls)[len(self.calls) // 2]]
 
-def flat(network: DynamicNetwork, shown: Shown, form: Form, batches: Sequence[int], context: Any = None) -> Flattened:
+    @property
+    def shapes(self) -> dict[str, Any] | None:
+        """What exporters call ``dynamic_shapes``; ``None`` where the number of samples is one."""
+        return None if self.form == "grouped" else {"tensors": tuple(self.dynamic)}
+
+    @contextmanager
+    def exporting(self) -> Iterator[None]:
+        """For a block, compute as the form has it, without gradient, and without warnings of exporters."""
+        with warnings.catch_warnings(), grouped() if self.form == "grouped" else nullcontext(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of what the exporter and torch think of each other
+            yield
+
+
+def flat(network: DynamicNetwork, shown: Shown, form: Form, batch: int, context: Any = None) -> Flattened:
     """Return a network as an exporter takes it.
 
     Parameters
@@ -140,8 +161,8 @@ def flat(network: DynamicNetwork, shown: Shown, form: Form, batches: Sequence[in
         Its example.
     form
         Which of the three.
-    batches
-        Numbers of samples to try.
+    batch
+        Samples that a ``grouped`` one takes.
     context
         The one that is baked in; the example's first by default.
 
@@ -154,12 +175,18 @@ def flat(network: DynamicNetwork, shown: Shown, form: Form, batches: Sequence[in
         raise ExportError(f"`form` is {form!r}, but must be one of {', '.join(map(repr, FORMS))}.")
     call, ports = shown.call, list(shown.inputs)
     called: nn.Module = network
+    like: nn.Module = network
     if form == "baked":
         first = Example.of(call).drawn(1).context if context is None else context
         kept = len(pytree.tree_leaves((call.args, call.kwargs)))
-        ports, call, called = ports[:kept], call._replace(context=None, index=None), bake(network, first)
-        return _flattened(called, _With(network, first), call, ports, shown, batches)
-    return _flattened(called, network, call, ports, shown, batches)
+        ports, call = ports[:kept], call._replace(context=None, index=None)
+        called, like = bake(network, first), _With(network, first)
+    samples = torch.export.Dim("batch")
+    sizes = (batch,) if form == "grouped" else BATCHES
+    calls = {size: Flat(network, Example.of(call).drawn(size)).tensors for size in sizes}
+    dynamic = [{0: samples} if one.shape and one.shape[0] == BATCH else None for one in ports]
+    inputs, outputs = (tuple(one.name for one in several) for several in (ports, shown.made))
+    return Flattened(form, Flat(called, call).eval(), Flat(like, call).eval(), calls, inputs, outputs, dynamic)
 
 
 class _With(nn.Module):
@@ -171,18 +198,6 @@ class _With(nn.Module):
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         return self.network(*inputs, **options, **self.more)
-
-
-def _flattened(
-    network: nn.Module, like: nn.Module, call: Call, ports: Sequence[Any], shown: Shown, batches: Sequence[int]
-) -> Flattened:
-    batch = torch.export.Dim("batch")
-    calls = {size: Flat(network, Example.of(call).drawn(size)).tensors for size in batches}
-    dynamic = [{0: batch} if one.shape and one.shape[0] == BATCH else None for one in ports]
-    names = [one.name for one in ports], [one.name for one in shown.made]
-    modules = Flat(network, call).eval(), Flat(like, call).eval()
-    inputs, outputs = map(tuple, names)
-    return Flattened(*modules, calls, inputs, outputs, dynamic)
 
 
 def fastest(run: Callable[[], object]) -> float:
@@ -216,10 +231,10 @@ def check_same(found: float, what: str) -> None:
 
 
 def largest_difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-    """Return how far outputs differ, of the largest value of each, or of 1; infinity where they cannot be compared."""
+    """Return how far outputs differ, of the largest value of each, or of 1; infinity where nothing can be compared."""
     if len(found) != len(wanted):
         return float("inf")
-    return max((_difference(one, other) for one, other in zip(found, wanted, strict=True)), default=0.0)
+    return max((_difference(one, other) for one, other in zip(found, wanted, strict=True)), default=float("inf"))
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

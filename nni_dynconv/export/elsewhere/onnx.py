@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +11,9 @@ from typing import Any
 import torch
 
 from ...errors import ExportError
-from ...functional import grouped
 from ...generation import DynamicNetwork
 from ..examples import Shown
-from .checked import BATCHES, Checked, Flattened, Form, check_same, fastest, flat, largest_difference
+from .checked import Checked, Flattened, Form, check_same, fastest, flat, largest_difference
 
 __all__ = ["OPSET", "export_onnx", "has_onnx"]
 
@@ -64,13 +60,12 @@ def export_onnx(
         something else. There is no file then.
     """
     onnx, _, runtime = map(_package, NEEDED)
-    path, sizes = Path(path), (batch,) if form == "grouped" else BATCHES
-    given = flat(network, shown, form, sizes, context)
+    path, given = Path(path), flat(network, shown, form, batch, context)
     partial = path.with_name(f"partial-{path.name}")
     try:
-        _write(given, partial, form, sizes, opset)
+        _write(given, partial, opset)
         session = _session(runtime, partial)
-        checked = _compared(given, session, path.name, form, _opset_of(onnx, partial))
+        checked = _compared(given, session, path.name, _opset_of(onnx, partial))
         check_same(checked.error, "ONNX Runtime")
         partial.replace(path)
     finally:
@@ -93,28 +88,24 @@ def _package(name: str) -> Any:
         ) from error
 
 
-def _write(given: Flattened, path: Path, form: Form, sizes: Sequence[int], opset: int) -> None:
-    many = 3 if form != "grouped" else sizes[0]
-    tensors = given.calls[many]
+def _write(given: Flattened, path: Path, opset: int) -> None:
     size = sum(one.numel() * one.element_size() for one in given.module.state_dict().values())
-    shapes = None if form == "grouped" else {"tensors": tuple(given.dynamic)}
-    with warnings.catch_warnings(), grouped() if form == "grouped" else nullcontext(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of what the exporter and torch think of each other
+    with given.exporting():
         try:
             torch.onnx.export(
                 given.module,
-                tensors,
+                given.example,
                 path,
                 input_names=list(given.inputs),
                 output_names=list(given.outputs),
-                dynamic_shapes=shapes,
+                dynamic_shapes=given.shapes,
                 opset_version=opset,
                 dynamo=True,
                 external_data=size > LARGEST,
                 verbose=False,
             )
         except Exception as error:  # whatever the exporter raises
-            raise ExportError(f"The network cannot be written as ONNX ({form}): {_short(error)}") from error
+            raise ExportError(f"The network cannot be written as ONNX ({given.form}): {_short(error)}") from error
 
 
 def _short(error: Exception) -> str:
@@ -140,18 +131,18 @@ def _opset_of(onnx: Any, path: Path) -> int:
     return next(one.version for one in model.opset_import if one.domain == "")
 
 
-def _compared(given: Flattened, session: Any, name: str, form: Form, opset: int) -> Checked:
+def _compared(given: Flattened, session: Any, name: str, opset: int) -> Checked:
     taken = {one.name for one in session.get_inputs()}  # what has no influence is left out by the exporter
-    error, there, here = 0.0, 0.0, 0.0
+    error = 0.0
     for tensors in given.calls.values():
         fed = {key: one.numpy() for key, one in zip(given.inputs, tensors, strict=True) if key in taken}
         with torch.no_grad():
             wanted = given.reference(*tensors)
         found = [torch.as_tensor(one) for one in _run(session, fed)]
         error = max(error, largest_difference(found, wanted))
-        there, here = fastest(partial(_run, session, fed)), fastest(partial(given.reference, *tensors))
+    there, here = fastest(partial(_run, session, fed)), fastest(partial(given.reference, *tensors))
     names = [one for one in given.inputs if one in taken]
-    return Checked(name, form, names, given.outputs, tuple(given.calls), error, opset, there, here)
+    return Checked(name, given.form, names, given.outputs, tuple(given.calls), error, opset, there, here)
 
 
 def _run(session: Any, fed: dict[str, Any]) -> list[Any]:

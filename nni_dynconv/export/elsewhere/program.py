@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,9 @@ from typing import Any
 import torch
 
 from ...errors import ExportError
-from ...functional import grouped
 from ...generation import DynamicNetwork
 from ..examples import Shown
-from .checked import BATCHES, Checked, Flattened, Form, check_same, fastest, flat, largest_difference
+from .checked import Checked, Flattened, Form, check_same, fastest, flat, largest_difference
 
 __all__ = ["export_program"]
 
@@ -42,18 +39,14 @@ def export_program(
     ExportError
         Torch does not take the network, or what is read back computes something else. There is no file then.
     """
-    path, sizes = Path(path), (batch,) if form == "grouped" else BATCHES
-    given = flat(network, shown, form, sizes, context)
-    tensors = given.calls[batch if form == "grouped" else 3]
-    shapes = None if form == "grouped" else {"tensors": tuple(given.dynamic)}
+    path, given = Path(path), flat(network, shown, form, batch, context)
     partial = path.with_name(f"partial-{path.name}")
     try:
-        with warnings.catch_warnings(), grouped() if form == "grouped" else nullcontext(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(given.module, tensors, dynamic_shapes=shapes, strict=False)
+        with given.exporting():
+            program = torch.export.export(given.module, given.example, dynamic_shapes=given.shapes, strict=False)
             torch.export.save(program, partial)
             again = torch.export.load(partial).module()
-        checked = _compared(given, again, path.name, form)
+        checked = _compared(given, again, path.name)
         partial.replace(path)
     except ExportError:
         raise
@@ -68,10 +61,10 @@ def export_program(
 
 
 @torch.no_grad()
-def _compared(given: Flattened, again: Any, name: str, form: Form) -> Checked:
+def _compared(given: Flattened, again: Any, name: str) -> Checked:
     error = 0.0
     for tensors in given.calls.values():
         error = max(error, largest_difference(again(*tensors), given.reference(*tensors)))
     check_same(error, "The program that is read back")
     seconds = [fastest(partial(run, *tensors)) for run in (again, given.reference)]
-    return Checked(name, form, given.inputs, given.outputs, tuple(given.calls), error, None, *seconds)
+    return Checked(name, given.form, given.inputs, given.outputs, tuple(given.calls), error, None, *seconds)
