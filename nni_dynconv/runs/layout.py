@@ -225,6 +225,8 @@ class Run:
         if "architecture" not in self.facts:
             raise RunError(f"The run in `{self.folder}` has found nothing: its search did not end. Start it again.")
         found, beside = self.facts["architecture"], self.folder / "architecture.json"
+        if not beside.is_file():
+            return dict(found)
         try:
             other = json.loads(beside.read_text(encoding="utf-8"))["architecture"]
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -111,7 +111,9 @@ def test_weights_of_another_network_are_refused(here):
     searched(here, final_epochs=0)
     other = {"first": "1", "last": "dynamic"}
     found = Run.read(here).facts["architecture"]
-    Run(here).note(architecture=other if found != other else {"first": "3", "last": "static"})
+    other = other if found != other else {"first": "3", "last": "static"}
+    Run(here).note(architecture=other)
+    Run(here).write_architecture(other)
     with pytest.raises(RunError, match="does not hold the weights of this network"):
         again.export_again(here)
 

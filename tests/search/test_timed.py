@@ -131,13 +131,14 @@ def test_a_run_that_goes_on_has_spent_what_it_took_before_the_kill(ticking, tmp_
     assert found.strategy.trained.epochs == 2 and counted.now - 1000.0 <= 45.0 - 12.0
 
 
-def test_what_was_cut_before_a_kill_is_told_after_it(ticking, tmp_path, monkeypatch):
+def test_what_was_cut_before_a_kill_is_told_after_it(ticking, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("nni_dynconv.search.resuming.keeper.SECONDS", -1.0)
     for kill_at in (24, 3):  # in the re-ranking, and then in what is left
         with pytest.raises(Killed):
             searched(ticking(kill_at), tmp_path, seconds=45.0)
+    said = capsys.readouterr().out
     (cut,) = searched(ticking(), tmp_path, seconds=45.0).strategy.trained.cut[:1]
-    assert "The search was ended after batch 4 of 6 of epoch 3 of 4" in cut
+    assert said.count("CUT: The search was ended after batch") == 1 and f"CUT: {cut}" in said
 
 
 def test_steps_and_seconds_of_the_history_go_on_counting_where_a_run_does(ticking, tmp_path):
