@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from .. import processes
 from ..errors import CheckpointError
-from ..samplers import distributed
 from . import generators
 from .stopping import Stopping
 from .store import Store
@@ -84,7 +84,7 @@ class Checkpoint:
                     f"`{name}` of a Checkpoint is a {type(one).__name__}, which has no `state_dict()` and "
                     f"`load_state_dict()`. Put plain data into `checkpoint.notes`."
                 )
-        say = say if distributed.is_first() else _nothing
+        say = say if processes.is_first() else _nothing
         self.parts, self.minutes, self.say = parts, minutes, say
         self.notes: dict[str, Any] = {}
         described = {name: _described(one) for name, one in parts.items()}
@@ -106,7 +106,7 @@ class Checkpoint:
             "parts": {name: one.state_dict() for name, one in self.parts.items()},
             "samples": {name: one.sample for name, one in self.parts.items() if _draws(one)},
             "gradients": {name: _gradients(one) for name, one in self.parts.items() if self.batch},
-            "own": distributed.of_all(self._own()),
+            "own": processes.of_all(self._own()),
         }
 
     def _own(self) -> dict[str, Any]:
@@ -128,13 +128,13 @@ class Checkpoint:
         state, self.store.newest = by_first(lambda: (self.store.read(), self.store.newest))
         if state is None:
             return False
-        processes, here = len(state["own"]), distributed.count()
-        if processes != here:
+        wrote, here = len(state["own"]), processes.count()
+        if wrote != here:
             raise CheckpointError(
-                f"The checkpoint `{self.store.newest}` was written by {processes} processes, but here are {here}. Go "
+                f"The checkpoint `{self.store.newest}` was written by {wrote} processes, but here are {here}. Go "
                 f"on with as many, or remove the folder `{self.store.folder}` to begin anew."
             )
-        state = {**state, **state.pop("own")[distributed.number()]}
+        state = {**state, **state.pop("own")[processes.number()]}
         self._waiting, self.epoch, self.batch = state, state["epoch"], state["batch"]
         self._restore(state)
         self.say(f"Goes on after epoch {self.epoch}, batch {self.batch}: `{self.store.newest}`.")
@@ -191,7 +191,7 @@ class Checkpoint:
     def _is_due(self) -> bool:
         """Whether it is time for a checkpoint, in all processes: by the first one's clock, or one was asked to end."""
         late = time.monotonic() - self._written > 60 * self.minutes
-        told = distributed.of_all((self.stopping.asked, late))
+        told = processes.of_all((self.stopping.asked, late))
         self._asked = next((asked for asked, _ in told if asked is not None), None)
         return self._asked is not None or told[0][1]
 
@@ -221,12 +221,12 @@ def by_first(work: Callable[[], Any]) -> Any:
         It does so there.
     """
     found, error = None, None
-    if distributed.is_first():
+    if processes.is_first():
         try:
             found = work()
         except CheckpointError as raised:
             error = raised
-    found, error = distributed.of_first((found, error))
+    found, error = processes.of_first((found, error))
     if error is not None:
         raise error
     return found

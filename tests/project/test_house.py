@@ -55,7 +55,7 @@ def docstring(path):
 
 def test_few_modules_stand_beside_the_wings_and_doors():
     modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", *DOORS}
-    assert modules == {"errors", "files"}
+    assert modules == {"errors", "files", "processes"}
 
 
 @pytest.mark.parametrize("name", DOORS)

@@ -40,7 +40,7 @@ def test_strategy_settings_are_the_keyword_arguments_of_the_strategy():
     _same_arguments(StrategySettings, load_object("nni_dynconv.search.strategy:DynamicStrategy").__init__)
 
 
-OF_A_RUN = ("folder", "baselines", "metric", "optimize_mode", "reports", "diagnosis", "costs")
+OF_A_RUN = ("folder", "baselines", "metric", "optimize_mode", "reports", "diagnosis", "costs", "allotted")
 """Arguments of a strategy that a YAML has beside its section, or that are handed in from above."""
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from pydantic_core import to_json
 from torch import nn
 
-from ... import cost
 from ...generation import Call, DynamicNetwork, Example
 from .clustering import clustered, look_at
 
@@ -148,6 +147,8 @@ def try_clusters(
     seen = look_at(network, contexts)
     made = {one: clustered(network, seen, one, seed) for one in sorted(counts) if one <= len(seen.codes)}
     one = Example.of(example).drawn(1)
+    from ... import cost  # whose profilers load NNI, which nobody needs who reads a network
+
     own, *others = cost.by_turns([partial(_run, few, one) for few in (network, *made.values())])
     rows = [
         Few(count, dict(measure(few)), own / seconds)

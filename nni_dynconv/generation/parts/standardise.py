@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ...processes import together
 from ...sites import scope
 from .upgrading import Upgrading
 
@@ -130,7 +131,7 @@ class Gathered(Upgrading):
 
 def _of_all(mine: Tensor) -> list[Tensor]:
     """Return a tensor of one shape from each process that trains together, in their order."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not together():
         return [mine]
     values = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(values, mine)
