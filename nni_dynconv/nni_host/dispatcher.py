@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import runpy
 import sys
@@ -13,6 +14,7 @@ PARAMS = "NNI_DYNCONV_EXP_PARAMS"
 
 def main() -> None:
     """Run NNI's dispatcher as NNI's manager does."""
+    logging.raiseExceptions = False  # a line that no disk has room for is told by `launch`, and not by a traceback
     sys.argv[1:] = ["--exp_params", os.environ.pop(PARAMS)]
     runpy.run_module("nni", run_name="__main__", alter_sys=True)
 
