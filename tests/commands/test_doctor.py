@@ -86,8 +86,8 @@ def test_the_guide_says_of_healthy_runs_what_was_measured():
     assert f"healthy runs of `benchmarks/quality/doctor.json`, of {MEASURED['steps']} steps" in text
     healthy = [row for row in MEASURED["rows"] if row["wanted"] is None]
     told = [(row["space"], row["planted"], row["told"]) for row in healthy if row["told"]]
-    assert told == [("digits", "nothing (enas)", ["sampler-collapsed"])]
-    assert f"Of its {len(healthy)} healthy runs" in text and f"silent about {len(healthy) - 1}." in text
+    assert not told
+    assert f"Of its {len(healthy)} healthy runs" in text and f"silent about {len(healthy)}." in text
 
 
 # During a search

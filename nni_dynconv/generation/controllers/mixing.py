@@ -60,6 +60,7 @@ def blocks_of(site: Site, shares: Shares) -> Blocks:
 
     Examples
     --------
+    >>> from nni_dynconv.spec import WeightSpec
     >>> specs = WeightSpec("weight", (8, 2, 3, 3), 18), WeightSpec("bias", (8,), 18, "bias")
     >>> site = Site("conv", "DynamicConv2d", specs)
     >>> blocks_of(site, "row"), blocks_of(site, "site")
