@@ -32,15 +32,13 @@ ARCHITECTURE, WIDTH = "conv5-conv5-conv3", 5
 
 
 class Maker(NamedTuple):
-    """What makes weights on top of a learned base."""
+    """What makes the deltas of a learned base, every value of them."""
 
     controller: Callable[[], Controller]
-    delta: str = "full"
 
 
 MAKERS = {
     "chunked": Maker(ChunkedController),
-    "chunked, rank 8": Maker(ChunkedController, "low_rank"),
     "basis of 8": Maker(BasisController),
     "basis of 8, by rows": Maker(lambda: BasisController(shares="row")),
     "8 experts": Maker(lambda: ExpertsController(8, routing="linear")),
@@ -52,9 +50,8 @@ def network_of(maker: Maker) -> Any:
     """Make the network, with random weights."""
     space, encoder = DenoisingSpace(channels=WIDTH), FrameStatistics(FRAMES, CODE, FILTERS)
     mutator = DynamicWeightMutator(
-        space, sampler=RandomSampler(0), controller=maker.controller(), context=encoder, base="learned",
-        delta=maker.delta, rank=8,
-    )  # fmt: skip
+        space, sampler=RandomSampler(0), controller=maker.controller(), context=encoder, base="learned"
+    )
     return mutator.freeze(sample_of(ARCHITECTURE))
 
 
