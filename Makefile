@@ -12,11 +12,12 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STAMP_NNI := .venv/.installed-nni-rl
 SETUP_FILES := setup.cfg setup.py pyproject.toml constraints.txt $(wildcard nni_dynconv/csrc/*)
-# One thread each: the tests run side by side, and threads only get in each other's way.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# One thread each: the tests run side by side, and threads only get in each other's way. What Python and pytest make of
+# the sources is kept, for each of the many processes that tests start would make it anew.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup search test test-nnictl test-whole test-faults test-slow test-nni check format bench bench-gpu quality sweep sweep-save clean
+.PHONY: help setup search test test-nnictl test-whole test-faults test-slow test-nni check format bench bench-gpu quality sweep sweep-onnx sweep-save clean
 
 help:  ## show this
 	@echo "make TARGET, where TARGET is:"
@@ -50,7 +51,7 @@ test-nnictl: $(STAMP)  ## run the tests that start whole experiments through NNI
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m "nnictl and not slow" $(ARGS)
 
 # What a test tried, and how often, stands in its output (`-s`). One process: they load the machine by themselves.
-test-whole: $(STAMP)  ## run the tests that take an example, a page, a search or an experiment of NNI to its end (minutes)
+test-whole: $(STAMP)  ## run what takes an example, a page, a search or an experiment of NNI to its end, and whole grids (minutes)
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m "(whole or nnictl) and not slow" $(ARGS)
 
 test-faults: $(STAMP)  ## run the tests that kill, damage and starve (an hour); what this machine cannot do fails by name
@@ -79,6 +80,8 @@ bench: $(STAMP)  ## measure operators, search steps, growth, memory and factors 
 	@$(BIN)/python benchmarks/growth.py --output benchmarks/results.json
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/low_rank.py
+	@$(BIN)/python benchmarks/patches.py --output benchmarks/results.json
+	@$(BIN)/python -m benchmarks.networks.measure --output benchmarks/results.json
 	@$(BIN)/python benchmarks/report.py
 
 # `make bench-gpu DEVICE=cuda:1` takes another card.
@@ -90,6 +93,7 @@ bench-gpu: $(STAMP)  ## measure operators and search steps on a GPU, into benchm
 
 quality: $(STAMP)  ## measure what searched networks reach; what is finished already is not measured again
 	@$(BIN)/python -m benchmarks.quality.denoising
+	@$(BIN)/python -m benchmarks.quality.makers
 	@$(BIN)/python -m benchmarks.quality.initialisation
 	@$(BIN)/python -m benchmarks.quality.controller_sizes
 	@$(BIN)/python -m benchmarks.quality.doctor
@@ -101,6 +105,11 @@ sweep:  ## lift architectures of pytorchcv and transformers, and see that they a
 	@test -x .venv-sweep/bin/pip || $(PYTHON) -m venv .venv-sweep
 	@.venv-sweep/bin/python -m pip install --quiet -c constraints.txt -e '.[sweep]'
 	@OMP_NUM_THREADS=1 PYTHONPATH=. .venv-sweep/bin/python benchmarks/lifting/sweep.py --output $${OUTPUT:-runs/sweep.json}
+
+sweep-onnx:  ## run lifted architectures in ONNX Runtime, beside torch (an hour)
+	@test -x .venv-sweep/bin/pip || $(PYTHON) -m venv .venv-sweep
+	@.venv-sweep/bin/python -m pip install --quiet -c constraints.txt -e '.[sweep,onnx]'
+	@OMP_NUM_THREADS=1 PYTHONPATH=. .venv-sweep/bin/python benchmarks/lifting/elsewhere.py --output $${OUTPUT:-runs/sweep_onnx.json}
 
 sweep-save:  ## save lifted architectures and those of NNI's hub, and see that they come back the same (an hour)
 	@test -x .venv-sweep/bin/pip || $(PYTHON) -m venv .venv-sweep

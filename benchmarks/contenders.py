@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -164,11 +165,13 @@ ON_CPU = Load(768, (29, 27, 26, 24, 22, 20, 18), 1)
 ELSEWHERE = Load(8192, (29, 27, 25, 23, 21), 20)
 
 
-def measure_limits(seconds: float = 1.0, device: torch.device = CPU) -> Limits:
+def measure_limits(
+    seconds: float = 1.0, device: torch.device = CPU, clock: Callable[[], float] = time.perf_counter
+) -> Limits:
     """Measure the fastest sgemm and copies: by torch, and on a CPU by the C library, which may write past the cache."""
     load = ON_CPU if device.type == "cpu" else ELSEWHERE
     a, b = torch.randn(2, load.sgemm, load.sgemm, device=device)
-    fastest = partial(_fastest, calls=load.calls, device=device)
+    fastest = partial(_fastest, calls=load.calls, device=device, clock=clock)
     flops = 2 * load.sgemm**3 / fastest(lambda: torch.mm(a, b), seconds / 4)
     copies, best = {}, 0.0
     for size in (1 << power for power in load.blocks):  # a small block moves at least as fast as a large one
@@ -182,10 +185,12 @@ def measure_limits(seconds: float = 1.0, device: torch.device = CPU) -> Limits:
     return Limits(flops, dict(sorted(copies.items())))
 
 
-def _fastest(function: Callable[[], object], seconds: float, calls: int, device: torch.device) -> float:
+def _fastest(
+    function: Callable[[], object], seconds: float, calls: int, device: torch.device, clock: Callable[[], float]
+) -> float:
     function()  # what happens only the first time
     best, left = float("inf"), seconds
     while left > 0:
-        took = timed(function, calls, device)
+        took = timed(function, calls, device, clock)
         best, left = min(best, took), left - took * calls
     return best

@@ -9,7 +9,7 @@ Prints a line per kernel, or linear map, with its width, base and rank, then the
 A line has the CPU time of forming over that of applying, forward and backward, for each batch and size of image, or
 number of rows of each sample that a linear map takes: above 1, applying is faster. It is the least of several turns,
 which other work on the machine disturbs the least. A star marks where the planner applies. The planner's rule
-(``nni_dynconv/functional/planning/factors.py``) comes from these.
+(``nni_dynconv/functional/planning/composed.py``) comes from these.
 """
 
 from __future__ import annotations

@@ -63,10 +63,14 @@ def report(results: dict[str, Any], gpu: dict[str, Any]) -> Iterator[str]:
     yield "By torch's operators alone, where a compiled kernel serves above:"
     yield ""
     yield from _table(OP_NAMES, _ops(results["rows_torch"]))
+    if "patches" in results:
+        yield from _patches(results["patches"], results["machines"]["patches"])
     if "steps" in results:
         yield from _steps(results["steps"], results["machines"]["steps"])
     if "growth" in results:
         yield from _growth(results["growth"], results["machines"]["growth"])
+    if "networks" in results:
+        yield from _networks(results["networks"], results["machines"]["networks"])
     yield from _memory(json.loads((HERE / "memory.json").read_text()))
     if gpu:
         yield from _gpu(gpu)
@@ -129,6 +133,28 @@ def _ops(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
         yield op, mode, f"{geometric_mean(best):.2f}", f"{min(best):.2f}", f"{static:.2f}", roofline
 
 
+def _patches(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## Weights that vary over the image"
+    yield ""
+    yield f"Machine: {machine['cpu']}, torch {machine['torch']}; CPU time, as other work shared the machine."
+    yield ""
+    yield (
+        "A set of weights for each patch (`conv2d`; `cells`: patches along an axis), or for each pixel "
+        "(`conv2d_pixels`; `cells`: groups of channels). `unfold / ours`: time of `unfold` and `einsum` over ours. The "
+        f"roofline is compared where it is {WORTH_A_ROOFLINE:.0f} µs or more."
+    )
+    yield ""
+    names = ("op", "mode", "B", "C", "H = W", "K", "cells", "unfold / ours", "ours / roofline")
+    yield from _table(names, (_patch_cells(row) for row in rows))
+
+
+def _patch_cells(row: Row) -> list[str]:
+    heavy = row["roofline microseconds"] >= WORTH_A_ROOFLINE
+    sizes = [str(row[key]) for key in ("op", "mode", "B", "C", "HW", "K", "cells")]
+    return [*sizes, f"{row['unfold_over_ours']:.1f}", f"{row['over_roofline']:.1f}" if heavy else ""]
+
+
 def _steps(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "## A search step against NNI's static supernet of the same space"
@@ -158,6 +184,36 @@ def _step_table(rows: Sequence[Row]) -> Iterator[str]:
     if not all("torch_alone_over_nni_static" in row for row in rows):  # where no compiled kernel serves
         del columns["torch alone / NNI"]
     yield from _table(tuple(columns), ([write(row) for write in columns.values()] for row in rows))
+
+
+def _networks(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## Whole networks"
+    yield ""
+    yield (
+        "A training step (forward, backward, SGD) with weights of each sample's own, on images of 32x32: its time and "
+        "its peak memory over those of the static network, the share of its time that making weights takes, and the "
+        "time of what is written by hand for the same delta over ours (FiLM; CondConv with 4 kernels; products of rank 4, the "
+        "faster of two ways). In brackets the quarters of the rounds below and above. `python -m "
+        f"benchmarks.networks.measure`. Machine: {machine['cpu']}, torch {machine['torch']}, one thread."
+    )
+    yield ""
+    names = ("network", "B", "weights", "time over static", "memory over static", "making", "by hand over ours")
+    yield from _table(
+        names,
+        (
+            (
+                row["network"],
+                str(row["batch"]),
+                row["contender"],
+                f"{row['over_static']:.2f} ({row['spread'][0]:.2f} to {row['spread'][1]:.2f})",
+                f"{row['memory_over_static']:.2f}",
+                f"{row['making_share']:.0%}",
+                "" if row["over_hand"] is None else f"{row['over_hand']:.2f}",
+            )
+            for row in rows
+        ),
+    )
 
 
 def _growth(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:

@@ -23,12 +23,19 @@ atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 from nni_runs import Lab  # noqa: E402 (it imports NNI)
 
 
+def pytest_collection_modifyitems(items):
+    """What waits for NNI's manager comes first, in one process: the others compute meanwhile."""
+    items.sort(key=lambda item: item.get_closest_marker("nnictl") is None)
+
+
 @pytest.fixture(autouse=True)
 def same_start():
     """What a test draws does not depend on which tests ran before it."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
-    torch.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(0)
+    torch.default_generator.manual_seed(0)  # `torch.manual_seed` writes down the stack for devices that are not there
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -18,3 +19,20 @@ def by_default(first: Any, *others: Any, of: Iterable[Any]) -> list[Any]:
     """
     often = (first, *others)
     return [one if one in often else pytest.param(one, marks=pytest.mark.whole) for one in of]
+
+
+def each_once(**axes: Iterable[Any]) -> pytest.MarkDecorator:
+    """Parametrise a test by all combinations, of which as few run by default as hold each value of each axis.
+
+    Examples
+    --------
+    >>> each_once(op=["conv", "linear"], strict=[False, True]).args[1][1]
+    ParameterSet(values=('conv', True), marks=(MarkDecorator(mark=Mark(name='whole', args=(), kwargs={})),), id=...)
+    """
+    values = [list(axis) for axis in axes.values()]
+    often = {tuple(number % len(axis) for axis in values) for number in range(max(map(len, values)))}
+    cases = []
+    for where in product(*(range(len(axis)) for axis in values)):
+        case = [axis[number] for axis, number in zip(values, where, strict=True)]
+        cases.append(pytest.param(*case, marks=() if where in often else pytest.mark.whole))
+    return pytest.mark.parametrize(tuple(axes), cases)

@@ -15,7 +15,7 @@ import multiprocessing
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -150,9 +150,14 @@ def main() -> None:
 
 
 def sweep(
-    about: str, output: Path, attempt: Attempt, told: Callable[[list[dict[str, Any]]], str], limit: int = LIMIT
+    about: str,
+    output: Path,
+    attempt: Attempt,
+    told: Callable[[list[dict[str, Any]]], str],
+    limit: int = LIMIT,
+    names: Sequence[str] | None = None,
 ) -> None:
-    """Try every model that has no result yet, and print what came of it."""
+    """Try every model that has no result yet, or those of some names, and print what came of it."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--output", type=Path, default=output)
     parser.add_argument("--only", help="names of models, with commas")
@@ -161,8 +166,9 @@ def sweep(
 
     torch.set_num_threads(1)
     models = json.loads((HERE / "models.json").read_text(encoding="utf-8"))
-    if arguments.only:
-        models = [one for one in models if one["model"] in arguments.only.split(",")]
+    wanted = arguments.only.split(",") if arguments.only else names
+    if wanted is not None:
+        models = [one for one in models if one["model"] in wanted]
     done = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else []
     known = {(one["package"], one["model"]) for one in done}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,6 @@ Which costs count is not decided here.
 """
 
 from .profiler import DynamicFlopsProfiler, DynamicNumParamsProfiler
-from .running import multiply_adds, seconds
+from .running import by_turns, multiply_adds, seconds
 
-__all__ = ["DynamicFlopsProfiler", "DynamicNumParamsProfiler", "multiply_adds", "seconds"]
+__all__ = ["DynamicFlopsProfiler", "DynamicNumParamsProfiler", "by_turns", "multiply_adds", "seconds"]

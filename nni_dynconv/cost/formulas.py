@@ -122,7 +122,7 @@ def _count_separable(op: Any, x: Any, y: Any, config: FlopsParamsCounterConfig) 
 # Formulas of a type
 
 
-_ONES = {"Dynamic" + name: (_conv_shape, _count_conv) for name in ("Conv1d", "Conv2d", "Conv3d")}
+_ONES = {"Dynamic" + name: (_conv_shape, _count_conv) for name in ("Conv1d", "Conv2d", "Conv3d", "PatchConv2d")}
 _ONES |= {f"DynamicConvTranspose{rank}d": (_transposed_shape, _count_transposed) for rank in (1, 2, 3)}
 _ONES |= {name: (_same_shape, _count_norm) for name in ops.__all__ if "Norm" in name}
 _ONES |= dict.fromkeys(("DynamicSepConv", "DynamicDilConv"), (_conv_shape, _count_separable))

@@ -6,6 +6,7 @@ They are NNI's ``ExpressionProfiler`` and go wherever one goes. What each op cos
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ from ..generation import (
     ChunkedController,
     Controller,
     FixedArchitecture,
+    PatchContext,
     WeightSource,
     bind_own_input,
     recipes_for,
@@ -180,23 +182,32 @@ class _Making:
     def _each(self, cost: Callable[[WeightSource, Site], float]) -> dict[str, float]:
         known: dict[Any, float] = {}
         for site in self.sites:
-            kind = site.specs, self.source.recipes[site.name]
+            kind = self._kind(site)
             if kind not in known:
                 known[kind] = cost(self.source.restricted([site]), site)
-        return {site.name: known[site.specs, self.source.recipes[site.name]] for site in self.sites}
+        return {site.name: known[self._kind(site)] for site in self.sites}
+
+    def _kind(self, site: Site) -> Any:
+        return site.specs, self.source.recipes[site.name], site.patch_grid
 
     def flops(self) -> dict[str, float]:
         """Return the multiply-adds of each site for one context; scaling its values and adding the base is one each."""
         dim = self.source.code_dim
-        code = None if dim is None else torch.zeros(1, dim)
 
         def cost(source: WeightSource, site: Site) -> float:
-            values = site.num_generated if source.asked[site.name].specs else 0
+            sets = self._patches(site)  # of one sample
+            code = None if dim is None else torch.zeros(sets, dim)
+            values = sets * site.num_generated if source.asked[site.name].specs else 0
             channels, _ = source.own_input.inputs.get(site.name, (0, 0)) if source.own_input is not None else (0, 0)
-            encoded = channels * (source.context_dim or 0)
+            encoded = sets * channels * (source.context_dim or 0)
             return multiply_adds(lambda: source.make([site], code)) + values + encoded
 
         return self._each(cost)
+
+    def _patches(self, site: Site) -> int:
+        """Return for how many patches of a sample sets are made at a site: one where codes have no places."""
+        places = self.source.own_input is not None or isinstance(self.source.encoder, PatchContext)
+        return math.prod(site.patch_grid or ()) if places else 1
 
     def encoder_flops(self, example: Any) -> float:
         """Return the multiply-adds of encoding one context."""

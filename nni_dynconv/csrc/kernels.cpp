@@ -29,6 +29,7 @@ namespace baseline {  // SSE2, NEON, or whatever the compiler takes for granted
 #include "fields.h"
 #include "correlate.h"
 #include "dense.h"
+#include "pixels.h"
 #undef LANES
 #undef IN_REGISTER
 }  // namespace baseline
@@ -48,6 +49,7 @@ namespace avx2 {
 #include "fields.h"
 #include "correlate.h"
 #include "dense.h"
+#include "pixels.h"
 #undef LANES
 #undef IN_REGISTER
 }  // namespace avx2
@@ -67,6 +69,7 @@ namespace avx512 {
 #include "fields.h"
 #include "correlate.h"
 #include "dense.h"
+#include "pixels.h"
 #undef LANES
 #undef IN_REGISTER
 }  // namespace avx512
@@ -145,6 +148,20 @@ DenseKernels dense_kernels() {
   return DENSE(baseline);
 }
 
+struct PixelKernels {
+  decltype(&baseline::map_pixels) map, spread, correlate;
+};
+
+#define PIXELS(level) {level::map_pixels, level::spread_pixels, level::correlate_pixels}
+
+PixelKernels pixel_kernels() {
+#if defined(__x86_64__)
+  if (level == 2) return PIXELS(avx512);
+  if (level == 1) return PIXELS(avx2);
+#endif
+  return PIXELS(baseline);
+}
+
 // Multiply-adds below which waking another thread costs more than it brings.
 constexpr int64_t kWorthAThread = 200000;
 
@@ -205,8 +222,8 @@ int nni_dynconv_level(int wanted) {
   return level;
 }
 
-// The version of this interface: 2 since what computes returns a status.
-int nni_dynconv_interface() { return 2; }
+// The version of this interface: 2 since what computes returns a status, 3 since kernels may vary from place to place.
+int nni_dynconv_interface() { return 3; }
 
 // y[b][c] = x[b][c] * weight[set of b][c], all of them contiguous.
 int nni_dynconv_depthwise(const Geometry* given, const float* x, const float* weight, float* y) {
@@ -262,6 +279,18 @@ int nni_dynconv_dense_backward(const Geometry* given, const float* x, const floa
       parallel(g, g.sets * baseline::jobs(g),
                [&](int64_t first, int64_t last) { use.correlate(g, x, dy, dw, first, last); });
     }
+  });
+}
+
+// Kernels that vary from place to place, of `groups` groups of channels, contiguous: `which` is 0 for y of x and weight,
+// 1 for dx of dy and weight, 2 for dweight of x and dy.
+int nni_dynconv_pixels(const Geometry* given, int which, const float* one, const float* other, float* to) {
+  return status_of([&] {
+    const Geometry& g = *given;
+    const PixelKernels use = pixel_kernels();
+    const auto run = which == 0 ? use.map : which == 1 ? use.spread : use.correlate;
+    expect_huge_pages(to, which == 0 ? outputs(g) : which == 1 ? inputs(g) : g.B * g.groups * g.Kh * g.Kw * g.Ho * g.Wo);
+    parallel(g, g.B * g.groups, [&](int64_t first, int64_t last) { run(g, one, other, to, first, last); });
   });
 }
 }

@@ -5,21 +5,27 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 
 from .. import export
-from ..errors import RunError
+from ..errors import ContextError, RunError
+from ..files import write_atomically
 from ..generation import DynamicNetwork
 from ..runs import TRAINED, Run
-from ..search import Evaluators, Goal, Trained, Writer, load_weights, save_shown, train_network
+from ..search import Evaluators, Goal, Jury, Trained, Writer, goal_of, load_weights, save_shown, train_network
 from ..supernet import DynamicWeightMutator
 from .logs import keep_logs
 from .trial import build, check_launcher, goal_in
 
-__all__ = ["Opened", "export_again", "reopen", "train_on"]
+__all__ = ["Opened", "cluster_weights", "export_again", "reopen", "train_on"]
+
+CONTEXTS = 1024
+"""So many of the training data's are clustered."""
+COUNTS = (1, 2, 4, 8, 16)
 
 
 class Opened(NamedTuple):
@@ -56,8 +62,7 @@ def reopen(folder: str | Path, settings: Mapping[str, Any] | None = None) -> Ope
         There is no run, none that found anything, or one that knows no settings: it was written by Python code.
     """
     run = Run.read(Path(folder).resolve())
-    if "architecture" not in run.facts:
-        raise RunError(f"The run in `{folder}` has found nothing: its search did not end. Start it again.")
+    architecture = run.architecture
     given = run.facts.get("settings") if settings is None else settings
     if given is None:
         raise RunError(
@@ -70,7 +75,7 @@ def reopen(folder: str | Path, settings: Mapping[str, Any] | None = None) -> Ope
     keep_logs(evaluator.trainer, run.folder)
     if run.supernet.is_dir():
         export.load_supernet(mutator, run.supernet)
-    network = mutator.freeze(run.facts["architecture"]).eval()
+    network = mutator.freeze(architecture).eval()
     load_weights(network, run.weights)
     return Opened(run, given, mutator, evaluator, network)
 
@@ -109,7 +114,7 @@ def train_on(folder: str | Path, epochs: int | None = None, settings: Mapping[st
     if not _is_better(trained, run, goal):
         return trained
     earlier = int(run.facts.get("epochs", 0)) if run.facts.get("state") == TRAINED else 0
-    writer.trained(trained)
+    writer.trained(replace(trained, cut=run.facts.get("cut", ())))
     run.note(epochs=earlier + trained.epochs)
     writer.exported(trained, evaluators)
     writer.shown()
@@ -137,3 +142,59 @@ def export_again(folder: str | Path, settings: Mapping[str, Any] | None = None) 
     opened.run.mark("export", None)
     Writer(opened.run).shown()
     return opened.run
+
+
+def cluster_weights(
+    folder: str | Path,
+    clusters: int | None = None,
+    tolerance: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[export.Clusters, Path | None]:
+    """Measure a run's network with few sets of weights, and save the one with as many as are enough.
+
+    Parameters
+    ----------
+    clusters
+        Save the network with so many; what is recommended by default.
+    tolerance
+        As of :class:`nni_dynconv.export.Clusters`.
+    settings
+        As of :func:`reopen`.
+
+    Returns
+    -------
+    What was found, and the folder of the network; ``None`` where none is recommended.
+
+    Raises
+    ------
+    ContextError
+        The network's weights are made from no context that is given.
+    """
+    opened = reopen(folder, settings)
+    network, evaluators = opened.network, Evaluators(opened.evaluator, [opened.mutator], enable_progress_bar=False)
+    example = evaluators.called(network)
+    if example is None:
+        raise RunError("The evaluator's step calls no network, so that there are no contexts to cluster.")
+    jury = Jury(evaluators, goal_of(evaluators.callbacks, goal_in(opened.settings)))
+    found, made = export.try_clusters(
+        network,
+        evaluators.contexts(network, CONTEXTS),
+        jury.measured,
+        example,
+        mode=jury.goal.mode,
+        counts=sorted({*COUNTS, clusters or 1}),
+        tolerance=tolerance,
+        measured_on=jury.measured_on,
+    )
+    write_atomically(opened.run.clusters, f"{found.to_json()}\n".encode())
+    count = clusters or found.recommended
+    if count is None:
+        Writer(opened.run).shown()
+        return found, None
+    if count not in made:
+        raise ContextError(f"{count} clusters of {found.contexts} contexts: give more data, or take fewer.")
+    place = opened.run.clusters.with_suffix("")
+    results = next(row.metrics for row in found.rows if row.clusters == count)
+    save_shown(made[count], evaluators, place, results)
+    Writer(opened.run).shown()
+    return found, place

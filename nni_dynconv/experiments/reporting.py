@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytorch_lightning as pl
@@ -39,7 +40,16 @@ class ReportMetric(pl.Callback):
             raise ConfigError(f"`metric` is `{self.name}`, but the evaluator logs {known} in validation.")
         phase = self.reports.phase
         if trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING and phase in ("search", "final"):
-            self.reports.intermediate(self.last(trainer), phase=phase, epoch=trainer.current_epoch + 1)
+            more = {"phase": phase, "epoch": trainer.current_epoch + 1, **self._others(trainer)}
+            self.reports.intermediate(self.last(trainer), **more)
+
+    def _others(self, trainer: pl.Trainer) -> dict[str, float]:
+        """Return what else was logged, which NNI's page shows by its name, without each candidate's probability."""
+        logged = {
+            name: float(value) for name, value in trainer.callback_metrics.items() if not name.startswith("prob/")
+        }
+        hidden = (self.name, "default", "phase", "epoch")
+        return {name: value for name, value in logged.items() if name not in hidden and math.isfinite(value)}
 
     def last(self, trainer: pl.Trainer) -> float | None:
         """Return what the last validation logged, which Lightning also brings back from processes that it started."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,14 +25,16 @@ from ..errors import ConfigError
 from ..files import write_atomically
 from ..generation import ArchitectureEncoder, unasked_in
 from ..phases import carried, phase
-from ..runs import Run
-from ..search import Evaluators, Goal, KeepEpochs, TellPhase, Trained, Writer, words_of
+from ..runs import CRASH_FILE, ERROR_FILE, Run
+from ..search import Allotted, DynamicStrategy, Evaluators, Goal, KeepEpochs, TellPhase, Trained, Writer, words_of
 from ..settings import call_object, check_class_args, load_object, load_yaml
 from ..supernet import DynamicWeightMutator
 from .logs import keep_logs
+from .picturing import ShowWeights
 from .reporting import ReportMetric
 from .search_space import sample_of
-from .words import ERROR_FILE, told
+from .time_given import age, until
+from .words import told
 
 __all__ = [
     "ReportMetric",
@@ -47,8 +50,6 @@ __all__ = [
 
 SUMMARY = "summary.json"
 """What is written last of all."""
-CRASH_FILE = "crash.txt"
-"""What an interpreter that crashed leaves; empty otherwise."""
 STOPPED = {128 + number for number in (1, 2, 15)}
 """Statuses of a run that a signal ended, and that goes on when it is started again."""
 PROPOSAL = "NNI_DYNCONV_PROPOSAL"
@@ -88,7 +89,7 @@ def build(settings: Mapping[str, Any], **changes: Any) -> tuple[DynamicWeightMut
             f"`nni.nas.evaluator.pytorch.Lightning(module, Trainer(...), train_dataloaders=..., val_dataloaders=...)`."
         )
     callback = ReportMetric(checked.metric)
-    evaluator.trainer.callbacks.append(callback)
+    evaluator.trainer.callbacks += [callback, ShowWeights()]
     return mutator, evaluator, callback
 
 
@@ -138,8 +139,15 @@ def _asking() -> Iterator[None]:
         raise
 
 
-def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = None) -> dict[str, Any]:
+def search(
+    settings: Mapping[str, Any], folder: Path, proposal: int | None = None, seconds: float | None = None
+) -> dict[str, Any]:
     """Run a whole one-shot search, from the first step to a trained network; write the run into a folder.
+
+    Parameters
+    ----------
+    seconds
+        That it may take, from the beginning of its process on; ``None``: as long as it takes.
 
     Returns
     -------
@@ -164,20 +172,32 @@ def search(settings: Mapping[str, Any], folder: Path, proposal: int | None = Non
         metric=settings.get("metric"),
         optimize_mode=settings.get("optimize_mode", "maximize"),
         reports=callback.reports,
+        allotted=Allotted(math.inf if seconds is None else max(seconds - age(), 0.0), until()),
     )
     with _asking():
         strategy.mutate_evaluator(evaluator).evaluate(mutator.space)
     sample = strategy.network.architecture
     summary: dict[str, Any] = {"architecture": sample, "seeds": [settings.get("seed", 0)]}
+    if strategy.trained.cut:
+        summary["cut"] = list(strategy.trained.cut)
     if mutator.sampler.front:
         summary["front"] = mutator.sampler.front
     if writer.first:
         writer.without_failing("report", lambda: summary.update(_report(settings, mutator, sample, folder)))
         write_atomically(over, (json.dumps(summary, indent=2) + "\n").encode())
-        writer.for_netron(strategy.network)
+        _write_for_netron(writer, strategy)
         writer.shown()  # again, with what the report has added
         writer.over()
     return summary
+
+
+def _write_for_netron(writer: Writer, strategy: DynamicStrategy) -> None:
+    """Write what NNI's page can open, where there is time."""
+    if strategy.has_time:
+        writer.for_netron(strategy.network)
+    elif export.has_onnx():
+        left_out = "`model.onnx` was left out. `nni-dynconv export RUN --to onnx` writes it."
+        writer.cut([*strategy.trained.cut, left_out])
 
 
 def _begin(settings: Mapping[str, Any], evaluator: Any, folder: Path) -> Writer:
@@ -306,7 +326,7 @@ def _run(parameters: Any, arguments: Sequence[str], folder: Path) -> None:
             f"command is `python3 -m nni_dynconv.trial CONFIG`."
         )
     elif parameters["mode"] == "one_shot":
-        search(parameters["settings"], folder, parameters.get("proposal"))
+        search(parameters["settings"], folder, parameters.get("proposal"), parameters.get("seconds"))
     else:
         evaluate_one(parameters["settings"], parameters["sample"], folder, parameters.get("proposal"))
 

@@ -33,6 +33,7 @@ from .multi_trial import MultiTrial
 from .one_shot import OneShot
 from .recovery import continue_parameter_ids, reported_results
 from .state import STATE_FILE, is_there, read_state, write_state
+from .time_given import TimeGiven
 
 __all__ = ["DynamicWeightTuner"]
 
@@ -70,7 +71,8 @@ class DynamicWeightTuner(Tuner):
     """Propose whole one-shot searches, or architectures for multi-trial ones, to the trials of an NNI experiment.
 
     A trial receives ``{"mode", "settings", "proposal", ...}``; in one-shot mode also ``hyper_parameters`` (already put
-    in their places in ``settings``), in multi-trial mode ``sample``. ``proposal`` is a number that is unique in the
+    in their places in ``settings``) and, where NNI's settings limit its time, ``seconds``, in multi-trial mode
+    ``sample``. ``proposal`` is a number that is unique in the
     experiment's whole life. A trial that reports ``{"default": value, "proposal": number}`` as its final result is
     matched exactly; NNI's records pair concurrent trials with one another's parameters at times.
 
@@ -101,6 +103,8 @@ class DynamicWeightTuner(Tuner):
         self._next_parameter_id = 0  # of NNI's ids, which start over on a resume unless we see to it
         self._restored: Path | None = None
         self._engine: OneShot | MultiTrial | None = None
+        path = self._state_path()
+        self._time = TimeGiven.of(_experiment_params(sys.argv), None if path is None else path.parents[1])
 
     # What NNI calls, in this order
 
@@ -136,7 +140,8 @@ class DynamicWeightTuner(Tuner):
             self._proposals[number] = proposed
             self._next_parameter_id = max(self._next_parameter_id, parameter_id + 1)
             self._save()
-        return {"proposal": number, **parameters}
+        seconds = self._time.seconds() if self.settings.mode == "one_shot" else None
+        return {"proposal": number, **parameters, **({} if seconds is None else {"seconds": seconds})}
 
     @_ends_dispatcher_on_error
     def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any) -> None:

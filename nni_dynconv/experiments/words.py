@@ -14,10 +14,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, DynConvError
 
-__all__ = ["ERROR_FILE", "doing", "form_of", "hint_for", "told"]
-
-ERROR_FILE = "error.txt"
-"""What a trial that failed leaves in its folder."""
+__all__ = ["doing", "form_of", "hint_for", "told"]
 
 OURS = Path(__file__).parents[1]
 LIBRARIES = tuple(Path(sysconfig.get_paths()[name]) for name in ("stdlib", "purelib", "platlib"))

@@ -5,7 +5,8 @@ What a run leaves beside them, and reports of it, are none of this wing's.
 
 from .elsewhere import Baked as Baked
 from .elsewhere import Checked as Checked
-from .elsewhere import bake, export_onnx, export_program, has_onnx
+from .elsewhere import Clusters as Clusters
+from .elsewhere import bake, cluster, export_onnx, export_program, has_onnx, try_clusters
 from .examples import Port as Port
 from .examples import Shown as Shown
 from .files import example_in, load, save
@@ -15,6 +16,7 @@ from .supernets import load_supernet, save_supernet
 
 __all__ = [
     "bake",
+    "cluster",
     "example_in",
     "export_onnx",
     "export_program",
@@ -23,4 +25,5 @@ __all__ = [
     "load_supernet",
     "save",
     "save_supernet",
+    "try_clusters",
 ]

@@ -189,7 +189,7 @@ def _example_of(network: DynamicNetwork, example: Any) -> Example:
 def _describe(network: DynamicNetwork, sample: Any, call: Call) -> tuple[dict[str, Any], dict[str, Tensor]]:
     source = network.source
     described, own = _describe_inside(network, sample, call)
-    encoder, written = _write_encoder(source, call.context)
+    encoder, written = _write_encoder(source, call)
     description = {
         "format": FORMAT,
         "architecture": sample,
@@ -273,7 +273,7 @@ def _own_tensors(source: WeightSource) -> dict[str, Tensor]:
     return {name: one for name, one in source.state_dict().items() if not name.startswith("encoder.")}
 
 
-def _write_encoder(source: WeightSource, context: Any) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+def _write_encoder(source: WeightSource, call: Call) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     """Return the description of an encoder, and its tensors."""
     encoder = source.encoder
     if encoder is None:
@@ -289,7 +289,8 @@ def _write_encoder(source: WeightSource, context: Any) -> tuple[dict[str, Any] |
         return {**modules.describe_module(encoder, "the context encoder"), "out_dim": source.context_dim}, (
             encoder.state_dict()
         )
-    described, own = describe_network(encoder, (context,))
+    alone = Call((Example.of(call).drawn(1).context,), {})
+    described, own = describe_network(encoder, (call.context,), None, alone)
     tensors = {name: one for name, one in _state_of(encoder).items() if _is_inside(name, described)}
     return {"portable": described, "out_dim": source.context_dim}, {**tensors, **own}
 
@@ -308,7 +309,7 @@ def _read(description: Mapping[str, Any], files: Mapping[str, bytes], trust: Col
     if description.get("architecture", sample) != sample:
         raise ExportError(f"`{ARCHITECTURE}` is of another architecture than `{MAIN}`.")
     tensors = safetensors.torch.load(files[TENSORS])
-    with torch.random.fork_rng(devices=[]), Modest(sum(one.numel() for one in tensors.values())):
+    with torch.random.fork_rng(devices=[]), Modest(sum(one.numel() for one in tensors.values()), len(tensors)):
         network = _make_network(description, sample, trust)
     ties = description["network"].get("ties", {})
     tensors |= {f"network.{name}": tensors[f"network.{other}"] for name, other in ties.items()}
@@ -434,4 +435,5 @@ def _make_controller(description: dict[str, Any] | None, written_as: int, trust:
 
 def _read_site(data: Mapping[str, Any]) -> Site:
     specs = (WeightSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in data["specs"])
-    return Site(data["name"], data["op"], tuple(specs))
+    grid = data.get("patch_grid")
+    return Site(data["name"], data["op"], tuple(specs), None if grid is None else (int(grid[0]), int(grid[1])))

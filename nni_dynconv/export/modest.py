@@ -17,8 +17,8 @@ __all__ = ["Modest"]
 
 TIMES, LEAST = 8, 2**22
 """As many values as the tensors of a file has one that is made may have, or so many."""
-STEPS = 300_000
-"""Operators that it takes to make the layers of a large network, many times over."""
+STEPS = 5_000, 50
+"""Operators to make what is in a file, so many and so many for each of its tensors; one takes 4 to 7."""
 
 
 class Modest(TorchDispatchMode):
@@ -28,6 +28,8 @@ class Modest(TorchDispatchMode):
     ----------
     values
         Of all tensors in the file.
+    tensors
+        How many these are.
 
     Raises
     ------
@@ -35,16 +37,17 @@ class Modest(TorchDispatchMode):
         One is, or the making finds no end.
     """
 
-    def __init__(self, values: int):
+    def __init__(self, values: int, tensors: int):
         super().__init__()
         self._most, self._done = max(TIMES * values, LEAST), 0
+        self._steps = STEPS[0] + STEPS[1] * tensors
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         options, self._done = dict(kwargs or {}), self._done + 1
-        if self._done > STEPS:
-            raise ExportError(f"It describes layers that take more than {STEPS} operators to be made.")
+        if self._done > self._steps:
+            raise ExportError(f"It describes layers that take more than {self._steps} operators to be made.")
         sizes = args[1] if _makes_like(func) and len(args) > 1 else args[0] if args else None
         if isinstance(sizes, (list, tuple)) and all(isinstance(one, int) for one in sizes):
             self._check(sizes, options, args)

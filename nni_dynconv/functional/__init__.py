@@ -5,12 +5,15 @@ wings, and not public.
 """
 
 from .checks import Axes as Axes
+from .composed import COMPOSED as COMPOSED
+from .composed import Composed as Composed
+from .composed import LowRank, Mixed, Scaled
+from .composed import form_all as form_all
 from .conv import conv1d, conv2d, conv3d
 from .explain import explain
 from .linear import linear
-from .low_rank import LowRank
-from .low_rank import form_all as form_all
 from .norm import affine, batch_norm, group_norm, instance_norm, layer_norm
+from .pixels import conv2d_pixels
 from .planning.measuring import check_output_padding as check_output_padding
 from .planning.measuring import check_padding as check_padding
 from .planning.measuring import sizes_of as sizes_of
@@ -21,10 +24,13 @@ from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 
 __all__ = [
     "LowRank",
+    "Mixed",
+    "Scaled",
     "affine",
     "batch_norm",
     "conv1d",
     "conv2d",
+    "conv2d_pixels",
     "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",

@@ -13,7 +13,7 @@ from torch.compiler import is_compiling
 
 from . import paths
 from .checks import check_dtypes
-from .low_rank import LowRank
+from .composed import COMPOSED, Composed, with_parts
 from .planning.geometry import Geometry
 from .planning.measuring import measure
 from .planning.modes import PLAIN, Setting, setting_of
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     compute: paths.Path  # of the table; it makes ``x`` ready first, where need be
 
 
-def call(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, options: Options) -> Tensor:
+def call(axes: int, x: Tensor, weight: Tensor | Composed, bias: Tensor | None, options: Options) -> Tensor:
     """Compute a convolution or linear map.
 
     Parameters
@@ -56,7 +56,7 @@ def call(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, op
     return run(find_plan(axes, x, weight, bias, options), x, weight, bias)
 
 
-def find_plan(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, options: Options) -> Plan:
+def find_plan(axes: int, x: Tensor, weight: Tensor | Composed, bias: Tensor | None, options: Options) -> Plan:
     """Return how a call runs: as it was planned before, or measured and chosen anew; as :func:`call`."""
     try:
         alike = x.dtype is weight.dtype and (bias is None or bias.dtype is x.dtype)
@@ -76,7 +76,7 @@ def find_plan(axes: int, x: Tensor, weight: Tensor | LowRank, bias: Tensor | Non
         return _plan_anew(setting, axes, shapes, options)
 
 
-def run(plan: Plan, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None) -> Tensor:
+def run(plan: Plan, x: Tensor, weight: Tensor | Composed, bias: Tensor | None) -> Tensor:
     """Compute what has been planned."""
     return plan.compute(x, weight, bias, plan.geometry)
 
@@ -106,11 +106,11 @@ def _plan_measured(
     names = possible(asked)
     if len(names) > 1:
         x, weight, bias = inputs
-        parts = weight if isinstance(weight, LowRank) else (weight,)
+        parts = [one for one in weight if isinstance(one, Tensor)] if isinstance(weight, COMPOSED) else [weight]
 
         def compute(name: str, x: Tensor, bias: Tensor | None, *parts: Any) -> Tensor:
-            weight = LowRank(*parts) if asked.setting.factors is not None else parts[0]
-            return run(make_plan(axes, asked.geometry, name), x, weight, bias)
+            whole = with_parts(weight, list(parts)) if isinstance(weight, COMPOSED) else parts[0]
+            return run(make_plan(axes, asked.geometry, name), x, whole, bias)
 
         names = [fastest(asked, {name: trial(compute, name, x, bias, *parts) for name in names}, x.device)]
     return make_plan(axes, asked.geometry, names[0])
@@ -126,17 +126,13 @@ def make_plan(axes: int, geometry: Geometry, path: str) -> Plan:
 
 
 def _pad_first(
-    compute: paths.Path, pads: list[int], x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, geometry: Geometry
+    compute: paths.Path, pads: list[int], x: Tensor, weight: Tensor | Composed, bias: Tensor | None, geometry: Geometry
 ) -> Tensor:
     return compute(F.pad(x, pads), weight, bias, geometry)
 
 
 def _as_image(
-    compute: paths.Path, x: Tensor, weight: Tensor | LowRank, bias: Tensor | None, geometry: Geometry
+    compute: paths.Path, x: Tensor, weight: Tensor | Composed, bias: Tensor | None, geometry: Geometry
 ) -> Tensor:
-    if isinstance(weight, LowRank):
-        A, B, base = weight
-        weight = LowRank(A, B.unsqueeze(-2), None if base is None else base.unsqueeze(-2))
-    else:
-        weight = weight.unsqueeze(-2)
+    weight = weight.as_image() if isinstance(weight, COMPOSED) else weight.unsqueeze(-2)
     return compute(x.unsqueeze(2), weight, bias, geometry).squeeze(2)

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import DtypeError, ShapeError
 
-__all__ = ["Axes", "check_dtypes", "check_tensors", "is_whole"]
+__all__ = ["Axes", "check_alike", "check_dtypes", "check_tensors", "is_whole"]
 
 
 def is_whole(value: Any, least: int) -> bool:
@@ -54,10 +54,14 @@ def check_dtypes(axes: int, x: Any, weight: Any, bias: Any) -> None:
     DtypeError
         In words.
     """
-    check_tensors(_op_of(axes), x=x, weight=weight if weight is not None else (), bias=bias)
+    check_alike(_op_of(axes), x, weight, bias)
+
+
+def check_alike(op: str, x: Any, weight: Any, bias: Any = None) -> None:
+    """Refuse tensors of one call whose dtypes differ; as :func:`check_dtypes`, of a function by its name."""
+    check_tensors(op, x=x, weight=weight if weight is not None else (), bias=bias)
     if torch.is_autocast_enabled(x.device.type):
         return
-    op = _op_of(axes)
     dtypes = {"x": x.dtype, "weight": weight.dtype} | ({} if bias is None else {"bias": bias.dtype})
     told = ", ".join(f"`{name}` is {str(dtype).removeprefix('torch.')}" for name, dtype in dtypes.items())
     raise DtypeError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .calling import find_plan, run
-from .low_rank import LowRank
+from .composed import Composed
 from .planning.geometry import Sizes
 
 __all__ = ["conv1d", "conv2d", "conv3d"]
@@ -15,8 +15,8 @@ __all__ = ["conv1d", "conv2d", "conv3d"]
 
 def conv2d(
     x: Tensor,  # B Cin H W
-    weight: Tensor | LowRank,  # Cout Cin/G Kh Kw, or B Cout Cin/G Kh Kw, or D Cout Cin/G Kh Kw
-    bias: Tensor | None = None,  # Cout, or B Cout, or D Cout
+    weight: Tensor | Composed,  # Cout Cin/G Kh Kw, or B Cout Cin/G Kh Kw, or D Cout Cin/G Kh Kw; or [B] Gh Gw Cout ...
+    bias: Tensor | None = None,  # Cout, or B Cout, or D Cout; or [B] Gh Gw Cout
     stride: int | Sizes = 1,
     padding: str | int | Sizes = 0,
     dilation: int | Sizes = 1,
@@ -36,9 +36,12 @@ def conv2d(
     x : Tensor, shape (B, Cin, H, W)
     weight : Tensor, shape (Cout, Cin/G, Kh, Kw), (B, Cout, Cin/G, Kh, Kw) or (D, Cout, Cin/G, Kh, Kw)
         Four axes: shared by all samples. Five: one set per sample, or one for each of D blocks of consecutive samples:
-        of B/D samples, or of ``counts``. Or a :class:`LowRank`: the planner forms these, or applies the factors.
+        of B/D samples, or of ``counts``. Or a :class:`LowRank`, :class:`Scaled` or :class:`Mixed`: the planner forms
+        these, or applies their parts. Two axes more, Gh and Gw, in front of the four: one set for each patch of a grid
+        over the output. Sizes of patches differ by one place at most; each sees the pixels around it, so that alike
+        weights leave no edges.
     bias : Tensor, shape (Cout,), (B, Cout) or (D, Cout), optional
-        Shared, per sample or per block, whatever the weight is.
+        Shared, per sample or per block, whatever the weight is; with patches ``(Cout,)``, or as many sets as it has.
     stride, padding, dilation, groups
         As in :func:`torch.nn.functional.conv2d`, ``"same"`` and ``"valid"`` among them.
     counts : sequence of int, optional
@@ -69,7 +72,7 @@ def conv2d(
 
 def conv1d(
     x: Tensor,  # B Cin L
-    weight: Tensor | LowRank,  # Cout Cin/G K, or B Cout Cin/G K, or D Cout Cin/G K
+    weight: Tensor | Composed,  # Cout Cin/G K, or B Cout Cin/G K, or D Cout Cin/G K
     bias: Tensor | None = None,
     stride: int | Sizes = 1,
     padding: str | int | Sizes = 0,
@@ -108,7 +111,7 @@ def conv1d(
 
 def conv3d(
     x: Tensor,  # B Cin T H W
-    weight: Tensor | LowRank,  # Cout Cin/G Kt Kh Kw, or B Cout Cin/G Kt Kh Kw, or D Cout Cin/G Kt Kh Kw
+    weight: Tensor | Composed,  # Cout Cin/G Kt Kh Kw, or B Cout Cin/G Kt Kh Kw, or D Cout Cin/G Kt Kh Kw
     bias: Tensor | None = None,
     stride: int | Sizes = 1,
     padding: str | int | Sizes = 0,

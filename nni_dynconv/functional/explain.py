@@ -11,12 +11,13 @@ import torch
 
 from ..errors import ConfigError, ShapeError, did_you_mean
 from . import conv, transposed
+from .composed import Parts
 from .library import loaded
 from .linear import linear
-from .planning.factors import APPLIED
+from .planning.composed import APPLIED
 from .planning.geometry import Geometry
 from .planning.measuring import measure
-from .planning.modes import Factors, Setting, is_portable, modes
+from .planning.modes import Setting, is_portable, modes
 from .planning.problem import Choice, Problem
 from .planning.rules import choose
 
@@ -120,8 +121,8 @@ def chosen(
     kind, plain = torch.device(device).type, dtype == torch.float32 and rank is None
     suits = plain and kind == "cpu" and loaded() and modes.kernels and not modes.deterministic
     own = {"deterministic": modes.deterministic, "threaded": torch.get_num_threads() > 1}
-    factors = None if rank is None else Factors(rank, base)
-    setting = Setting(kind, dtype, training, suits, is_portable(), **own, factors=factors)
+    parts = None if rank is None else Parts("LowRank", rank, base)
+    setting = Setting(kind, dtype, training, suits, is_portable(), **own, parts=parts)
     geometry = measure(axes, *given.arguments.values())
     return geometry, choose(Problem(geometry.as_image() if axes == 1 else geometry, setting))
 

@@ -13,7 +13,7 @@ from typing import cast
 __all__ = ["LEVELS", "lanes", "level", "loaded", "opened"]
 
 LEVELS = ("baseline", "AVX2", "AVX-512")
-INTERFACE = 2  # of csrc/kernels.cpp
+INTERFACE = 3  # of csrc/kernels.cpp
 
 
 def _load() -> ctypes.CDLL | None:
@@ -37,6 +37,8 @@ def load(path: Path) -> ctypes.CDLL | None:
         ):
             forward.argtypes, forward.restype = [ctypes.c_void_p] * 4, ctypes.c_int
             backward.argtypes, backward.restype = [ctypes.c_void_p] * 6, ctypes.c_int
+        pixels = library.nni_dynconv_pixels
+        pixels.argtypes, pixels.restype = [ctypes.c_void_p, ctypes.c_int, *[ctypes.c_void_p] * 3], ctypes.c_int
     except (OSError, AttributeError):
         return None
     return library

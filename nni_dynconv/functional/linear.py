@@ -8,14 +8,14 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from .calling import find_plan, run
-from .low_rank import LowRank
+from .composed import Composed
 
 __all__ = ["linear"]
 
 
 def linear(
     x: Tensor,  # B ... Cin
-    weight: Tensor | LowRank,  # Cout Cin, or B Cout Cin, or D Cout Cin
+    weight: Tensor | Composed,  # Cout Cin, or B Cout Cin, or D Cout Cin
     bias: Tensor | None = None,  # Cout, or B Cout, or D Cout
     *,
     counts: Sequence[int] | None = None,
@@ -29,7 +29,8 @@ def linear(
     x : Tensor, shape (B, ..., Cin)
     weight : Tensor, shape (Cout, Cin), (B, Cout, Cin) or (D, Cout, Cin)
         Two axes: shared by all samples. Three: one set per sample, or one for each of D blocks of consecutive samples:
-        of B/D samples, or of ``counts``. Or a :class:`LowRank`: the planner forms these, or applies the factors.
+        of B/D samples, or of ``counts``. Or a :class:`LowRank`, :class:`Scaled` or :class:`Mixed`:
+        the planner forms these, or applies their parts.
     bias : Tensor, shape (Cout,), (B, Cout) or (D, Cout), optional
         Shared, per sample or per block, whatever the weight is.
     counts : sequence of int, optional

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .calling import find_plan, run
-from .low_rank import LowRank
+from .composed import Composed
 from .planning.geometry import Sizes
 
 __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
@@ -15,7 +15,7 @@ __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
 def conv_transpose1d(
     x: Tensor,  # B Cin L
-    weight: Tensor | LowRank,  # [D] Cin Cout/G K
+    weight: Tensor | Composed,  # [D] Cin Cout/G K
     bias: Tensor | None = None,  # [D] Cout
     stride: int | Sizes = 1,
     padding: int | Sizes = 0,
@@ -55,7 +55,7 @@ def conv_transpose1d(
 
 def conv_transpose2d(
     x: Tensor,  # B Cin H W
-    weight: Tensor | LowRank,  # [D] Cin Cout/G Kh Kw
+    weight: Tensor | Composed,  # [D] Cin Cout/G Kh Kw
     bias: Tensor | None = None,  # [D] Cout
     stride: int | Sizes = 1,
     padding: int | Sizes = 0,
@@ -103,7 +103,7 @@ def conv_transpose2d(
 
 def conv_transpose3d(
     x: Tensor,  # B Cin T H W
-    weight: Tensor | LowRank,  # [D] Cin Cout/G Kt Kh Kw
+    weight: Tensor | Composed,  # [D] Cin Cout/G Kt Kh Kw
     bias: Tensor | None = None,  # [D] Cout
     stride: int | Sizes = 1,
     padding: int | Sizes = 0,

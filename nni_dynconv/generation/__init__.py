@@ -6,8 +6,9 @@ Nothing here chooses an architecture.
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
 from .calling import Call, Example, refusing_pairs, unasked_in
 from .codes import dim_of
-from .context import FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
+from .context import FeatureMapContext, OwnInputContext, PatchContext, SequenceContext, VectorContext
 from .controllers import (
+    BasisController,
     ChunkedController,
     Controller,
     CoordinateController,
@@ -15,6 +16,7 @@ from .controllers import (
     FlatController,
     LowRankController,
 )
+from .controllers.clustered import ClusteredController
 from .decision import Decision, site_of
 from .given import ORIGINAL, Original, bind_own_input, own_inputs_of, recipes_for, start_as_given
 from .installing import NAME, install, uninstall
@@ -27,8 +29,10 @@ __all__ = [
     "NAME",
     "ORIGINAL",
     "ArchitectureEncoder",
+    "BasisController",
     "Call",
     "ChunkedController",
+    "ClusteredController",
     "Controller",
     "CoordinateController",
     "Decision",
@@ -41,6 +45,7 @@ __all__ = [
     "LowRankController",
     "Original",
     "OwnInputContext",
+    "PatchContext",
     "SequenceContext",
     "Shares",
     "VectorContext",

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import ConfigError, ContextError, DynConvError, ExportError, ShapeError
 
-__all__ = ["check_context", "dim_of", "encode", "join", "sets_of"]
+__all__ = ["check_context", "dim_of", "encode", "is_shared", "join", "sets_of"]
 
 
 def dim_of(encoder: nn.Module | None) -> int | None:
@@ -35,8 +35,13 @@ def dim_of(encoder: nn.Module | None) -> int | None:
 
 
 def sets_of(code: Tensor | None) -> int:
-    """Return how many sets of weights are made for a code."""
-    return 1 if code is None or code.dim() == 1 else code.shape[0]
+    """Return how many samples, or blocks of some, a code is for; 1 where all share it."""
+    return 1 if is_shared(code) else code.shape[0]  # type: ignore[union-attr]
+
+
+def is_shared(code: Tensor | None) -> bool:
+    """Whether all samples share a code: ``(dim,)``, or a map ``(dim, Gh, Gw)``."""
+    return code is None or code.dim() in (1, 3)
 
 
 def check_context(encoder: nn.Module | None, context: Any, index: Any = None, caller: str = "mutator") -> None:
@@ -82,7 +87,7 @@ def name_of(encoder: nn.Module) -> str:
 
 
 def encode(encoder: nn.Module, dim: int | None, context: Any, batch: int | None, caller: str = "mutator") -> Tensor:
-    """Return the code of a context: ``(B, dim)``, or ``(dim,)`` where one serves all samples.
+    """Return the code of a context: ``(B, dim)``, or ``(dim,)`` where one serves all samples; maps: ``... Gh Gw``.
 
     Parameters
     ----------
@@ -101,7 +106,7 @@ def encode(encoder: nn.Module, dim: int | None, context: Any, batch: int | None,
     code = _run(encoder, context)
     if not isinstance(code, Tensor):
         raise ContextError(f"{name_of(encoder)} must give (B, {dim}), but gave a {type(code).__name__}.")
-    if code.dim() != 2 or code.shape[1] != dim:
+    if code.dim() not in (2, 4) or code.shape[1] != dim:
         raise ContextError(f"{name_of(encoder)} must give (B, {dim}), but gave {tuple(code.shape)}.")
     if code.shape[0] == 1:
         return code[0]
@@ -171,10 +176,14 @@ def join(context: Tensor | None, architecture: Tensor | None) -> Tensor | None:
     Parameters
     ----------
     context
-        ``(dim,)`` or ``(B, dim)``.
+        ``(dim,)`` or ``(B, dim)``; a map, ``(dim, Gh, Gw)`` or ``(B, dim, Gh, Gw)``.
     architecture
         ``(dim,)``.
     """
     if context is None or architecture is None:
         return context if architecture is None else architecture
-    return torch.cat([context, architecture.to(context).expand(*context.shape[:-1], -1)], dim=-1)
+    own = architecture.to(context)
+    if context.dim() > 2:  # a map
+        own = own[:, None, None].expand(*context.shape[:-3], -1, *context.shape[-2:])
+        return torch.cat([context, own], dim=-3)
+    return torch.cat([context, own.expand(*context.shape[:-1], -1)], dim=-1)

@@ -6,19 +6,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ContextError, ShapeError, SpaceError
 from ..settings import (
     FeatureMapContextSettings,
     OwnInputContextSettings,
+    PatchContextSettings,
     SequenceContextSettings,
     VectorContextSettings,
     check_arguments,
 )
 from .parts import Gathered, Standardise, Upgrading
 
-__all__ = ["FeatureMapContext", "OwnInputContext", "SequenceContext", "VectorContext"]
+__all__ = ["FeatureMapContext", "OwnInputContext", "PatchContext", "SequenceContext", "VectorContext"]
 
 
 def _expect(context: Tensor, axes: str, size: int, encoder: nn.Module) -> None:
@@ -173,6 +175,58 @@ class FeatureMapContext(Straight):
         mean, spread = places.mean(2), places.var(2, correction=0)
         answers = self.norm(torch.cat([mean, (spread + 1e-6).log()], dim=1))
         return self.beside(self.mlp(answers), answers=answers, means=context.mean((2, 3)))
+
+
+class PatchContext(FeatureMapContext):
+    """A feature map, or frames, as :class:`FeatureMapContext` sees it, patch by patch: a map of codes.
+
+    A :class:`~nni_dynconv.DynamicPatchConv2d` gets a set of weights for each patch of its own grid, made from the mean
+    of the codes there. Every other op gets one for each sample, made from the mean of all.
+
+    Parameters
+    ----------
+    in_channels
+        Channels ``D`` of the map.
+    dim
+        Length of a code.
+    grid
+        Codes along its height, and along its width.
+
+    Raises
+    ------
+    ConfigError
+        A size is no whole number of 1 or more.
+    ContextError
+        When it is called with a context that is not ``(B, D, H, W)``.
+
+    References
+    ----------
+    Nirkin et al., HyperSeg: Patch-wise hypernetwork for real-time semantic segmentation, CVPR 2021.
+
+    Examples
+    --------
+    >>> PatchContext(3, dim=8, grid=4)(torch.rand(5, 3, 16, 16)).shape
+    torch.Size([5, 8, 4, 4])
+    """
+
+    def __init__(self, in_channels: int, dim: int, grid: int):
+        check_arguments(self, PatchContextSettings(in_channels, dim, grid))
+        super().__init__(in_channels, dim)
+        self.grid = grid
+
+    def forward(self, context: Tensor) -> Tensor:  # B D H W -> B dim grid grid
+        _expect(context, "B D H W", self.in_channels, self)
+        context = self.input_norm(context)
+        places = self.features(context)
+        mean = self._pooled(places)
+        spread = (self._pooled(places.square()) - mean.square()).relu()
+        answers = self.norm(torch.cat([mean, (spread + 1e-6).log()], dim=1).movedim(1, -1).flatten(0, 2))
+        means = self._pooled(context).movedim(1, -1).flatten(0, 2)
+        codes = self.beside(self.mlp(answers), answers=answers, means=means)
+        return codes.unflatten(0, (-1, self.grid, self.grid)).movedim(-1, 1)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, self.grid)
 
 
 class SequenceContext(Straight):

@@ -41,7 +41,7 @@ class Decision(NamedTuple):
 
 def site_of(op: DynamicOp) -> Site:
     """Return the site of an op that has a name."""
-    return Site(str(op.site), type(op).__name__, op.weight_specs())
+    return Site(str(op.site), type(op).__name__, op.weight_specs(), op.patch_grid)
 
 
 def runs_of(sites: Sequence[Site], sets: int) -> list[list[Site]]:

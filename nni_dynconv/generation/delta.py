@@ -7,12 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..functional import LowRank
+from ..functional import Composed, LowRank, Mixed, Scaled, form_all
 from ..settings import Recipe
 from ..sites import Site, WeightSpec, split
+from .controllers import Mixture
 from .factoring import factors_of, multiplied
 
-__all__ = ["asked_of", "combine", "combine_factored"]
+__all__ = ["asked_of", "combine", "combine_factored", "combine_mixed", "combine_scaled"]
 
 
 def asked_of(site: Site, recipe: Recipe) -> Site:
@@ -73,7 +74,7 @@ def combine(
     if made is None:
         return {} if base is None else dict(base)
     if recipe.delta == "scale" and base is not None and factor is not None:
-        return _scaled(site, split(made, asked.specs), std, base, factor)
+        return dict(form_all(combine_scaled(site, asked, made, std, base, factor)))
     whole = multiplied(made, site, asked) if recipe.delta == "low_rank" and asked.specs != site.specs else made
     deltas, bases = split(whole, site.specs), base or {}
     return {name: _add(bases.get(name), std[name], factor, delta) for name, delta in deltas.items()}
@@ -86,7 +87,7 @@ def combine_factored(
     std: Mapping[str, float],
     base: Mapping[str, Tensor] | None = None,
     factor: Tensor | None = None,
-) -> dict[str, Tensor | LowRank]:
+) -> dict[str, Tensor | Composed]:
     """Return an op's tensors as :func:`combine` does, with products left as factors where an op can apply them.
 
     Parameters
@@ -100,6 +101,46 @@ def combine_factored(
     """
     parts, bases = split(made, own.specs), base or {}
     return {spec.name: _factored(spec, parts, std[spec.name], bases.get(spec.name), factor) for spec in site.specs}
+
+
+def combine_scaled(
+    site: Site, asked: Site, made: Tensor, std: Mapping[str, float], base: Mapping[str, Tensor], factor: Tensor
+) -> dict[str, Tensor | Composed]:
+    """Return an op's tensors as :func:`combine` does, with weights as a base and a scale of its channels.
+
+    Biases and affine maps have a delta of every value.
+    """
+    parts = split(made, asked.specs)
+    tensors: dict[str, Tensor | Composed] = {}
+    for spec in site.specs:
+        own = base[spec.name]
+        if spec.name in parts:
+            tensors[spec.name] = _add(own, std[spec.name], factor, parts[spec.name])
+        else:
+            tensors[spec.name] = Scaled(own, 1 + factor * parts[f"{spec.name}.scale"], spec.transposed)
+    return tensors
+
+
+def combine_mixed(
+    site: Site,
+    mixture: Mixture,
+    std: Mapping[str, float],
+    base: Mapping[str, Tensor] | None = None,
+    factor: Tensor | None = None,
+) -> dict[str, Tensor | Composed]:
+    """Return an op's tensors as :func:`combine` does, as mixtures: the scale goes into the shares, which are few."""
+    bank, bases = split(mixture.bank, site.specs), base or {}
+    shares = mixture.shares if factor is None else mixture.shares * factor
+    tensors: dict[str, Tensor | Composed] = {}
+    for spec in site.specs:
+        size = std[spec.name] / (1.0 if mixture.stds is None else mixture.stds[spec.name])
+        own = shares if size == 1.0 else shares * size
+        if spec.kind == "weight":
+            tensors[spec.name] = Mixed(own, bank[spec.name], bases.get(spec.name))
+        else:
+            delta = (own @ bank[spec.name].flatten(1)).unflatten(-1, spec.shape)
+            tensors[spec.name] = delta if base is None else delta + bases[spec.name]
+    return tensors
 
 
 def _factored(
@@ -121,33 +162,7 @@ def _factors(spec: WeightSpec, recipe: Recipe) -> tuple[WeightSpec, ...]:
     return factors_of(spec, recipe.rank) if recipe.delta == "low_rank" else (spec,)
 
 
-def _scaled(
-    site: Site, parts: Mapping[str, Tensor], std: Mapping[str, float], base: Mapping[str, Tensor], factor: Tensor
-) -> dict[str, Tensor]:
-    """Return the weights of a base with scaled channels; biases and affine maps have a delta of every value."""
-    tensors = {}
-    for spec in site.specs:
-        own = base[spec.name]
-        if spec.name in parts:
-            tensors[spec.name] = _add(own, std[spec.name], factor, parts[spec.name])
-        else:
-            tensors[spec.name] = own * (1 + factor * _along_outputs(parts[f"{spec.name}.scale"], spec))
-    return tensors
-
-
 def _add(base: Tensor | None, std: float, factor: Tensor | None, delta: Tensor) -> Tensor:
     if base is None or factor is None:
         return std * delta
     return torch.addcmul(base, factor, delta, value=std)
-
-
-def _along_outputs(values: Tensor, spec: WeightSpec) -> Tensor:
-    """View ``(..., Cout)`` so that it multiplies a weight; of a transposed convolution, that is its second axis."""
-    ones = (1,) * (len(spec.shape) - 1)
-    if not spec.transposed:
-        return values.unflatten(-1, (spec.outputs, *ones))
-    groups = spec.transposed
-    values = values.unflatten(-1, (groups, 1, spec.outputs // groups, *ones[1:]))
-    return values.repeat_interleave(spec.shape[0] // groups, -len(spec.shape)).flatten(
-        -len(spec.shape) - 1, -len(spec.shape)
-    )

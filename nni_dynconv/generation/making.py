@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..functional import LowRank
+from ..functional import Composed
 from ..settings import Nonlinearity, Recipe, ScaleRule
 from ..sites import Site, split
 from .bases import Bases, values_of
-from .controllers import Controller, ExpertsController, LowRankController
-from .delta import asked_of, combine, combine_factored
+from .controllers import Controller, ExpertsController, LowRankController, Mixing, Mixture
+from .delta import asked_of, combine, combine_factored, combine_mixed, combine_scaled
 from .factoring import multiplied
 from .initialisation import base_of, stds_of
 
@@ -114,15 +114,17 @@ class WeightMaker(nn.Module):
         factors = self._factors_of(names)
         return [self._combine(name, deltas.get(name), factors.get(name)) for name in names]
 
-    def make_factored(self, sites: Sequence[Site], code: Tensor | None) -> list[dict[str, Tensor | LowRank]]:
-        """Make the tensors of some sites; the products among them stay factors where samples have their own.
+    def make_factored(self, sites: Sequence[Site], code: Tensor | None) -> list[dict[str, Tensor | Composed]]:
+        """Make the tensors of some sites; where samples have their own, products, scales and mixtures stay parts.
+
+        A graph that is compiled or exported has scales only.
 
         Parameters
         ----------
         sites, code
             As of :meth:`make`, which gives the same weights whole.
         """
-        if self.controller is None or code is None or code.dim() == 1 or torch.compiler.is_compiling():
+        if self.controller is None or code is None or code.dim() == 1:
             return [dict(one) for one in self.make(sites, code)]
         names = [site.name for site in sites]
         told = self._told(names)
@@ -130,26 +132,38 @@ class WeightMaker(nn.Module):
         factors = self._factors_of(names)
         return [self._combine_factored(name, made.get(name), factors.get(name)) for name in names]
 
-    def _parts(self, told: Sequence[Site], code: Tensor) -> list[tuple[Site, Tensor]]:
-        """Return for each site what the controller made, and what of: the site, or the factors of its tensors."""
-        if not told or self.controller is None:
+    def _parts(self, told: Sequence[Site], code: Tensor) -> list[tuple[Site, Tensor] | Mixture]:
+        """Return for each site what the controller made: a mixture, or values, and what of.
+
+        That is the site, or the factors of its tensors.
+        """
+        controller = self.controller
+        if not told or controller is None:
             return []
-        if type(self.controller) is LowRankController and "generate" not in vars(self.controller):  # not watched
-            return self.controller.factors(told, code)
-        return list(zip(told, self.controller.generate(told, code), strict=True))
+        if not torch.compiler.is_compiling() and "generate" not in vars(controller):  # which is then watched
+            if type(controller) is LowRankController:
+                return list(controller.factors(told, code))
+            if isinstance(controller, Mixing) and controller.mixes:
+                return list(controller.mixtures(told, code))
+        return list(zip(told, controller.generate(told, code), strict=True))
 
     def _combine_factored(
-        self, name: str, part: tuple[Site, Tensor] | None, factor: Tensor | None
-    ) -> dict[str, Tensor | LowRank]:
-        site, asked = self.sites[name], self.asked[name]
+        self, name: str, part: tuple[Site, Tensor] | Mixture | None, factor: Tensor | None
+    ) -> dict[str, Tensor | Composed]:
+        site, asked, recipe = self.sites[name], self.asked[name], self.recipes[name]
+        std, base = self._stds[name], self.base_of(name)
         if part is None:
             return dict(self._combine(name, None, factor))
-        own, made = part
+        if isinstance(part, Mixture) and asked.specs == site.specs:
+            return combine_mixed(site, part, std, base, factor)
+        own, made = (asked, part.whole(asked)) if isinstance(part, Mixture) else part
         if own.specs != asked.specs and asked.specs != site.specs:  # the controller's factors of a delta's
             own, made = asked, multiplied(made, asked, own)
-        if own.specs == site.specs or self.recipes[name].delta == "scale":
+        if recipe.delta == "scale" and base is not None and factor is not None:
+            return combine_scaled(site, asked, made, std, base, factor)
+        if own.specs == site.specs or torch.compiler.is_compiling():
             return dict(self._combine(name, made, factor))
-        return combine_factored(site, own, made, self._stds[name], self.base_of(name), factor)
+        return dict(combine_factored(site, own, made, std, base, factor))
 
     def _combine(self, name: str, made: Tensor | None, factor: Tensor | None) -> dict[str, Tensor]:
         site, asked, recipe = self.sites[name], self.asked[name], self.recipes[name]

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import CheckpointError
+from ..samplers import distributed
 from . import generators
 from .stopping import Stopping
 from .store import Store
@@ -49,6 +50,10 @@ class Checkpoint:
 
     Notes
     -----
+    Of several processes of ``torch.distributed`` each makes one, of the same folder, once they have met. The first one
+    writes for all: parts and notes as it has them, and of each its own generators. All restore that. They save and end
+    together: :meth:`save` and :meth:`load` are to be called by all.
+
     An epoch that was begun is gone through from its start, by generators as they were then, and batches that were
     trained on are passed over. A loader's workers must not outlive an epoch (``persistent_workers=False``).
 
@@ -79,6 +84,7 @@ class Checkpoint:
                     f"`{name}` of a Checkpoint is a {type(one).__name__}, which has no `state_dict()` and "
                     f"`load_state_dict()`. Put plain data into `checkpoint.notes`."
                 )
+        say = say if distributed.is_first() else _nothing
         self.parts, self.minutes, self.say = parts, minutes, say
         self.notes: dict[str, Any] = {}
         described = {name: _described(one) for name, one in parts.items()}
@@ -89,9 +95,10 @@ class Checkpoint:
         self._loaders: tuple[Any, ...] = ()
         self._waiting: dict[str, Any] | None = None  # a state that is to be restored before the first new batch
         self._written = time.monotonic()
+        self._asked: int | None = None  # the signal that one of the processes was sent, as all know
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all of it: parts, notes, generators, and how far the loop is."""
+        """Return all of it: parts, notes, how far the loop is, and the generators of each process."""
         return {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -99,6 +106,11 @@ class Checkpoint:
             "parts": {name: one.state_dict() for name, one in self.parts.items()},
             "samples": {name: one.sample for name, one in self.parts.items() if _draws(one)},
             "gradients": {name: _gradients(one) for name, one in self.parts.items() if self.batch},
+            "own": distributed.of_all(self._own()),
+        }
+
+    def _own(self) -> dict[str, Any]:
+        return {
             "start": self._start,
             "generators": generators.position(),
             "loaders": generators.of_loaders(self._loaders),
@@ -106,15 +118,23 @@ class Checkpoint:
 
     def save(self) -> Path:
         """Write a checkpoint now, between two batches; the loop does so by itself after each epoch."""
-        path = self.store.write(self.state_dict())
+        state = self.state_dict()
+        self.store.newest = by_first(lambda: self.store.write(state))
         self._written = time.monotonic()
-        return path
+        return self.store.newest
 
     def load(self) -> bool:
         """Take up the newest checkpoint, if there is one; return whether there was."""
-        state = self.store.read()
+        state, self.store.newest = by_first(lambda: (self.store.read(), self.store.newest))
         if state is None:
             return False
+        processes, here = len(state["own"]), distributed.count()
+        if processes != here:
+            raise CheckpointError(
+                f"The checkpoint `{self.store.newest}` was written by {processes} processes, but here are {here}. Go "
+                f"on with as many, or remove the folder `{self.store.folder}` to begin anew."
+            )
+        state = {**state, **state.pop("own")[distributed.number()]}
         self._waiting, self.epoch, self.batch = state, state["epoch"], state["batch"]
         self._restore(state)
         self.say(f"Goes on after epoch {self.epoch}, batch {self.batch}: `{self.store.newest}`.")
@@ -122,7 +142,7 @@ class Checkpoint:
 
     def clear(self) -> None:
         """Remove the checkpoints: the loop is over."""
-        self.store.clear()
+        by_first(self.store.clear)
 
     def epochs(self, count: int) -> Iterator[int]:
         """Yield the numbers of the epochs that are left, from the one that was begun on; save after each."""
@@ -131,6 +151,7 @@ class Checkpoint:
                 yield self.epoch
                 self.epoch, self.batch, self._start = self.epoch + 1, 0, None
                 self.save()
+                self._is_due()
                 self._end_if_asked()
 
     def batches(self, *loaders: Any) -> Iterator[Any]:
@@ -163,13 +184,21 @@ class Checkpoint:
         for batch in iterator:
             yield batch
             self.batch += 1
-            if self.stopping.asked is not None or time.monotonic() - self._written > 60 * self.minutes:
+            if self._is_due():
                 self.save()
                 self._end_if_asked()
 
+    def _is_due(self) -> bool:
+        """Whether it is time for a checkpoint, in all processes: by the first one's clock, or one was asked to end."""
+        late = time.monotonic() - self._written > 60 * self.minutes
+        told = distributed.of_all((self.stopping.asked, late))
+        self._asked = next((asked for asked, _ in told if asked is not None), None)
+        return self._asked is not None or told[0][1]
+
     def _end_if_asked(self) -> None:
-        if self.stopping.asked is not None:
+        if self._asked is not None:
             self.say(f"Start the same again: it goes on from `{self.store.newest}`.")
+            self.stopping.asked = self._asked
             self.stopping.end()
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -181,6 +210,30 @@ class Checkpoint:
                 one.get_parameter(key).grad = gradient
         self.notes = dict(state["notes"])
         generators.set_position(state["generators"])
+
+
+def by_first(work: Callable[[], Any]) -> Any:
+    """Return what the first process's work gives, in all of them.
+
+    Raises
+    ------
+    CheckpointError
+        It does so there.
+    """
+    found, error = None, None
+    if distributed.is_first():
+        try:
+            found = work()
+        except CheckpointError as raised:
+            error = raised
+    found, error = distributed.of_first((found, error))
+    if error is not None:
+        raise error
+    return found
+
+
+def _nothing(words: str) -> None:
+    """Say nothing: the first process does."""
 
 
 def _described(one: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .encoding import decode, encode
 
 __all__ = ["Store", "versions"]
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".checkpoint"
 DEPTH = 2
 """How many are kept: the newest, and the one before."""

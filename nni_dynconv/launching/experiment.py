@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ import psutil
 import requests
 
 from ..errors import LaunchError
+from ..experiments import time_given
 from .nni_logs import error_in_log, last_lines, without_colours, without_noise
 from .nnictl import LOOPBACK, loopback_environment, nnictl_command
 from .running.patience import NotStartedError, Patience, lives
@@ -29,6 +31,8 @@ __all__ = ["LocalExperiment"]
 
 ENDING = 20.0
 """Seconds that a trial has to write its checkpoint, once it is told to end."""
+NOTICING = 10.0
+"""Seconds that NNI and `launch` may take to notice that a trial has ended."""
 
 
 class LocalExperiment:
@@ -53,12 +57,17 @@ class LocalExperiment:
         self._seen: dict[str, psutil.Process] = {}
         self._mark = uuid.uuid4().hex
         self._watched: Watched | None = None
+        self._until = math.inf
         self._log_start: dict[Path, int] = {}
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment of what we start: our mark, this Python first on the path, NNI's server on the loopback."""
-        return {**loopback_environment(), MARK: self._mark}
+        """Environment of what we start: our mark, this Python first on the path, NNI's server on the loopback.
+
+        What has a deadline is told it, so that it ends by itself before.
+        """
+        until = {} if math.isinf(self._until) else {time_given.UNTIL: str(self._until)}
+        return {**loopback_environment(), MARK: self._mark, **until}
 
     # Start
 
@@ -72,6 +81,7 @@ class LocalExperiment:
         self._start(["resume", experiment_id], deadline)
 
     def _start(self, arguments: list[str], deadline: float) -> None:
+        self._until = time.time() + deadline - time.monotonic() - NOTICING
         patience = Patience(lambda: self.manager() or self._find(_is_nnictl), deadline)
         code, output = self._nnictl([*arguments, "--port", str(self.port)], patience)
         found = re.search(r"Experiment ID: (\w+)", output)

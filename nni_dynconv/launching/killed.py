@@ -9,14 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..runs import Run
+from ..runs import CRASH_FILE, ERROR_FILE, Run
 
 __all__ = ["run_killed_again"]
 
 ENDED = ("FAILED", "USER_CANCELED", "SYS_CANCELED")
 OPEN = ("WAITING", "RUNNING", "UNKNOWN")
-CRASHED = ("error.txt", "crash.txt")
-"""What a trial leaves that ended by an error, or whose interpreter crashed."""
 
 
 class _Trial(NamedTuple):
@@ -68,7 +66,7 @@ def was_killed(folder: Path, events: list[str]) -> bool:
     """
     if events[-1] not in ENDED or "USER_TO_CANCEL" in events or not folder.is_dir():
         return False
-    said = [folder / name for name in CRASHED]
+    said = [folder / name for name in (ERROR_FILE, CRASH_FILE)]
     return not any(one.is_file() and one.stat().st_size for one in said)
 
 

@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 from textwrap import indent
 
-__all__ = ["error_in_log", "last_lines", "said_in", "tail", "without_colours", "without_noise"]
+from ..runs import ERROR_FILE
 
-WORDS = "error.txt"
+__all__ = ["error_in_log", "last_lines", "said_in", "tail", "without_colours", "without_noise"]
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LOG_LINE = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (\w+) \([^)]*\)+ ?(.*)$")
@@ -51,7 +51,7 @@ def error_in_log(text: str) -> str | None:
 
 def said_in(folder: Path) -> str:
     """Return what a trial said of its error, in its own words or in all that NNI has of its output."""
-    words, output = _read(folder / WORDS), _read(folder / "trial.stderr")
+    words, output = _read(folder / ERROR_FILE), _read(folder / "trial.stderr")
     return words or output or error_in_log(_read(folder / "trial.log")) or _read(folder / "stderr")
 
 

@@ -26,6 +26,7 @@ from .norm import (
     DynamicInstanceNorm3d,
     DynamicLayerNorm,
 )
+from .patches import DynamicPatchConv2d
 from .reading import ORIGINAL as ORIGINAL
 from .separable import DynamicDilConv, DynamicSepConv
 
@@ -50,6 +51,7 @@ __all__ = [
     "DynamicLayerNorm",
     "DynamicLinear",
     "DynamicOp",
+    "DynamicPatchConv2d",
     "DynamicSepConv",
 ]
 

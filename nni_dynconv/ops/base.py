@@ -70,14 +70,17 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
 
     _takes_counts = False
     takes_factors = False
-    """Whether :meth:`compute`, with an argument ``counts``, takes :class:`~nni_dynconv.functional.LowRank` weights; a
-    subclass with a ``compute`` of its own says so itself."""
+    """Whether :meth:`compute`, with an argument ``counts``, takes weights that are given by parts, such as
+    :class:`~nni_dynconv.functional.LowRank`; a subclass with a ``compute`` of its own says so itself."""
     input_name = "input"
     """What torch's layers call their input."""
     recipe: Mapping[str, Any] = MappingProxyType({})
     """What it says of its own about base, delta and rank."""
     repeats: Order | None = None
     """How samples lie that it sees several times as often as the forward has them, where no block says so."""
+    patch_grid: tuple[int, int] | None = None
+    """Patches of the image, along its height and width, each with a set of its own, which :meth:`compute` takes with
+    two more axes behind those of samples; ``None``: a set is for whole samples."""
     site: str | None = None
     """Name of the place where it stands; the mutator sets it. It survives NNI's freezing and copying."""
     caller: str = "mutator"
@@ -147,6 +150,9 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         if not isinstance(x, Tensor):
             raise ContextError(_no_tensor(self._where(), x))
         if params is None:
+            made = scope.ready_for(self, self.site, x)
+            if made is not None:
+                return made
             name, factors = type(self).__name__, self._wants_factors()
             weights, counts, batch = scope.weights_for(self, self.site, name, x, factors)
             if batch is not None and x.shape[0] != batch:
@@ -205,9 +211,9 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
             )
 
     def _wants_factors(self) -> bool:
-        if torch.compiler.is_compiling() or not (self.takes_factors and self._takes_counts):
-            return False
-        return "compute" not in vars(self)  # whoever replaced it, such as a diagnosis, reads tensors
+        return (
+            self.takes_factors and self._takes_counts and "compute" not in vars(self)
+        )  # whoever replaced it, such as a diagnosis, reads tensors
 
     def _equal_blocks(self, B: int, weights: Mapping[str, Tensor]) -> list[int] | None:
         for spec in self.weight_specs():

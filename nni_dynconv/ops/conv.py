@@ -220,6 +220,8 @@ class DynamicConv3d(_Conv):
 class _ConvTranspose(_Convolution):
     """Transposed convolution over ``rank`` axes of space, with torch's arguments."""
 
+    takes_factors = True
+
     def __init__(
         self,
         in_channels: int,

@@ -50,6 +50,7 @@ class DynamicSepConv(DynamicOp):
     """
 
     default_dilation = 1
+    takes_factors = True
 
     def __init__(
         self,

@@ -193,6 +193,8 @@ def _steps(report: Report) -> Iterator[str]:
         yield f"Mend what failed, {what}: {why}"
     if report.state == "searched":
         yield f"Train what was found to its end: `nni-dynconv train {report.name}`."
+    if report.cut:
+        yield f"Give the run more time, or go on with its training: `nni-dynconv train {report.name}`."
     faults = [one for one in report.findings or () if one["severity"] == "fault"]
     if faults:
         yield f"Mend what the diagnosis calls a fault: {faults[0]['remedy']}"

@@ -15,6 +15,7 @@ __all__ = [
     "Contender",
     "Cost",
     "Curve",
+    "FewSets",
     "Network",
     "Report",
     "Reranked",
@@ -184,6 +185,39 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class FewSets:
+    """What is lost with few sets of weights in the place of the controller.
+
+    Parameters
+    ----------
+    counts
+        Numbers of sets.
+    metrics, gaps
+        By name: what was measured with each, and how much worse that is.
+    dynamic
+        The network itself, by name.
+    faster
+        How many times as fast one sample is with each.
+    allowed
+        How much worse each metric may be.
+    recommended
+        The fewest sets that lose no more; ``None``: all lose more.
+    contexts, measured_on
+        How many contexts were clustered, and on which batches it was measured.
+    """
+
+    counts: Sequence[int]
+    metrics: Mapping[str, Sequence[float | None]]
+    gaps: Mapping[str, Sequence[float | None]]
+    dynamic: Mapping[str, float | None]
+    faster: Sequence[float]
+    allowed: Mapping[str, float]
+    recommended: int | None
+    contexts: int
+    measured_on: str
+
+
+@dataclass(frozen=True)
 class Site:
     """One place whose weights are generated.
 
@@ -310,7 +344,7 @@ class Report:
         Of the run's folder, and how far the run came: ``unfinished``, ``searched`` or ``trained``.
     metric, result
         What the saved network reached.
-    searched, compared, reranked, network, trace, curves, slides
+    searched, compared, reranked, network, few, trace, curves, slides
         Parts; ``None`` or empty where the run has none.
     fidelity
         Of the supernet's scores, as ``nni-dynconv rank`` noted it: tau, and its interval.
@@ -320,6 +354,8 @@ class Report:
         What makes the run again.
     problems
         What failed.
+    cut
+        What the run's time was too short for, as sentences.
     missing
         What the page cannot show, and why.
     answers
@@ -334,6 +370,7 @@ class Report:
     compared: Compared | None = None
     reranked: Reranked | None = None
     network: Network | None = None
+    few: FewSets | None = None
     trace: Trace | None = None
     curves: Sequence[Curve] = ()
     slides: Sequence[Slides] = ()
@@ -342,6 +379,7 @@ class Report:
     settings: Mapping[str, Any] | None = None
     commands: Sequence[str] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
+    cut: Sequence[str] = ()
     missing: Sequence[str] = ()
     answers: Sequence[Answer] = ()
 

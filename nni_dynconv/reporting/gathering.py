@@ -20,6 +20,7 @@ from .data import (
     Compared,
     Contender,
     Curve,
+    FewSets,
     Network,
     Report,
     Reranked,
@@ -73,6 +74,7 @@ def report_of(folder: str | Path, trust: Collection[str] = ()) -> Report:
         compared=_compared(run),
         reranked=_reranked(run),
         network=network,
+        few=_few(run),
         trace=_trace(run),
         curves=_curves(run),
         slides=slides_of(run),
@@ -81,6 +83,7 @@ def report_of(folder: str | Path, trust: Collection[str] = ()) -> Report:
         settings=facts.get("settings"),
         commands=commands_of(run),
         problems=run.problems,
+        cut=facts.get("cut", ()),
         missing=missing,
     )
     report = replace(report, missing=(*missing, *_not_there(report)))
@@ -111,6 +114,9 @@ def _not_there(report: Report) -> Sequence[str]:
         "Rank fidelity: not measured. `nni-dynconv rank CONFIG RUN` measures it.": report.fidelity is None,
         "Findings: not examined. `nni-dynconv doctor CONFIG --run RUN` does it, and `diagnose_every` in a search.": (
             report.findings is None
+        ),
+        "Few sets of weights: not tried. `nni-dynconv export RUN --to clusters` measures what they lose.": (
+            report.few is None and report.network is not None
         ),
         "The sampler over time: no search noted its steps here.": report.trace is None,
     }
@@ -180,6 +186,17 @@ def _reranked(run: Run) -> Reranked | None:
         for place, one in enumerate(told["rows"])
     ]
     return Reranked(rows, told["steps"], told["seconds"])
+
+
+def _few(run: Run) -> FewSets | None:
+    if not run.clusters.is_file():
+        return None
+    told = json.loads(run.clusters.read_text(encoding="utf-8"))
+    rows, names = told["rows"], list(told["dynamic"])
+    metrics, gaps = ({name: [row[of][name] for row in rows] for name in names} for of in ("metrics", "gaps"))
+    counts, faster = ([row[of] for row in rows] for of in ("clusters", "faster"))
+    parts = (told[of] for of in ("allowed", "recommended", "contexts", "measured_on"))
+    return FewSets(counts, metrics, gaps, told["dynamic"], faster, *parts)
 
 
 def _trace(run: Run) -> Trace | None:

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import cost
 from ..export import Shown
-from ..functional import LowRank
+from ..functional import COMPOSED, Composed
 from ..generation import Call, DynamicNetwork, Example
 from ..sites import count_of
 from .data import Cost, Network, Site
@@ -65,8 +65,8 @@ def weights_of(network: DynamicNetwork, call: Call) -> dict[str, dict[str, Tenso
     return found
 
 
-def _whole(tensor: Tensor | LowRank) -> Tensor:
-    return (tensor.whole() if isinstance(tensor, LowRank) else tensor).detach()
+def _whole(tensor: Tensor | Composed) -> Tensor:
+    return (tensor.whole() if isinstance(tensor, COMPOSED) else tensor).detach()
 
 
 def run(network: DynamicNetwork, call: Call) -> Any:

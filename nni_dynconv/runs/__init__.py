@@ -4,6 +4,6 @@ What the files of networks and supernets hold is `export`'s affair.
 """
 
 from .history import History
-from .layout import TRAINED, UNTRAINED, WHERE, Run
+from .layout import CRASH_FILE, ERROR_FILE, TRAINED, UNTRAINED, WHERE, Run
 
-__all__ = ["TRAINED", "UNTRAINED", "WHERE", "History", "Run"]
+__all__ = ["CRASH_FILE", "ERROR_FILE", "TRAINED", "UNTRAINED", "WHERE", "History", "Run"]

@@ -12,13 +12,15 @@ from ..errors import RunError
 from ..files import write_atomically
 from .history import History
 
-__all__ = ["TRAINED", "UNTRAINED", "WHERE", "Run"]
+__all__ = ["CRASH_FILE", "ERROR_FILE", "TRAINED", "UNTRAINED", "WHERE", "Run"]
 
 FORMAT = 1
 WHERE = "where.txt"
 """Says in words, beside the checkpoints, where the newest is."""
 EXPORTED = ("model.onnx", "model-grouped.onnx", "model-baked.onnx", "model.pt2", "model-grouped.pt2", "static.pt2")
 """What `nni-dynconv export --to` writes; what was found of each lies beside it."""
+ERROR_FILE, CRASH_FILE = "error.txt", "crash.txt"
+"""What a trial leaves that ended by an error, in words; and one whose interpreter crashed."""
 UNTRAINED, TRAINED = "searched", "trained"
 """How far a run came, `state` in `run.json`: an architecture is found; its network is trained to the end."""
 
@@ -96,6 +98,11 @@ class Run:
         return f'import nni_dynconv  # in {code}\nnet = nni_dynconv.load("{place}", trust={json.dumps(trust)})'
 
     @property
+    def clusters(self) -> Path:
+        """What few sets of weights lose; the network with as many as are enough is in the folder `clusters`."""
+        return self.folder / "clusters.json"
+
+    @property
     def history(self) -> History:
         """What happened in the run, in order."""
         return History(self.folder / "history.jsonl")
@@ -135,6 +142,7 @@ class Run:
         names = ("architecture.json", "network.safetensors", "baselines.txt", "example.npz", "report.json")
         own = [self.file, self.supernet, self.weights, self.network, self.table, self.twin]
         own += [self.history.file, self.report, self.slides, self.checkpoints]
+        own += [self.clusters, self.clusters.with_suffix("")]
         exported = (f"{name}{ending}" for name in EXPORTED for ending in ("", ".json"))
         return [*own, *(self.folder / one for one in (*names, *exported))]
 
@@ -205,6 +213,29 @@ class Run:
         text = json.dumps({"architecture": dict(sample)}, indent=2) + "\n"
         write_atomically(self.folder / "architecture.json", text.encode())
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What the run found, by which its weights are read.
+
+        Raises
+        ------
+        RunError
+            It found nothing, or its two files say different things: one of them is damaged.
+        """
+        if "architecture" not in self.facts:
+            raise RunError(f"The run in `{self.folder}` has found nothing: its search did not end. Start it again.")
+        found, beside = self.facts["architecture"], self.folder / "architecture.json"
+        try:
+            other = json.loads(beside.read_text(encoding="utf-8"))["architecture"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"`{beside}` cannot be read: {type(error).__name__}: {error}") from None
+        if found != other:
+            raise RunError(
+                f"`{self.file}` says that the run found {found}, but `{beside}` says {other}. One of them is damaged: "
+                f"put right the one that is not what the run printed."
+            )
+        return dict(found)
+
     # What went wrong, without ending the run
 
     @property
@@ -228,6 +259,7 @@ class Run:
         place, lines = self.folder if folder is None else folder, []
         if self.facts.get("state") == UNTRAINED:
             lines.append(f"The network is NOT trained to the end. `nni-dynconv train {place}` trains it.")
+        lines += [f"CUT: {one}" for one in self.facts.get("cut", [])]
         for what, why in self.problems.items():
             lines.append(f"FAILED: {what}: {why}")
         if "export" in self.problems:

@@ -12,7 +12,7 @@ from torch import nn
 
 from .base import Sampler
 
-__all__ = ["agree", "any_of", "is_first", "mean", "of_all", "of_first", "share_statistics"]
+__all__ = ["agree", "any_of", "count", "is_first", "mean", "number", "of_all", "of_first", "share_statistics"]
 
 Value = TypeVar("Value")
 
@@ -100,9 +100,19 @@ def of_first(value: Value) -> Value:
     return values[0]
 
 
+def count() -> int:
+    """Return how many processes there are."""
+    return dist.get_world_size() if _together() else 1
+
+
+def number() -> int:
+    """Return which of them this one is, from 0 on."""
+    return dist.get_rank() if _together() else 0
+
+
 def is_first() -> bool:
     """Whether this is the first process, or the only one: it tells and writes for all."""
-    return not _together() or dist.get_rank() == 0
+    return number() == 0
 
 
 def share_statistics(network: nn.Module) -> None:

@@ -5,8 +5,7 @@ experiments of ``nnictl`` are none of this wing's.
 """
 
 from .after_search import SupernetEvaluator
-from .baselines import Comparison, compare, static_twin
-from .blame import candidate_of, module_of, site_of
+from .baselines import Comparison, Jury, compare, static_twin
 from .closing import (
     Evaluators,
     Goal,
@@ -28,20 +27,24 @@ from .closing import (
 )
 from .costing import called_on, costs_of
 from .final import PROXIES, evolve, proxy_scores
+from .guarding import candidate_of, module_of, site_of
 from .lightning import in_place, loaders_of, loss_of, network_loss, replaced, silent, step_of
 from .loaders import first_batches
 from .ranking import Fidelity, Row, SupernetRanking, Task, distinct, fidelity, generated_losses
 from .smoothing import smoothness
 from .strategy import DynamicStrategy
+from .timed import Allotted
 from .trainer import TellPhase
 
 __all__ = [
     "PROXIES",
+    "Allotted",
     "Comparison",
     "DynamicStrategy",
     "Evaluators",
     "Fidelity",
     "Goal",
+    "Jury",
     "KeepEpochs",
     "Reports",
     "Row",

@@ -56,8 +56,9 @@ class SearchModule(Learning):
     def configure_callbacks(self) -> list[Callback]:
         self.trainers_part.take(self.trainer)  # Lightning asks for callbacks before it refuses the trainer's options
         keeping = [] if self.keeping is None else [self.keeping]
+        in_time = [] if self.in_time is None else [self.in_time]
         own = [TellPhase("search"), KeepEpochs(self.history, "search")]
-        return [_EndOfTraining(), *keeping, *own, *self.callbacks, *super().configure_callbacks()]
+        return [_EndOfTraining(), *keeping, *in_time, *own, *self.callbacks, *super().configure_callbacks()]
 
     def on_train_start(self) -> None:
         self.sampler.settle(None)
@@ -91,8 +92,8 @@ class SearchModule(Learning):
 
     def _note_end(self) -> None:
         """Note how long the search was, and what the sampler preferred when it was over."""
-        seconds = round(time.monotonic() - self._began, 1)
-        self.note("searched", steps=self._steps, epochs=self.trainer.current_epoch, seconds=seconds)
+        seconds = time.monotonic() - self._began if self.keeping is None else self.keeping.seconds
+        self.note("searched", steps=self._steps, epochs=self.trainer.current_epoch, seconds=round(seconds, 1))
         if self.mutator.choices:
             self.note("step", step=self._steps, epoch=self.trainer.current_epoch, **self._told(self.mutator.status()))
 

@@ -25,11 +25,12 @@ from .hooks import changes_batches
 from .loaders import Loaders, check_loaders, plain
 from .module import SearchModule, SearchModuleOnBatches
 from .smoothing import check_smoothness
+from .timed import Allotted
 from .trainer import check_evaluator, check_validation
 
 __all__ = ["DynamicStrategy"]
 
-PASSED = ("mutator", "options", "diagnosis", "reports")
+PASSED = ("mutator", "options", "diagnosis", "reports", "allotted")
 """Arguments that are handed in from above, and are no options."""
 
 
@@ -122,6 +123,9 @@ class DynamicStrategy(OneShotStrategy):
     costs
         What an architecture costs, by names for ``objectives`` and ``budget``: called with a sample, or NNI's
         profilers, which are made before the mutator.
+    allotted
+        How long all of it may take; a trial hands in what NNI and ``launch`` give it. The trainer's ``max_time`` counts
+        too: the search ends early enough for what comes after it (``docs/runs.md``).
 
     Raises
     ------
@@ -188,6 +192,7 @@ class DynamicStrategy(OneShotStrategy):
         reports: Reports | None = None,
         diagnosis: Callable[[int], Callback] | None = None,
         costs: Mapping[str, Any] | None = None,
+        allotted: Allotted | None = None,
         **options: Any,
     ):
         _check_options(type(self), options)
@@ -246,6 +251,7 @@ class DynamicStrategy(OneShotStrategy):
             Reports() if reports is None else reports,
             None if baselines is None else check(BaselineSettings, baselines, "`baselines` of `mutator.strategy()`"),
             ends_run=not isinstance(folder, Run),
+            allotted=Allotted() if allotted is None else allotted,
         )
         self.callbacks = [diagnosis(diagnose_every)] if diagnosis is not None and diagnose_every else []
 
@@ -288,6 +294,12 @@ class DynamicStrategy(OneShotStrategy):
             It has not been run.
         """
         return self.trained.network
+
+    @property
+    def has_time(self) -> bool:
+        """Whether there is time for what a run can do without; always where its time is not limited."""
+        limit = self.closing.limit
+        return limit is None or limit.left > limit.to_write
 
     @property
     def comparison(self) -> Comparison | None:

@@ -36,11 +36,13 @@ CONTROLLERS = {
     "low_rank": Part("nni_dynconv.controllers:LowRankController", parts.LowRankSettings),
     "coordinate": Part("nni_dynconv.controllers:CoordinateController", parts.CoordinateSettings),
     "experts": Part("nni_dynconv.controllers:ExpertsController", parts.ExpertsSettings),
+    "basis": Part("nni_dynconv.controllers:BasisController", parts.BasisSettings),
     "flat": Part("nni_dynconv.controllers:FlatController", parts.FlatSettings),
 }
 CONTEXTS = {
     "vector": Part("nni_dynconv.context:VectorContext", parts.VectorContextSettings),
     "feature_map": Part("nni_dynconv.context:FeatureMapContext", parts.FeatureMapContextSettings),
+    "patch": Part("nni_dynconv.context:PatchContext", parts.PatchContextSettings),
     "sequence": Part("nni_dynconv.context:SequenceContext", parts.SequenceContextSettings),
     "own_input": Part("nni_dynconv.context:OwnInputContext", parts.OwnInputContextSettings),
 }

@@ -14,6 +14,7 @@ from .fields import Count, CountOrNone, Positive, Rate, Settings, about
 __all__ = [
     "COSTS",
     "ArchitectureSettings",
+    "BasisSettings",
     "ChunkedSettings",
     "CoordinateSettings",
     "DartsSettings",
@@ -28,6 +29,7 @@ __all__ = [
     "Nesting",
     "Nonlinearity",
     "OwnInputContextSettings",
+    "PatchContextSettings",
     "RandomSettings",
     "Routing",
     "ScaleRule",
@@ -154,6 +156,23 @@ class ChunkedSettings(Settings):
 
 
 @dataclass(frozen=True)
+class BasisSettings(Settings):
+    """Settings of :class:`nni_dynconv.controllers.BasisController`."""
+
+    basis: Annotated[Count, about("sets of weights for each site, made once a step")] = 8
+    shares: Annotated[
+        Shares, about("`site`: one mixture for each site; `row`: one for each row of a weight, say each output channel")
+    ] = "site"
+    chunk: Annotated[Count, about("values of the basis made at a time")] = 64
+    site_dim: SiteDim = 16
+    position_dim: PositionDim = 16
+    hidden: Annotated[Count, about("width of the two MLPs")] = 128
+    scale_rule: Size = "hyperfan_in"
+    encoding: Encoded = "layer_norm"
+    nonlinearity: Nonlinear = "linear"
+
+
+@dataclass(frozen=True)
 class LowRankSettings(Settings):
     """Settings of :class:`nni_dynconv.controllers.LowRankController`."""
 
@@ -225,6 +244,15 @@ class FeatureMapContextSettings(Settings):
 
     in_channels: Annotated[Count, about("channels of the map")]
     dim: CodeDim
+
+
+@dataclass(frozen=True)
+class PatchContextSettings(Settings):
+    """Settings of :class:`nni_dynconv.context.PatchContext`."""
+
+    in_channels: Annotated[Count, about("channels of the map")]
+    dim: CodeDim
+    grid: Annotated[Count, about("codes along its height, and along its width")]
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ __all__ = [
     "keeping",
     "open_",
     "order_for",
+    "ready_for",
     "seen_by",
     "weights_for",
 ]
@@ -42,7 +43,7 @@ __all__ = [
 T = TypeVar("T")
 
 Weights = Mapping[str, Any]
-"""Tensors by name; each a :class:`~nni_dynconv.functional.LowRank` where whoever asks takes factors."""
+"""Tensors by name; by their parts, as :class:`~nni_dynconv.functional.LowRank`, where whoever asks takes those."""
 Key = tuple[str, tuple[bool, bool]]
 """A site, and whether its weights are made with gradient, and where activations are checkpointed."""
 
@@ -102,6 +103,8 @@ class Scope:
     shares: Callable[[str], Tensor] | None = None
     from_input: Callable[[str, Tensor], Weights] | None = None
     batch: Callable[[], int | None] = lambda: None
+    ready: Callable[[str, Tensor], Tensor | None] | None = None
+    """Applies what stands in for the op of a site, where something does; ``None``: nothing does anywhere."""
     around: bool = False
     outer: Scope | None = None
     backward: int = -1
@@ -269,6 +272,12 @@ def order_for(op: nn.Module) -> Order | None:
     return order
 
 
+def ready_for(op: nn.Module, site: str | None, x: Tensor) -> Tensor | None:
+    """Return what stands in for an op makes of its input; ``None`` where nothing does."""
+    opened = seen_by(op)
+    return None if opened is None or opened.ready is None or site is None else opened.ready(site, x)
+
+
 def weights_for(
     op: Any, site: str | None, name: str, x: Tensor, factors: bool = False
 ) -> tuple[Weights, tuple[int, ...] | None, int | None]:
@@ -287,7 +296,7 @@ def weights_for(
     x
         Its input.
     factors
-        Whether it takes :class:`~nni_dynconv.functional.LowRank` weights.
+        Whether it takes weights by their parts, such as :class:`~nni_dynconv.functional.LowRank`.
 
     Raises
     ------

@@ -86,11 +86,14 @@ class Site:
         Class name of the op.
     specs
         What it needs, in the op's order.
+    patch_grid
+        Patches of the image, along its height and width, of which each has a set of its own where codes have places.
     """
 
     name: str
     op: str
     specs: tuple[WeightSpec, ...]
+    patch_grid: tuple[int, int] | None = None
 
     @property
     def num_generated(self) -> int:

@@ -14,7 +14,7 @@ from nni.nas.nn.pytorch import Cell, ModelSpace
 from nni.nas.space import Mutator
 from torch import Tensor, nn
 
-from ..errors import LearningError, ScopeError
+from ..errors import ContextError, LearningError, ScopeError
 from ..generation import (
     ArchitectureEncoder,
     ChunkedController,
@@ -456,6 +456,48 @@ class DynamicWeightMutator(nn.Module, Mutator):
             sample = self._drawn()
         check_sample(sample, self.choices)
         return Plan(self._alive(sample), dict(sample))
+
+    def weights(self, sample: Mapping[str, Any] | None = None, context: Any = None) -> dict[str, dict[str, Tensor]]:
+        """Return what an architecture's ops use: tensors by name for each site, as ``op(x, weights[site])`` takes them.
+
+        They have gradient where the mutator's parts do and gradient is on.
+
+        Parameters
+        ----------
+        sample
+            NNI's; the drawn one by default.
+        context
+            What the encoder takes; ``None`` where weights depend on none.
+
+        Returns
+        -------
+        Each tensor is ``(*shape)``, or ``(B, *shape)`` for B contexts. Where the controller hands over a module, there
+        are none, and the site is left out.
+
+        Raises
+        ------
+        SampleError
+            The sample is none of the space.
+        ScopeError
+            Nothing is drawn yet.
+        ContextError
+            The context is missing or not wanted, or weights are made from each layer's own input.
+
+        Examples
+        --------
+        >>> weights = mutator.weights({"stem": "conv3"}, context)  # doctest: +SKIP
+        >>> weights["stem/conv3"]["weight"].shape  # doctest: +SKIP
+        torch.Size([4, 16, 3, 3, 3])
+        """
+        sample = self._drawn() if sample is None else sample
+        if self.source.own_input is not None:
+            raise ContextError(
+                "These weights are made from each layer's own input (OwnInputContext), which only a forward has."
+            )
+        with self.using(sample, context):
+            opened = scope.current_of(self.source)
+            names = [site.name for site in self._alive(sample) if self.source.module_for(site.name) is None]
+            return {name: dict(opened.weights(name)) for name in names}  # type: ignore[union-attr]
 
     def _alive(self, sample: Mapping[str, Any]) -> tuple[Site, ...]:
         names = {str(op.site): None for op in alive_ops(self.space, sample)}

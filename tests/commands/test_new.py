@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from nni_runs import REPOSITORY, Lab
+from often import by_default
 
 import nni_dynconv
 from nni_dynconv.commands import cli
@@ -23,6 +24,7 @@ from nni_dynconv.settings import check_config
 
 TASKS = [task.value for task in Task]
 FILES = ["README.md", "data.py", "evaluator.py", "experiment.yml", "space.py", "test_experiment.py"]
+HEAVY = pytest.mark.parametrize("project", by_default(TASKS[0], of=TASKS), indirect=True)
 LEAST = {"image": 0.9, "sequence": 0.9, "video": 18.0}
 """Right digits, right symbols, and PSNR in dB, of a frame that had 12.5."""
 
@@ -50,6 +52,7 @@ def test_its_files_are_there_and_its_experiment_is_well_formed(project, capsys):
     assert "experiment.yml is well-formed." in capsys.readouterr().out
 
 
+@HEAVY
 @pytest.mark.usefixtures("importable")
 def test_its_own_tests_pass(tmp_path):
     tests = [one for name, one in vars(importlib.import_module("test_experiment")).items() if name.startswith("test_")]
@@ -58,6 +61,7 @@ def test_its_own_tests_pass(tmp_path):
         one(**dict.fromkeys(inspect.signature(one).parameters, tmp_path / "saved"))
 
 
+@HEAVY
 @pytest.mark.usefixtures("importable")
 def test_a_trial_of_it_ends_in_a_network_that_follows_its_context(project):
     settings = check_config("experiment.yml").to_dict()

@@ -38,6 +38,7 @@ OPS = [
     (ops.DynamicConv2d(4, 6, (3, 5), stride=2, dilation=(2, 1), bias=False), (4, 9, 9)),
     (ops.DynamicConv2d(4, 6, 4, padding="same"), (4, 9, 9)),
     (ops.DynamicConv2d(4, 6, 3, padding="valid"), (4, 9, 9)),
+    (ops.DynamicPatchConv2d(4, 6, 3, grid=(2, 3), stride=2, padding=1), (4, 9, 9)),
     (ops.DynamicConv3d(2, 3, 3, padding=(1, 0, 1)), (2, 5, 5, 5)),
     (ops.DynamicConvTranspose1d(4, 6, 3, stride=2, output_padding=1), (4, 5)),
     (ops.DynamicConvTranspose2d(4, 6, 3, stride=2, padding=1, groups=2), (4, 5, 6)),
@@ -92,7 +93,9 @@ def static(op, x, weights):
     elif hasattr(op, "kernel_size"):
         names = ("kernel_size", "stride", "padding", "dilation", "groups", "bias", "output_padding")
         options = {name: getattr(op, name) for name in names if hasattr(op, name)}
-        getattr(nn, type(op).__name__.removeprefix("Dynamic"))(op.in_channels, op.out_channels, **options)(x)
+        getattr(nn, type(op).__name__.removeprefix("Dynamic").replace("Patch", ""))(
+            op.in_channels, op.out_channels, **options
+        )(x)
     else:
         op(x, weights)
 

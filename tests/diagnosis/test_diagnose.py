@@ -10,6 +10,7 @@ import pytest
 import spaces
 import torch
 import torch.nn.functional as F
+from often import by_default, each_once
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import nni
@@ -95,8 +96,7 @@ def generating(mutator, change):
 # Silence
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("base", ["none", "learned"])
+@each_once(sampler=SAMPLERS, base=["none", "learned"])
 def test_it_finds_nothing_at_the_start_nor_after_training(sampler, base):
     for seed in range(3):
         mutator = make(seed, sampler, base=base)
@@ -132,8 +132,7 @@ def test_static_sites_are_no_fault():
     assert {site.made for site in found.sites} == {None}
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("space", [spaces.Everything, spaces.CellSpace, spaces.PlainCellSpace])
+@each_once(sampler=SAMPLERS, space=[spaces.Everything, spaces.CellSpace, spaces.PlainCellSpace])
 def test_spaces_with_cells_depths_inputs_and_nested_choices_are_healthy(space, sampler):
     mutator = make(sampler=sampler, space=space)
     data = [((spaces.image(8, seed), spaces.vector(8, seed)), None) for seed in range(3)]
@@ -168,7 +167,7 @@ class Constrained(SmallSpace):
         return self.head(self.body(self.stem(x))).mean(1).flatten(1)
 
 
-@pytest.mark.parametrize("sampler", [RandomSampler, FairSampler, GdasSampler])
+@pytest.mark.parametrize("sampler", by_default(GdasSampler, of=[RandomSampler, FairSampler, GdasSampler]))
 def test_constraints_of_a_space_are_kept_and_the_search_goes_on_as_before(sampler):
     """GDAS's noise of the drawn sample and the rest of a fair round used to be those of the diagnosis's own draws."""
     mutator, alone = (make(space=Constrained, sampler=sampler).eval() for _ in range(2))
@@ -256,8 +255,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("trained", [False, True])
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@each_once(fault=FAULTS, trained=[False, True])
 def test_a_planted_fault_is_found_and_nothing_else(fault, trained):
     mutator = make(base="learned" if trained else "none")
     if trained:

@@ -53,7 +53,9 @@ def test_a_frozen_network_is_one_graph():
     assert backend.graphs == 1
 
 
-@pytest.mark.parametrize(("space", "inside"), [(OneChoice, True), (CellSpace, False)])
+@pytest.mark.parametrize(
+    ("space", "inside"), [(OneChoice, True), pytest.param(CellSpace, False, marks=pytest.mark.whole)]
+)
 def test_a_step_under_using_is_one_graph(space, inside):
     mutator, sample = make(space)
     backend = Backend()
@@ -122,6 +124,7 @@ def test_an_index_compiles_to_one_set_a_sample():
         torch.testing.assert_close(found, mutator(image(), context=vector()[:2], index=index))
 
 
+@pytest.mark.whole
 def test_bfloat16_compiles():
     mutator, sample = make()
     network = mutator.freeze(sample)

@@ -176,6 +176,7 @@ def listening(lab):
     return found
 
 
+@pytest.mark.nnictl
 def test_nnictl_ends_with_its_own_status(lab):
     status, output, _ = lab.run("nnictl", "view", "nothing")
     assert status == 1 and "nothing" in output

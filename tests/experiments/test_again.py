@@ -114,3 +114,29 @@ def test_weights_of_another_network_are_refused(here):
     Run(here).note(architecture=other if found != other else {"first": "3", "last": "static"})
     with pytest.raises(RunError, match="does not hold the weights of this network"):
         again.export_again(here)
+
+
+WAVES = {"space": "own_search:Waves", "evaluator": "own_search:evaluator", "metric": "val_acc"}
+CONTEXT = {"name": "vector", "in_features": 2, "dim": 8}
+
+
+@pytest.mark.whole
+def test_few_sets_of_weights_are_measured_and_written_and_noted_in_the_page(here, capsys):
+    chosen = {**WAVES, "context": CONTEXT, "evaluator_args": {"epochs": 2}, "optimize_mode": "maximize"}
+    trial.search(settings(strategy=SHORT, **chosen), here)
+    assert main(["export", str(here), "--to", "clusters", "--clusters", "3", "--tolerance", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "of 96 contexts, on validation batches" in out and "Recommended: 1" in out
+    told = json.loads((here / "clusters.json").read_text())
+    assert [row["clusters"] for row in told["rows"]] == [1, 2, 3, 4, 8, 16]
+    assert nni_dynconv.load(here / "clusters").source.controller.clusters == 3
+    assert "With few sets of weights" in (here / "report.html").read_text()
+    assert main(["export", str(here), "--to", "clusters", "--clusters", "97"]) == 2
+    assert "97 clusters of 96 contexts" in capsys.readouterr().err
+
+
+@pytest.mark.whole
+def test_a_run_without_a_context_has_nothing_to_cluster(here, capsys):
+    searched(here, final_epochs=0)
+    assert main(["export", str(here), "--to", "clusters"]) == 2
+    assert "made from nothing that is given" in capsys.readouterr().err

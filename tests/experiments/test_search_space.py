@@ -175,7 +175,8 @@ def test_a_trial_takes_its_settings_from_a_yaml_and_its_architecture_from_any_tu
         trial.main([str(path)])
 
 
-def test_a_trial_of_another_tuner_without_a_yaml_is_told_the_command(monkeypatch):
+def test_a_trial_of_another_tuner_without_a_yaml_is_told_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path))
     monkeypatch.setattr(trial.nni, "get_next_parameter", lambda: {"op": "5x5"})
     with pytest.raises(ConfigError, match="For another tuner the command is `python3 -m nni_dynconv.trial CONFIG`"):
         trial.main()

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from nni_runs import Lab
-from often import by_default
+from often import by_default, each_once
 from toy_task import ToySpace
 from trials import CLASS_ARGS, LOADERS, Module, settings, task
 
@@ -77,10 +77,10 @@ def loss_of(network):
 @pytest.mark.parametrize(
     ("strategy", "epochs"),
     [
-        ({"contenders": 8, "rerank_steps": 10, "final_epochs": 0}, 0),
+        pytest.param({"contenders": 8, "rerank_steps": 10, "final_epochs": 0}, 0, marks=pytest.mark.whole),
         ({"contenders": 8, "rerank_steps": 10, "final_epochs": 3}, 3),
         ({"contenders": 0, "final_epochs": 0}, 0),
-        ({"contenders": 0}, 2),
+        pytest.param({"contenders": 0}, 2, marks=pytest.mark.whole),
     ],
     ids=["finals", "finals, trained", "plain", "plain, trained"],
 )
@@ -100,7 +100,7 @@ def test_the_result_is_that_of_the_architecture_that_is_exported(sampler, strate
     assert told == [(number, *one) for number, one in enumerate(once)] * 2
 
 
-@pytest.mark.parametrize("strategy", [{}, {"strategy": "ddp_fork", "devices": 2}], ids=["one", "two processes"])
+@pytest.mark.parametrize("strategy", by_default({}, of=[{}, {"strategy": "ddp_fork", "devices": 2}]))
 @pytest.mark.filterwarnings("ignore")
 def test_the_front_of_a_search_stands_in_its_summary(strategy, reported, tmp_path):
     ending = {"final_search": "evolution", "evaluations": 4, "population": 2, "objectives": ["multiply_adds"]}
@@ -123,8 +123,7 @@ class NormedSpace(ToySpace):
         return self.last(self.norm(self.first(x)))
 
 
-@pytest.mark.parametrize("strategy", [{}, {"strategy": "ddp_fork", "devices": 2}], ids=["one", "two processes"])
-@pytest.mark.parametrize("metric", ["val_loss", None])
+@each_once(metric=["val_loss", None], strategy=[{"strategy": "ddp_fork", "devices": 2}, {}])
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_saved_has_batchnorm_statistics_of_its_own_and_the_result_is_measured_with_them(
     metric, strategy, reported, tmp_path
@@ -202,8 +201,7 @@ def paired(epochs=1, batches=2):
     return Lightning(Module(), Trainer(max_epochs=epochs, accelerator="cpu", **quiet), **loaders)
 
 
-@pytest.mark.parametrize("space", ["toy_task:ToySpace", f"{__name__}:StaticFirst"])
-@pytest.mark.parametrize("sampler", ["random", "darts"])
+@each_once(space=["toy_task:ToySpace", f"{__name__}:StaticFirst"], sampler=["random", "darts"])
 def test_batches_with_a_context_that_no_setting_asks_for_are_refused(space, sampler, reported, tmp_path):
     """The first layer was given the pair, and died of it in its own words."""
     given = settings(space=space, sampler={"name": sampler}, context=None, evaluator=f"{__name__}:paired")
@@ -217,12 +215,13 @@ class StaticFirst(ToySpace):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("epochs", [0, 2])
-def test_of_several_processes_the_first_one_reports_and_writes(epochs, reported, tmp_path):
+@pytest.mark.parametrize("epochs", by_default(2, of=[0, 2]))
+def test_of_several_processes_the_first_one_reports_and_writes(epochs, reported, tmp_path, capsys):
     """The trial's own process used to know of no result, and each of the others reported its own."""
     options = {"contenders": 2, "rerank": 0, "final_epochs": epochs}
     options = {"evaluator_args": {"strategy": "ddp_fork", "devices": 2}, "strategy": options}
     trial.search(settings(sampler="gdas", **options), tmp_path, proposal=3)
+    assert "write no checkpoints: killed, the run begins anew" in capsys.readouterr().out
     (final,) = reported("final")
     assert final["process"] == os.getpid() and final["value"]["proposal"] == 3
     assert len({line["process"] for line in reported("intermediate")}) == (2 if epochs else 1)  # two times forked
@@ -352,7 +351,7 @@ def logging_task(own=True):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("own", by_default(True, of=[True, False]))
 def test_lightnings_logs_lie_in_the_trials_folder(own, reported, tmp_path, monkeypatch):
     """They used to lie in the code directory, of all trials together; those of the final training did longer."""
     code, folder = tmp_path / "code", tmp_path / "trial"

@@ -33,8 +33,10 @@ def pair(batch):
 
 
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")  # the scope, opened and closed
-@pytest.mark.parametrize("strict", by_default(False, of=[False, True]))
-@pytest.mark.parametrize("space", [Everything, CellSpace])
+@pytest.mark.parametrize(
+    ("space", "strict"),
+    [(CellSpace, False), *(pytest.param(Everything, one, marks=pytest.mark.whole) for one in (False, True))],
+)
 def test_a_frozen_network_is_exported(space, strict):
     """Each used to be bound to the batch that it was exported with."""
     mutator, sample = make(space, base="learned")
@@ -94,6 +96,7 @@ def test_a_supernet_is_exported_as_the_architecture_in_use():
 
 
 @pytest.mark.filterwarnings("ignore")  # of what the exporter and torch think of each other
+@pytest.mark.whole  # `test_elsewhere.py` runs the first of them in ONNX Runtime
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_onnx_computes_what_the_network_does(name, tmp_path):
     reference = pytest.importorskip("onnx.reference")

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from often import by_default, each_once
 from own_search import Waves
 from spaces import CellSpace, Everything, OneChoice, image, vector
 from torch import nn
@@ -23,6 +24,13 @@ from nni_dynconv.search import Writer
 
 CONTROLLERS = [name for name in controllers.__all__ if name != "Controller"]
 FORMS = ("dynamic", "grouped", "baked")
+RECIPES = (
+    {"base": "learned", "delta": "low_rank", "rank": 2},
+    {"base": "learned", "delta": "scale"},
+    {"base": "learned", "delta": "full"},
+    {"base": "learned", "delta": "none"},
+    {"delta": "full"},
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +49,8 @@ def written(folder, space=Everything, inputs=None, encoder=None, sample=None, **
     return nni_dynconv.load(folder), export.example_in(folder)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("space", [Everything, CellSpace])
-def test_each_form_runs_in_onnx_runtime_and_is_the_same(space, form, tmp_path):
+@each_once(form=FORMS, space=[Everything, CellSpace])
+def test_each_form_runs_in_onnx_runtime_and_is_the_same(form, space, tmp_path):
     network, shown = written(tmp_path, space, base="learned")
     found = export.export_onnx(network, tmp_path / "model.onnx", shown, form, batch=3)
     assert found.error < 1e-4 and found.opset == 20
@@ -61,17 +68,7 @@ def test_every_controller_runs_in_onnx_runtime(name, tmp_path):
     assert export.export_onnx(network, tmp_path / "model.onnx", shown).error < 1e-4
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        {"base": "learned", "delta": "scale"},
-        {"base": "learned", "delta": "low_rank", "rank": 2},
-        {"base": "learned", "delta": "full"},
-        {"base": "learned", "delta": "none"},
-        {"delta": "full"},
-    ],
-    ids=lambda one: f"{one.get('base')} {one['delta']}",
-)
+@pytest.mark.parametrize("recipe", by_default(RECIPES[0], of=RECIPES), ids=lambda one: " ".join(map(str, one.values())))
 @pytest.mark.parametrize(
     "form", ["dynamic", *(pytest.param(one, marks=pytest.mark.slow) for one in ("grouped", "baked"))]
 )
@@ -99,7 +96,7 @@ def test_a_grouped_file_has_convolutions_with_a_group_for_each_sample_and_their_
     assert not any(one.external_data for one in model.graph.initializer)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", by_default("dynamic", of=FORMS))
 def test_a_program_is_read_without_this_package(form, tmp_path):
     network, shown = written(tmp_path, Waves, (torch.randn(4, 1, 16), vector(4)), base="learned")
     found = export.export_program(network, tmp_path / "model.pt2", shown, form, batch=3)

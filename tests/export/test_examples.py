@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,18 @@ from nni_dynconv import DynamicWeightMutator, VectorContext, export
 from nni_dynconv.errors import ExportError
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("net")
     torch.manual_seed(0)
     network = DynamicWeightMutator(OneChoice(), context=VectorContext(4, dim=8)).eval().freeze({"op": "3x3"})
-    export.save(network, tmp_path, example=(image(5), torch.randn(5, 4)), results={"val_acc": 0.5})
-    return tmp_path
+    export.save(network, folder, example=(image(5), torch.randn(5, 4)), results={"val_acc": 0.5})
+    return folder
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    return Path(shutil.copytree(written, tmp_path, dirs_exist_ok=True))
 
 
 def test_the_example_is_what_the_network_was_called_with_and_what_it_made_of_that(folder):

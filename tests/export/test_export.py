@@ -14,6 +14,7 @@ import nni
 import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from often import each_once
 from safetensors.torch import load_file, save, save_file
 from spaces import CellSpace, Everything, OneChoice, PlainCellSpace, conv, image, vector
 from tampering import tamper
@@ -72,9 +73,9 @@ CONTEXTS = [
 ]
 
 
-@pytest.mark.parametrize("space", [OneChoice, Everything, CellSpace, PlainCellSpace])
-@pytest.mark.parametrize(("encoder", "context"), CONTEXTS)
-def test_a_network_comes_back_as_it_was(space, encoder, context, tmp_path):
+@each_once(encoded=CONTEXTS, space=[OneChoice, Everything, CellSpace, PlainCellSpace])
+def test_a_network_comes_back_as_it_was(encoded, space, tmp_path):
+    encoder, context = encoded
     network = frozen(space, encoder(), base="learned", context=context)
     export.save(network, tmp_path)
     again = nni_dynconv.load(tmp_path)
@@ -151,14 +152,19 @@ def other_batch(network):
     network(image(), vector(2))
 
 
-@pytest.mark.parametrize("loaded", [False, True])
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory):
+    folder, network = tmp_path_factory.mktemp("net"), frozen(encoder=VectorContext(5, 8), context=vector(), op="3x3")
+    export.save(network, folder)
+    return {"frozen": network, "loaded": nni_dynconv.load(folder)}
+
+
+@pytest.mark.parametrize("form", ["frozen", "loaded"])
 @pytest.mark.parametrize("wrong", [no_context, other_context, a_part, other_batch])
-def test_what_is_wrong_with_a_call_of_it_is_told_without_a_mutator(wrong, loaded, tmp_path):
+def test_what_is_wrong_with_a_call_of_it_is_told_without_a_mutator(wrong, form, forms):
     """Of a network that was loaded, an op outside a forward used to say: "Call the network through the mutator"."""
-    network = frozen(encoder=VectorContext(5, 8), context=vector(), op="3x3")
-    export.save(network, tmp_path)
     with pytest.raises(DynConvError) as told:
-        wrong(nni_dynconv.load(tmp_path) if loaded else network)
+        wrong(forms[form])
     assert "mutator" not in str(told.value)
 
 

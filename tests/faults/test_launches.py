@@ -59,7 +59,7 @@ def experiment_in(said):
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM", "SIGINT"])
 def test_a_signal_takes_everything_down_and_says_what_goes_on_and_that_goes_on(name, lab):
     """SIGHUP used to leave manager, tuner and trial running; the trial that ran was never run again."""
-    config = lab.write(maxTrialNumber=2, stub={"epochs": 30, "pause": 0.5})
+    config = lab.write(maxTrialNumber=2, stub={"epochs": 60, "pause": 0.5})
     process = lab.start("launch", config, "--output", "out", "--no-try")
     wait_until(lambda: running(lab, "stub_trial.py"), 90, "a trial")
     assert listening(lab) == {"127.0.0.1"}

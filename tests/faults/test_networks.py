@@ -163,6 +163,21 @@ def test_a_size_in_a_file_does_not_take_all_memory(made, tmp_path):
         nni_dynconv.load(tmp_path / "net")
 
 
+@pytest.mark.parametrize("many", [10**6, 10**9])
+def test_a_number_of_layers_in_a_file_does_not_take_all_time(many, made, tmp_path):
+    """A million layers of an LSTM, whose making goes by the square of their number, took minutes to be refused."""
+    put(made[3].files, tmp_path / "net")
+
+    def change(description):
+        arguments = {"input_size": 4, "hidden_size": 4, "num_layers": many}
+        assert description["network"]["layers"]["1"]["class"].endswith("BatchNorm2d")
+        description["network"]["layers"]["1"] = {"class": "torch.nn.modules.rnn:LSTM", "args": arguments}
+
+    tamper(tmp_path / "net", change)
+    with pytest.raises(DynConvError, match=r"It describes layers that take more than \d+ operators to be made"):
+        nni_dynconv.load(tmp_path / "net")
+
+
 # Bits, and cuts
 
 

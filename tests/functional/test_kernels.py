@@ -17,6 +17,7 @@ from functional import loops
 from functional.loops import assert_like_loop, loop_conv2d, tensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from often import by_default
 from torch.utils.flop_counter import FlopCounterMode
 
 import nni_dynconv.functional
@@ -289,6 +290,7 @@ def test_torchs_counter_sees_what_the_kernels_compute():
 
 
 @built
+@pytest.mark.whole
 def test_the_operator_passes_torchs_own_check():
     x, weight = make(3, 4, 9, 9, 3)
     none, dense = (False, [0, 0]), weight.mT.repeat(1, 1, 4, 1, 1)
@@ -341,7 +343,7 @@ print(functional.conv2d(*small).shape)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are set by Linux")
-@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("threads", by_default("2", of=["1", "2"]))
 def test_memory_that_runs_out_in_a_kernel_is_an_error_and_not_the_end(threads):
     """It used to abort the process."""
     command = [sys.executable, "-c", LITTLE_MEMORY, threads]

@@ -44,7 +44,7 @@ def applying():
     """Let factors be applied, whatever the rules say."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "nni_dynconv.functional.planning.factors.choose", lambda *_: Choice("applied", "the test says so")
+            "nni_dynconv.functional.planning.composed.choose", lambda *_: Choice("applied", "the test says so")
         )
         calling._plan_once.cache_clear()
         yield

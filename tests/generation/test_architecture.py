@@ -8,6 +8,7 @@ from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything
 import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from often import each_once
 from spaces import CellSpace, Everything, OneChoice, conv, image, vector
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -114,8 +115,7 @@ def test_the_code_is_the_linear_map_of_what_is_chosen(space, sampler):
         assert all(one.any() for one in torch.autograd.grad(found @ torch.arange(6.0), alphas))
 
 
-@pytest.mark.parametrize("sampler", [RandomSampler, EnasSampler, GdasSampler, DartsSampler])
-@pytest.mark.parametrize("space", [Everything, CellSpace])
+@each_once(space=[Everything, CellSpace], sampler=[RandomSampler, EnasSampler, GdasSampler, DartsSampler])
 def test_a_frozen_and_a_saved_network_keep_the_code(space, sampler, tmp_path):
     mutator = make(space, sampler, base="learned")
     sample = mutator.export()

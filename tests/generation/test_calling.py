@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 
 import pytest
 import torch
@@ -112,22 +113,39 @@ def made(space, **options):
     return mutator, mutator.reset()
 
 
+def call_of(space, two):
+    return {TakesPair: (two,), TakesNamed: (Named(*two),), TakesDict: (named(two),)}.get(space, two)
+
+
 def expected_of(mutator, space, two, c, **more):
-    inputs = {TakesPair: (two,), TakesNamed: (Named(*two),), TakesDict: (named(two),)}.get(space, two)
-    return mutator(*inputs, context=c, **more)
+    return mutator(*call_of(space, two), context=c, **more)
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory):
+    """Each space's network, frozen and read from a file, and what the supernet answers."""
+
+    @functools.cache
+    def of(space):
+        mutator, sample = made(space)
+        two, c = planes(), torch.randn(2, 3)
+        expected = expected_of(mutator, space, two, c)
+        network = mutator.freeze(sample)
+        network(*call_of(space, two), context=c)
+        folder = tmp_path_factory.mktemp(space.__name__)
+        export.save(network, folder)
+        return (network, load(folder)), two, c, expected
+
+    return of
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_network_is_called_as_the_supernet_is(name, tmp_path):
+def test_a_network_is_called_as_the_supernet_is(name, forms):
     """A tuple was always taken apart, and names and further inputs were refused in Python's words."""
     space, call = CALLS[name]
-    mutator, sample = made(space)
-    two, c = planes(), torch.randn(2, 3)
-    expected = expected_of(mutator, space, two, c)
-    network = mutator.freeze(sample)
-    torch.testing.assert_close(call(network, two, c), expected)
-    export.save(network, tmp_path)
-    torch.testing.assert_close(call(load(tmp_path), two, c), expected)
+    networks, two, c, expected = forms(space)
+    for network in networks:
+        torch.testing.assert_close(call(network, two, c), expected)
 
 
 @pytest.mark.parametrize("space", [TakesPair, TakesNamed, TakesDict, TakesTwo, TakesOption])
@@ -138,9 +156,8 @@ def test_an_index_sorts_the_samples_of_every_structure(space, tmp_path):
     torch.testing.assert_close(expected_of(mutator, space, two, c, index=index), expected, atol=1e-5, rtol=1e-4)
     network = mutator.freeze(sample)
     export.save(network, tmp_path)
-    inputs = {TakesPair: (two,), TakesNamed: (Named(*two),), TakesDict: (named(two),)}.get(space, two)
     for one in (network, load(tmp_path)):
-        torch.testing.assert_close(one(*inputs, context=c, index=index), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(one(*call_of(space, two), context=c, index=index), expected, atol=1e-5, rtol=1e-4)
 
 
 class Recurrent(ModelSpace):

@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from often import each_once
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from nni_dynconv import ArchitectureEncoder, FeatureMapContext, OwnInputContext, SequenceContext, VectorContext
 from nni_dynconv.generation.controllers import (
+    BasisController,
     ChunkedController,
     CoordinateController,
     ExpertsController,
@@ -23,7 +25,7 @@ from nni_dynconv.generation.parts import Gathered, Standardise
 from nni_dynconv.sites.spec import Site, WeightSpec
 
 SITES = [Site("conv", "DynamicConv2d", (WeightSpec("weight", (4, 4, 3, 3), 36),))]
-CONTROLLERS = (ChunkedController, CoordinateController, ExpertsController, FlatController)
+CONTROLLERS = (BasisController, ChunkedController, CoordinateController, ExpertsController, FlatController)
 
 
 class OfOneInput(nn.Module):
@@ -96,8 +98,7 @@ def different(weights):
     return len(kept)
 
 
-@pytest.mark.parametrize("encoding", ["layer_norm", "magnitude_invariant"])
-@pytest.mark.parametrize("name", ENCODERS)
+@each_once(name=ENCODERS, encoding=["layer_norm", "magnitude_invariant"])
 @torch.no_grad()
 def test_two_hundred_contexts_make_as_many_weights(name, encoding):
     """A LayerNorm over two values is a sign: there was one set of weights for all in two of five seeds."""

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nni_dynconv.errors import ConfigError
 from nni_dynconv.generation import controllers
 from nni_dynconv.generation.controllers import (
+    BasisController,
     ChunkedController,
     Controller,
     CoordinateController,
@@ -77,6 +78,55 @@ class TestExpertsOfRows(ControllerSuite):
         return ExpertsController(experts=3, routing="linear", shares="row")
 
 
+class TestBasis(ControllerSuite):
+    def make(self):
+        return BasisController(basis=4, hidden=64)
+
+
+class TestBasisOfRows(ControllerSuite):
+    def make(self):
+        return BasisController(basis=3, chunk=7, shares="row", encoding="magnitude_invariant")
+
+
+@pytest.mark.parametrize("make", [ExpertsController, BasisController])
+@pytest.mark.parametrize("context_dim", [None, 6])
+def test_mixtures_are_what_is_generated(make, context_dim):
+    sites = conv_sites(2)
+    controller = bound(sites, make, context_dim)
+    context = torch.randn(3, context_dim or 2)
+    made = controller.generate(sites, context)
+    for site, mixture, whole in zip(sites, controller.mixtures(sites, context), made, strict=True):
+        torch.testing.assert_close(mixture.whole(site).expand_as(whole), whole)
+
+
+def test_a_basis_is_made_once_for_all_contexts_and_uncorrelated():
+    sites = conv_sites(2)
+    controller = bound(sites, BasisController, basis=6)
+    first, second = controller.mixtures(sites, torch.randn(5, 32))
+    banks = torch.cat([first.bank, second.bank])
+    assert banks.shape == (12, 16 * 16 * 9)
+    correlation = torch.corrcoef(banks).fill_diagonal_(0).abs().max()
+    assert correlation < 0.1
+    assert first.shares.shape == (5, 6)
+    torch.testing.assert_close(first.shares.norm(dim=1), torch.ones(5))
+
+
+def test_a_basis_depends_on_the_architecture_and_not_on_the_context():
+    torch.manual_seed(0)
+    sites, controller = conv_sites(1), BasisController(basis=2)
+    controller.architecture_dim = 3
+    controller.bind(sites, 8)
+    code = torch.randn(4, 8)
+    code[:, 5:] = code[0, 5:]
+    other, another = code.clone(), code.clone()
+    other[:, :5] += 1
+    another[:, 5:] += 1
+    made, same, changed = (controller.mixtures(sites, one)[0] for one in (code, other, another))
+    assert torch.equal(made.bank, same.bank)
+    assert not torch.allclose(made.bank, changed.bank)
+    assert not torch.allclose(made.shares, same.shares)
+
+
 class TinyController(Controller):
     """What a user writes: one row a site and one a context, multiplied."""
 
@@ -114,7 +164,7 @@ def size_of(controller):
 
 
 NAMES = [name for name in controllers.__all__ if name != "Controller"]
-INDEPENDENT_OF_SIZES = (ChunkedController, LowRankController, CoordinateController)
+INDEPENDENT_OF_SIZES = (ChunkedController, LowRankController, CoordinateController, BasisController)
 
 
 @pytest.mark.parametrize("make", INDEPENDENT_OF_SIZES)

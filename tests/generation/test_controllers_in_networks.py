@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from earlier_files import save_in_format_3
+from often import each_once
 from spaces import Everything, image, vector
 
 from nni_dynconv import (
+    BasisController,
     ChunkedController,
     CoordinateController,
     DynamicWeightMutator,
@@ -28,6 +30,7 @@ CONTROLLERS = {
     "coordinate, transform": lambda: CoordinateController(nesting="transform"),
     "flat": FlatController,
     "experts": ExpertsController,
+    "basis": BasisController,
 }
 
 
@@ -53,8 +56,7 @@ def test_a_step_gives_gradients_to_controller_and_sampler(name):
         assert sum(float(one.grad.abs().sum()) for one in roles[role] if one.grad is not None) > 0, role
 
 
-@pytest.mark.parametrize("name", CONTROLLERS)
-@pytest.mark.parametrize("base", ["none", "learned"])
+@each_once(name=CONTROLLERS, base=["learned", "none"])
 def test_a_frozen_network_does_what_the_supernet_does_also_from_a_file(name, base, tmp_path):
     mutator = mutator_with(name, base=base).eval()
     sample, x, context = mutator.export(), image(), vector()

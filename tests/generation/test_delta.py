@@ -264,6 +264,7 @@ def test_a_copy_and_a_checkpointed_forward_do_the_same(base, delta):
         y.sum().backward()
 
 
+@pytest.mark.whole
 def test_a_frozen_network_of_all_kinds_compiles_to_one_graph():
     torch._dynamo.reset()
     per_site = {"stem": {"delta": "none"}, "body/*": {"delta": "scale"}, "up": {"delta": "low_rank", "rank": 1}}

@@ -10,11 +10,13 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from nni_dynconv import (
+    BasisController,
     ChunkedController,
     DartsSampler,
     DynamicConv2d,
     DynamicLinear,
     DynamicWeightMutator,
+    ExpertsController,
     LowRankController,
     OwnInputContext,
     RandomSampler,
@@ -22,7 +24,7 @@ from nni_dynconv import (
     diagnose,
     lift,
 )
-from nni_dynconv.functional import LowRank, calling, conv2d, deterministic, portable
+from nni_dynconv.functional import COMPOSED, LowRank, calling, conv2d, deterministic, portable
 from nni_dynconv.ops import DynamicSepConv
 from nni_dynconv.search.smoothing import smoothness
 from nni_dynconv.sites import scope
@@ -71,13 +73,27 @@ class Plain(ModelSpace):
         return self.last(self.stem(x).relu())
 
 
-KINDS = {
+PRODUCTS = {
     "delta": {"delta": "low_rank", "base": "none"},
     "delta, learned base": {"delta": "low_rank", "base": "learned"},
     "controller": {"controller": lambda: LowRankController(rank=2, hidden=16), "base": "none"},
     "controller, learned base": {"controller": lambda: LowRankController(rank=2, hidden=16), "base": "learned"},
+    "experts, low-rank delta": {
+        "controller": lambda: ExpertsController(experts=3),
+        "delta": "low_rank",
+        "base": "none",
+    },
     "both": {"controller": lambda: LowRankController(rank=1, hidden=16), "delta": "low_rank", "base": "learned"},
 }
+OTHERS = {
+    "scale": {"delta": "scale", "base": "learned"},
+    "experts": {"controller": lambda: ExpertsController(experts=3), "base": "none"},
+    "experts, learned base": {"controller": lambda: ExpertsController(experts=3), "base": "learned"},
+    "basis": {"controller": lambda: BasisController(basis=3, hidden=16), "base": "learned"},
+}
+KINDS = {**PRODUCTS, **OTHERS}
+products = pytest.mark.parametrize("kind", PRODUCTS.values(), ids=PRODUCTS)
+others = pytest.mark.parametrize("kind", OTHERS.values(), ids=OTHERS)
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
@@ -122,7 +138,7 @@ def check_step(mutator, run, uses, monkeypatch):
     """A step that applies factors is the step that forms every kernel."""
     found, applied = step(mutator, run), len(uses)
     with monkeypatch.context() as patch:
-        for op in (DynamicConv2d, DynamicLinear):
+        for op in (DynamicConv2d, DynamicLinear, DynamicSepConv):
             patch.setattr(op, "takes_factors", False)
         expected = step(mutator, run)
     assert len(uses) == applied
@@ -136,7 +152,7 @@ def check_step(mutator, run, uses, monkeypatch):
     return applied
 
 
-@kinds
+@products
 @pytest.mark.parametrize("body", ["wide", "grouped", "separable"])
 def test_a_step_that_applies_factors_is_the_step_that_forms_kernels(kind, body, uses, monkeypatch):
     mutator, (x, context) = make(kind), given()
@@ -145,10 +161,35 @@ def test_a_step_that_applies_factors_is_the_step_that_forms_kernels(kind, body, 
         with mutator.using({"body": body}):
             return mutator(x, context=context)
 
-    assert check_step(mutator, run, uses, monkeypatch) == (2 if body == "wide" else 1)
+    mixes = body == "separable" and kind["base"] == "none"  # its 1x1 kernel, where no base is convolved beside it
+    assert check_step(mutator, run, uses, monkeypatch) == (2 if body == "wide" or mixes else 1)
 
 
-@kinds
+@others
+@pytest.mark.parametrize("body", ["wide", "grouped", "separable"])
+def test_a_step_with_scales_or_mixtures_is_the_step_that_forms_kernels(kind, body, uses, monkeypatch):
+    mutator, (x, context) = make(kind), given()
+
+    def run():
+        with mutator.using({"body": body}):
+            return mutator(x, context=context)
+
+    assert check_step(mutator, run, uses, monkeypatch) == (
+        3 if "delta" in kind else 0
+    )  # large images: kernels are mixed
+
+
+@others
+@pytest.mark.parametrize("index", [None, [0, 1, 1, 1, 0, 1, 0, 1]])
+def test_linear_maps_with_scales_or_mixtures(kind, index, uses, monkeypatch):
+    mutator, (_, context) = make(kind, space=Maps), given(8)
+    mutator.reset()
+    x = torch.randn(8, 5, MANY, generator=torch.Generator().manual_seed(4))
+    options = {"context": context} if index is None else {"context": context[:2], "index": torch.tensor(index)}
+    assert check_step(mutator, lambda: mutator(x, **options), uses, monkeypatch) == 3
+
+
+@products
 @pytest.mark.parametrize("index", [None, [0, 1, 0, 1, 0, 1, 0, 1], [0, 1, 1, 1, 0, 1, 0, 1]])
 def test_linear_maps_apply_factors_too(kind, index, uses, monkeypatch):
     mutator, (_, context) = make(kind, space=Maps), given(8)
@@ -198,7 +239,7 @@ def test_what_reads_weights_gets_tensors(kind):
     with mutator.using(SAMPLE, context=context):
         opened = scope.current_of(mutator.source)
         read = opened.weights("last")
-        assert isinstance(opened.anew().weights("last", factors=True)["weight"], LowRank)
+        assert isinstance(opened.anew().weights("last", factors=True)["weight"], COMPOSED)
     (made,) = mutator.source.make([mutator.source.sites["last"]], mutator.context(context))
     torch.testing.assert_close(read, made)
 
@@ -323,3 +364,19 @@ def test_an_op_takes_factors_as_params_and_forms_them_where_it_must():
     for op in (DynamicConv2d, Own):
         y = op(WIDE, WIDE, 3, padding=1, bias=False)(x, {"weight": weight})
         torch.testing.assert_close(y, conv2d(x, weight.whole(), padding=1), rtol=1e-3, atol=1e-3)
+
+
+def test_scales_are_compiled_and_exported_as_static_layers_and_a_factor():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2, 2), nn.Flatten(1), nn.Linear(4 * 12 * 12, 5)]
+    lifted = lift(nn.Sequential(*layers), base="learned")
+    mutator = lifted.mutator(sampler=RandomSampler(0), context=VectorContext(5, 8), delta="scale")
+    mutator.reset()
+    network, x, context = mutator.freeze({}).eval(), torch.randn(7, 3, 8, 8), torch.randn(7, 5)
+    expected, close = network(x, context), {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(torch.compile(network, fullgraph=True, backend="eager")(x, context), expected, **close)
+    batch = torch.export.Dim("batch", min=2)
+    program = torch.export.export(network, (x[:3], context[:3]), dynamic_shapes=({0: batch}, {0: batch}))
+    torch.testing.assert_close(program.module()(x, context), expected, **close)
+    called = [str(node.target) for node in program.graph.nodes]
+    assert sum("conv" in one for one in called) == 2 and not any("bmm" in one for one in called)

@@ -15,7 +15,12 @@ from torch import nn
 
 from benchmarks.quality.initialisation import CONTROLLERS
 from nni_dynconv import DynamicWeightMutator, VectorContext, ops
-from nni_dynconv.generation.controllers import ChunkedController, CoordinateController, LowRankController
+from nni_dynconv.generation.controllers import (
+    BasisController,
+    ChunkedController,
+    CoordinateController,
+    LowRankController,
+)
 from nni_dynconv.generation.controllers.signs import Signs, random_signs
 from nni_dynconv.sites.spec import Site, WeightSpec
 
@@ -91,7 +96,7 @@ def test_no_two_positions_of_a_site_and_hardly_two_sites_share_a_row(counts):
             assert (one[:shorter] == other[:shorter]).sum() <= 1
 
 
-@pytest.mark.parametrize("make", [ChunkedController, LowRankController, CoordinateController])
+@pytest.mark.parametrize("make", [ChunkedController, LowRankController, CoordinateController, BasisController])
 @torch.no_grad()
 def test_sites_that_come_later_leave_the_signs_of_the_others(make):
     torch.manual_seed(0)

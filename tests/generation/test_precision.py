@@ -87,8 +87,14 @@ def assert_near(y, expected, dtype):
     assert ((y.double() - expected.double()).norm() / expected.double().norm()).item() < FAR[dtype]
 
 
-@pytest.mark.parametrize("dtype", FAR)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        *(pytest.param(case, torch.bfloat16, id=str(case)) for case in CASES),
+        *(pytest.param(CASES[0], dtype, id=str(dtype)) for dtype in (torch.float16, torch.float64)),
+        *(pytest.param(case, torch.float64, id=f"{case}-float64", marks=pytest.mark.whole) for case in CASES[1:]),
+    ],
+)
 def test_every_form_runs_in_another_precision(case, dtype, tmp_path):
     """The default controller divided by a norm of float32, and a file was read back as float32."""
     mutator, x, c = made(**case)

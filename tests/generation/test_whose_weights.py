@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from often import by_default, each_once
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -80,8 +81,7 @@ def alone(run, x, c):
     return torch.cat([run(x[i : i + 1], c[i : i + 1]) for i in range(len(x))])
 
 
-@pytest.mark.parametrize("how", ["block", "op"])
-@pytest.mark.parametrize("op", OPS)
+@each_once(op=OPS, how=["block", "op"])
 @settings(max_examples=12, deadline=None)
 @given(order=st.sampled_from(["tiled", "consecutive"]), batch=st.integers(1, 5), times=st.integers(1, 4))
 def test_each_sample_has_its_own_weights_in_every_form(op, how, order, batch, times):
@@ -94,8 +94,7 @@ def test_each_sample_has_its_own_weights_in_every_form(op, how, order, batch, ti
     torch.testing.assert_close(mutator.freeze()(x, c), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("order", ["tiled", "consecutive"])
-@pytest.mark.parametrize("op", OPS)
+@each_once(op=OPS, order=["tiled", "consecutive"])
 @settings(max_examples=10, deadline=None)
 @given(index=st.lists(st.integers(0, 2), min_size=1, max_size=6), times=st.integers(2, 3))
 def test_with_an_index_each_sample_has_the_weights_of_its_context(op, order, index, times):
@@ -106,8 +105,7 @@ def test_with_an_index_each_sample_has_the_weights_of_its_context(op, order, ind
     torch.testing.assert_close(mutator(x, context=c, index=index), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("order", ["tiled", "consecutive"])
+@pytest.mark.parametrize(("op", "order"), [*((op, "tiled") for op in OPS), ("conv", "consecutive")])
 def test_what_nobody_names_is_refused_in_every_form(op, order, tmp_path):
     mutator = mutator_of(Frames(OPS[op](), order))
     (x, c), index = frames(4, 2), torch.tensor([1, 0, 1, 3])
@@ -124,8 +122,7 @@ def test_what_nobody_names_is_refused_in_every_form(op, order, tmp_path):
             call()
 
 
-@pytest.mark.parametrize("order", ["tiled", "consecutive"])
-@pytest.mark.parametrize("how", ["block", "op"])
+@each_once(order=["tiled", "consecutive"], how=["block", "op"])
 def test_a_saved_network_keeps_what_was_said(order, how, tmp_path):
     own = OPS["conv"](**({"repeats": order} if how == "op" else {}))
     mutator = mutator_of(Frames(own, order, order if how == "block" else None))
@@ -356,9 +353,7 @@ def test_the_word_of_one_thread_is_not_heard_in_another():
 
 
 @pytest.mark.filterwarnings("ignore")  # the scope, opened and closed
-@pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("order", ["tiled", "consecutive"])
-@pytest.mark.parametrize("op", ["conv", "linear", "separable"])
+@each_once(op=["conv", "linear", "separable"], order=["tiled", "consecutive"], strict=[False, True])
 def test_a_folding_network_is_exported_with_a_batch_of_any_size(op, order, strict):
     network = mutator_of(Frames(OPS[op](), order, order)).freeze()
     batch = torch.export.Dim("batch")
@@ -368,7 +363,7 @@ def test_a_folding_network_is_exported_with_a_batch_of_any_size(op, order, stric
         torch.testing.assert_close(exported(*frames(size, 2)), network(*frames(size, 2)), **CLOSE)
 
 
-@pytest.mark.parametrize("order", ["tiled", "consecutive"])
+@pytest.mark.parametrize("order", by_default("tiled", of=["tiled", "consecutive"]))
 def test_a_folding_network_is_compiled(order):
     torch._dynamo.reset()
     network = mutator_of(Frames(OPS["conv"](), order, order)).freeze()

@@ -9,6 +9,7 @@ import signal
 import pytest
 import torch
 from interrupted import SAMPLERS, Killed, Loop, WaveSpace, same, waves
+from often import each_once
 from torch import nn
 
 from nni_dynconv import Checkpoint, DynamicWeightMutator, RandomSampler, VectorContext
@@ -17,8 +18,7 @@ from nni_dynconv.errors import CheckpointError
 STEPS = 18
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda one: one.__name__)
-@pytest.mark.parametrize("minutes", [0.0, 10.0], ids=["each batch", "each epoch"])
+@each_once(sampler=SAMPLERS, minutes=[0.0, 10.0])
 def test_a_loop_that_was_killed_at_random_places_ends_as_one_that_was_not(sampler, minutes, tmp_path):
     undisturbed = Loop(sampler, tmp_path / "undisturbed").run().state
     draws, folder = random.Random(f"{sampler.__name__} {minutes}"), tmp_path / "killed"

@@ -70,6 +70,7 @@ def run(code, *arguments):
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
 
 
+@pytest.mark.whole
 def test_without_the_mend_a_resumed_dispatcher_drops_a_result_and_dies():
     done = run(RESUMED)
     assert done.stdout.splitlines()[-1] == "0" and "KeyError: 0" in done.stderr

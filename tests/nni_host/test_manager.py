@@ -141,6 +141,7 @@ HTTPServer(("127.0.0.1", %d), Manager).serve_forever()
 """
 
 
+@pytest.mark.whole
 def test_a_manager_that_is_slow_is_waited_for_past_its_start_page_and_folders_are_the_users_own(mended, free_port):
     """NNI gives it about four seconds, and reads its start page as JSON."""
     inside = mended(SLOW % free_port)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from devices import META, OneDevice
-from often import by_default
+from often import by_default, each_once
 
 from nni_dynconv.functional import library
 from nni_dynconv.functional.paths import kernels
@@ -75,8 +75,7 @@ def test_the_roofline_counts_multiply_adds_as_explain_does(bench):
         assert layer.multiply_adds(3, 4, 6) == geometry.multiply_adds
 
 
-@pytest.mark.parametrize("mode", ["fwd", "fwd+bwd"])
-@pytest.mark.parametrize("op", OPS)
+@each_once(op=OPS, mode=["fwd", "fwd+bwd"])
 def test_an_operator_is_measured_on_another_device(op, mode, bench):
     limits = bench.contenders.Limits(1e12, {1 << 30: 1e11})
     with OneDevice():

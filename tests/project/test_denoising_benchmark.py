@@ -79,6 +79,7 @@ OPTIMUM = ("dilated5", "conv5", "skip")
 
 
 class TestWork:
+    @pytest.mark.whole
     def test_a_finished_run_is_not_done_again_and_another_seed_is(self, tmp_path, monkeypatch):
         job = training.Job("static_twin", NAME, 2, 0.01, 0)
         reached = training.Ledger(tmp_path / "a.json", TINY).psnr(job)
@@ -87,6 +88,7 @@ class TestWork:
         assert again.psnr(job) == reached and set(reached) == {"validation", "unseen_shots", "unseen_video"}
         assert again.psnr(job._replace(seed=1)) == {"unseen_video": 1.0}
 
+    @pytest.mark.whole
     def test_the_seed_decides_a_run(self):
         job = training.Job("dynamic", NAME, 2, 0.01, 0)
         first, again, other = (training.run(one, TINY)["psnr"] for one in (job, job, job._replace(seed=1)))
@@ -97,6 +99,7 @@ class TestWork:
         with pytest.raises(ConfigError, match=r"a\.json: `steps` is 2 there, but 12 now\. Name another file with"):
             training.Ledger(tmp_path / "a.json", training.Settings((2,), (0, 1), 12, 2, (0.01,), 4, 2, 2))
 
+    @pytest.mark.whole
     def test_a_search_scores_all_and_trains_the_neighbours_of_the_best(self, tmp_path, monkeypatch):
         jobs = []
         monkeypatch.setattr(training, "run", lambda job, settings: jobs.append(job) or reach(job))

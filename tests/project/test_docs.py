@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import runpy
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -119,16 +120,24 @@ def first_words(page, before):
     return [re.match(r"`([^`]+)`", cell).group(1) for cell, *_ in table(page, before) if cell.startswith("`")]
 
 
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """A run of the quickstart with untrained weights."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    sample = {"filter": "conv7", "first": "conv5", "second": "conv3"}
+    example = torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16)
+    export.save(fresh_dynamic(sample, seed=0), folder, architecture=sample, example=example)
+    return folder
+
+
 @pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """An own folder with the examples, an own home, and a run of the quickstart with untrained weights."""
+def workplace(quickstart, tmp_path, monkeypatch):
+    """An own folder with the examples, an own home, and a run of the quickstart."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "nni"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    sample = {"filter": "conv7", "first": "conv5", "second": "conv3"}
-    example = torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16)
-    export.save(fresh_dynamic(sample, seed=0), "runs/quickstart", architecture=sample, example=example)
+    shutil.copytree(quickstart, tmp_path / "runs" / "quickstart")
     yield tmp_path
     logging.getLogger("nni").handlers.clear()
 

@@ -7,9 +7,13 @@ import re
 import shutil
 
 import pytest
+import yaml
 from browser import opened
+from nni_runs import REPOSITORY
 
+from nni_dynconv.experiments import trial
 from nni_dynconv.reporting import compare_runs, write_report
+from nni_dynconv.settings import check_class_args
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +21,7 @@ def bare(tmp_path_factory, run):
     """What is left of a run that knows nothing but its network: the page is shorter, and says what it lacks."""
     folder = tmp_path_factory.mktemp("bare") / "run"
     shutil.copytree(run, folder)
-    for name in ("history.jsonl", "baselines.json"):
+    for name in ("history.jsonl", "baselines.json", "clusters.json"):
         (folder / name).unlink()
     shutil.rmtree(folder / "slides")
     write_report(folder)
@@ -44,6 +48,7 @@ def test_the_page_of_a_run_is_whole_and_answers_five_questions_at_its_top(run, t
     assert all(page["moved"]) and len(page["moved"]) == 4  # two sites, two rows of slides
     questions = ("What won?", "By how much?", "How sure is that?", "What does it cost?", "What next?")
     places = [page["text"].index(one) for one in questions]
+    assert "With few sets of weights" in page["text"]
     assert places == sorted(places) and places[-1] < page["text"].index("What was searched, and what won")
 
 
@@ -86,3 +91,25 @@ def test_words_of_a_space_cannot_break_the_page(run, tmp_path):
     write_report(folder)
     page = whole(opened(folder / "report.html", tmp_path))
     assert "<img src=x onerror=alert(1)>" in page["text"]
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """The quickstart's search, as its YAML has it, of a few steps."""
+    folder = tmp_path_factory.mktemp("quickstart") / "run"
+    class_args = yaml.safe_load((REPOSITORY / "configs" / "one_shot.yml").read_text())["tuner"]["classArgs"]
+    few = {"epochs": 1, "batches": 2, "validation_batches": 2, "batch_size": 4}
+    given = {**class_args, "evaluator_args": few, "baselines": {"random": 1}, "strategy": {"final_epochs": 1}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(REPOSITORY / "examples"))
+        patch.chdir(folder.parent)
+        trial.search(check_class_args(given).to_dict(), folder)
+    return folder
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(("width", "dark"), [(1200, False), (500, True)])
+def test_the_page_of_the_quickstart_is_whole_with_frames_before_and_after(quickstart, width, dark, tmp_path):
+    page = whole(opened(quickstart / "report.html", tmp_path, width, dark))
+    assert "A frame of the unseen video, before and after" in page["text"]
+    assert "test_psnr/unseen_video" in page["text"] and page["moved"] and all(page["moved"])

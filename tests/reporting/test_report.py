@@ -256,3 +256,15 @@ def test_trials_have_a_column_for_each_part_of_settings_and_architecture():
     )
     first, second = csv.DictReader(text.splitlines())
     assert first["architecture.op"] == "x, y" and second["result"] == ""
+
+
+def test_what_few_sets_of_weights_lose_is_told(run, tmp_path):
+    few = report_of(run).few
+    assert few.counts == [1, 2, 4] and few.contexts == 96 and set(few.metrics) == {"val_acc"}
+    for value, gap in zip(few.metrics["val_acc"], few.gaps["val_acc"], strict=True):
+        assert few.dynamic["val_acc"] - value == pytest.approx(gap)
+    fit = [one for one, gap in zip(few.counts, few.gaps["val_acc"], strict=True) if gap <= few.allowed["val_acc"]]
+    assert few.recommended == (fit[0] if fit else None)
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "clusters.json").unlink()
+    assert any(one.startswith("Few sets of weights: not tried") for one in report_of(tmp_path / "run").missing)

@@ -100,3 +100,26 @@ def test_how_its_network_is_read_is_told_with_the_trust_that_it_takes(tmp_path):
     assert run.use("runs/mine") == 'import nni_dynconv  # in code\nnet = nni_dynconv.load("runs/mine", trust=["space"])'
     run.network.write_text("{}")  # of an earlier version
     assert run.use().endswith(f'load("{tmp_path}")')
+
+
+def test_a_flipped_bit_in_the_architecture_is_not_believed(tmp_path):
+    """It made another architecture, whose weights have the same shapes: `1` and `3` are a bit apart."""
+    run = Run(tmp_path)
+    run.begin()
+    run.write_architecture({"op": "conv3"})
+    run.note(state=UNTRAINED, architecture={"op": "conv3"})
+    assert Run.read(tmp_path).architecture == {"op": "conv3"}
+    run.file.write_text(run.file.read_text().replace("conv3", "conv1"))
+    with pytest.raises(RunError, match=r"found \{'op': 'conv1'\}, but `.*architecture.json` says \{'op': 'conv3'\}"):
+        _ = Run.read(tmp_path).architecture
+    (tmp_path / "architecture.json").write_text("{")
+    with pytest.raises(RunError, match=r"architecture.json` cannot be read: JSONDecodeError"):
+        _ = Run.read(tmp_path).architecture
+
+
+def test_what_time_was_too_short_for_is_told_before_what_failed(tmp_path):
+    run = Run(tmp_path)
+    run.begin()
+    run.note(state=TRAINED, cut=["The search was ended."])
+    run.mark("report", "no printer")
+    assert run.told() == ["CUT: The search was ended.", "FAILED: report: no printer"]

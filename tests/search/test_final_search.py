@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from often import each_once
 from planted_moves import BEST, Moves, evaluator, right
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -66,6 +67,7 @@ def weighing(sample):
 # Evolution
 
 
+@pytest.mark.whole
 def test_evolution_finds_the_best_of_4096_where_32_draws_do_not(capsys):
     mutator, _ = search(seed=1, epochs=6, batches=16, final_search="evolution")
     batch = next(iter(evaluator(batches=16).val_dataloaders))
@@ -283,8 +285,7 @@ def test_draws_have_a_front_too():
     assert losses == sorted(losses) and losses
 
 
-@pytest.mark.parametrize("how", ["draws", "evolution"])
-@pytest.mark.parametrize("sampler", [RandomSampler, GdasSampler])
+@each_once(how=["draws", "evolution"], sampler=[RandomSampler, GdasSampler])
 def test_nothing_over_the_budget_is_measured_or_exported(how, sampler, monkeypatch):
     seen = []
 

@@ -30,7 +30,7 @@ from nni_dynconv.errors import ConfigError
 from nni_dynconv.settings import TABLES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "lightning.md").read_text(encoding="utf-8")
-OFTEN = ("gdas", "random")  # by default: one that learns by gradient, one by selection
+MARKS = {"gdas": [], "random": pytest.mark.whole}  # one that learns by gradient, one by selection; the others are slow
 SAMPLERS = {one: getattr(samplers, part.dotted.split(":")[1]) for one, part in TABLES["sampler"].items()}
 SELECTING = ("random", "fair")
 ROWS = {}
@@ -345,6 +345,13 @@ def most_steps(sampler, tmp_path):
     assert search.trainer.global_step == 4
 
 
+@row("`max_time`, which is [the whole run's](runs.md#when-time-is-short)")
+def most_time(sampler, tmp_path):
+    search = Search(sampler, max_time={"milliseconds": 1}, max_epochs=-1, options={"final_epochs": 1}).run()
+    assert search.trainer.global_step in (1, 2), "a batch, with a step of the sampler's or without"
+    assert "batch 1 of 4 of epoch 1" in search.task.closing.trained.cut[0]
+
+
 class Own(Logger):
     """Keeps the names that are logged."""
 
@@ -468,9 +475,7 @@ def test_the_table_has_a_row_for_each_that_is_tried():
     assert set(gpu) == {"untested"}
 
 
-@pytest.mark.parametrize(
-    "sampler", [pytest.param(one, marks=[] if one in OFTEN else pytest.mark.slow) for one in SAMPLERS]
-)
+@pytest.mark.parametrize("sampler", [pytest.param(one, marks=MARKS.get(one, pytest.mark.slow)) for one in SAMPLERS])
 @pytest.mark.parametrize("name", ROWS)
 def test_a_cell_of_the_table_is_true(name, sampler, tmp_path):
     (values,) = [values for first, *values in cells() if first == name]

@@ -19,9 +19,8 @@ OPTIONS = [
 CELLS = [(sampler, space, norm) for sampler in PACES for space in SPACES for norm in NORMS]
 
 
-@pytest.mark.parametrize(
-    ("space", "norm"), [("branches", "batch"), pytest.param("residual", "group", marks=pytest.mark.whole)]
-)
+@pytest.mark.whole
+@pytest.mark.parametrize(("space", "norm"), [("branches", "batch"), ("residual", "group")])
 def test_gdas_finds_the_planted_best(space, norm):
     """A norm behind the choice used to cancel what it learned by."""
     assert is_best(space, find("gdas", space, norm, SEEDS[0]).export())

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from often import each_once
 from scipy.stats import kendalltau
 from spaces import OneChoice
 from torch import nn
@@ -42,8 +43,7 @@ def test_tau_is_that_of_scipy_also_with_ties(pairs):
     assert found == pytest.approx(0.0 if expected != expected else expected)  # SciPy has nan where one side is all ties
 
 
-@pytest.mark.parametrize("tau", [0.0, 0.6, 0.9])
-@pytest.mark.parametrize("case", ["normal", "heavy", "tied"])
+@each_once(case=["normal", "heavy", "tied"], tau=[0.0, 0.6, 0.9])
 def test_the_interval_holds_the_truth_in_about_as_many_cases_as_it_says(case, tau):
     """Of six pairs it used to hold it in 79 % of cases; the whole table is that of `benchmarks/quality/coverage.py`."""
     assert 91 <= coverage(case, tau, 10, 400, seed=1) <= 99

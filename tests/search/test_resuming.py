@@ -12,6 +12,7 @@ import nni
 import pytest
 import safetensors.torch
 from interrupted import SAMPLERS, Counted, Killed, Searched, same, wave_evaluator
+from often import by_default
 
 from nni_dynconv import GdasSampler, RandomSampler
 from nni_dynconv.errors import CheckpointError
@@ -39,7 +40,7 @@ def whole(sampler, folder, **options):
     return search.state, search.counted.steps
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("sampler", by_default(GdasSampler, of=SAMPLERS))
 def test_a_search_that_was_killed_again_and_again_ends_as_one_that_was_not(sampler, tmp_path):
     expected, steps = whole(sampler, tmp_path / "whole", evaluator=small)
     draws, folder, done = random.Random(sampler.__name__), tmp_path / "killed", 0
@@ -54,7 +55,7 @@ def test_a_search_that_was_killed_again_and_again_ends_as_one_that_was_not(sampl
     assert not (folder / "checkpoints").exists(), "it is over"
 
 
-@pytest.mark.parametrize("options", ENDS[1:], ids=["evolution", "sandwich"])
+@pytest.mark.parametrize("options", by_default(ENDS[1], of=ENDS[1:]))
 def test_the_end_of_a_search_goes_on_where_it_was(options, tmp_path, monkeypatch):
     monkeypatch.setattr("nni_dynconv.search.resuming.keeper.SECONDS", 0.0)
     sampler = RandomSampler if "sandwich" in options else GdasSampler

@@ -101,6 +101,7 @@ def test_a_step_goes_along_the_mean_of_the_gradients():
     torch.testing.assert_close(gradients.found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.whole
 def test_largest_and_smallest_train_better_under_the_sandwich():
     """With one drawn path a step each end of the 6 architectures is trained a sixth as often."""
 

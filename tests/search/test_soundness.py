@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from often import by_default
+from often import by_default, each_once
 from toy_task import ToySpace, evaluator
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -96,9 +96,7 @@ def test_a_loss_that_is_no_number_stops_the_search_and_leaves_the_state_as_it_wa
     mutator.freeze(mutator.export())
 
 
-@pytest.mark.parametrize("value", BAD)
-@pytest.mark.parametrize("sampler", by_default(RandomSampler, GdasSampler, of=SAMPLERS))
-@pytest.mark.parametrize("which", [0, 1])
+@each_once(value=BAD, sampler=SAMPLERS, which=[0, 1])
 def test_the_search_goes_on_without_such_a_step_where_it_is_told_so(sampler, value, which):
     mutator, task, _ = make(sampler)
     Broken(task, 3 + which, value)
@@ -120,9 +118,11 @@ class Endless(torch.autograd.Function):
         return torch.full_like(gradient, context.value), None
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
-@pytest.mark.parametrize("option", ["stop", "skip"])
-@pytest.mark.parametrize("sampler", [RandomSampler, DartsSampler, GdasSampler])
+@each_once(
+    sampler=[RandomSampler, DartsSampler, GdasSampler],
+    option=["stop", "skip"],
+    value=[float("nan"), float("inf"), 1e30],
+)
 def test_a_gradient_that_is_no_number_or_too_large_for_its_square_is_not_stepped_by(sampler, option, value):
     mutator, task, _ = make(sampler)
     step, count = task.module.training_step, [0]

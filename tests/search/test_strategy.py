@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
+from often import by_default
 from toy_task import ToySpace, evaluator
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -25,7 +26,7 @@ SAMPLERS = [RandomSampler, EnasSampler, DartsSampler, GdasSampler]
 pytestmark = pytest.mark.usefixtures("own_nni_folders")
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", by_default(GdasSampler, of=SAMPLERS))
 def test_it_runs_in_a_nas_experiment_and_exports_a_sample_that_freezes(sampler):
     mutator = DynamicWeightMutator(ToySpace(), sampler=sampler(seed=0))
     task = evaluator(epochs=2, batches=4)

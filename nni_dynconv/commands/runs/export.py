@@ -13,7 +13,7 @@ from .arguments import RunConfig, RunFolder, settings_of
 
 __all__ = ["export"]
 
-Format = Literal["onnx", "pt2", "static"]
+Format = Literal["onnx", "pt2", "static", "clusters"]
 
 
 def export(
@@ -24,6 +24,16 @@ def export(
         Literal["dynamic", "grouped", "baked"], typer.Option(help="How weights come about in it.")
     ] = "dynamic",
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Samples that a `grouped` file takes.")] = 1,
+    clusters: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=1, help="Sets of weights to write.", show_default="what is recommended"),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", min=0.0, help="How much worse each metric may be.", show_default="0.1 of a PSNR, else 1 %"
+        ),
+    ] = None,
     trust: Annotated[
         list[str] | None, typer.Option(metavar="MODULE", help="May be imported, for a network saved by its class.")
     ] = None,
@@ -36,7 +46,14 @@ def export(
         nni-dynconv export runs/mine --to onnx
         nni-dynconv export runs/mine --to onnx --form grouped --batch 8
         nni-dynconv export runs/mine --to static
+
+    Or with few sets of weights in the place of the controller, once it is measured what that loses:
+
+        nni-dynconv export runs/mine --to clusters
     """
+    if to == "clusters":
+        _few(run, clusters, tolerance, config)
+        return
     if to is not None:
         say(str(_elsewhere(run, to, form, batch, trust or ())))
         return
@@ -66,3 +83,15 @@ def _elsewhere(run: Path, to: Format, form: Any, batch: int, trust: Any) -> Any:
     kind: Any = "baked" if to == "static" else form
     name = {"dynamic": "model.pt2", "baked": "static.pt2"}.get(kind, f"model-{kind}.pt2")
     return exporting.export_program(network, run / name, shown, kind, batch=batch)
+
+
+def _few(run: Path, clusters: int | None, tolerance: float | None, config: Path | None) -> None:
+    settings = settings_of(config)
+    from ...experiments import again
+
+    with quiet():
+        found, place = again.cluster_weights(run, clusters, tolerance, settings)
+    say(str(found))
+    if place is not None:
+        say(f"Written: {place}; as ONNX by `nni-dynconv export {place} --to onnx`. Use it:")
+        say(f'  import nni_dynconv\n  net = nni_dynconv.load("{place}")')

@@ -5,7 +5,19 @@ What is written is run, and compared with the network, before it counts.
 
 from .baking import Baked, bake
 from .checked import Checked
+from .clustering import cluster
+from .losing import Clusters, try_clusters
 from .onnx import export_onnx, has_onnx
 from .program import export_program
 
-__all__ = ["Baked", "Checked", "bake", "export_onnx", "export_program", "has_onnx"]
+__all__ = [
+    "Baked",
+    "Checked",
+    "Clusters",
+    "bake",
+    "cluster",
+    "export_onnx",
+    "export_program",
+    "has_onnx",
+    "try_clusters",
+]

@@ -142,14 +142,14 @@ def _opset_of(onnx: Any, path: Path) -> int:
 
 def _compared(given: Flattened, session: Any, name: str, form: Form, opset: int) -> Checked:
     taken = {one.name for one in session.get_inputs()}  # what has no influence is left out by the exporter
-    error, there, here = 0.0, 0.0, 0.0
+    error = 0.0
     for tensors in given.calls.values():
         fed = {key: one.numpy() for key, one in zip(given.inputs, tensors, strict=True) if key in taken}
         with torch.no_grad():
             wanted = given.reference(*tensors)
         found = [torch.as_tensor(one) for one in _run(session, fed)]
         error = max(error, largest_difference(found, wanted))
-        there, here = fastest(partial(_run, session, fed)), fastest(partial(given.reference, *tensors))
+    there, here = fastest(partial(_run, session, fed)), fastest(partial(given.reference, *tensors))
     names = [one for one in given.inputs if one in taken]
     return Checked(name, form, names, given.outputs, tuple(given.calls), error, opset, there, here)
 

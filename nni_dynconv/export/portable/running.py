@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -200,7 +200,7 @@ class Forward:
                 raise ExportError(f"This {self.name} was saved with `{name}`, and cannot do without.")
             else:
                 _take(self.inputs[name], given[name], found, name, self.name)
-        program = self._program(network.training, bool(found) and found[0].dim() > 0 and found[0].shape[0] == 1)
+        program = self._program(network.training, found)
         if torch.compiler.is_compiling():
             _check_inputs(self.name, found, program.sizes)
             return program(network, found)
@@ -216,9 +216,12 @@ class Forward:
                 f"{error}"
             ) from error
 
-    def _program(self, training: bool, alone: bool) -> Program:
+    def _program(self, training: bool, inputs: Sequence[Tensor]) -> Program:
         mode = "train" if training and "train" in self.programs else "eval"
-        return self.programs.get(f"{mode} of one", self.programs[mode]) if alone else self.programs[mode]
+        alone = self.programs.get(f"{mode} of one")  # unless there is one, sizes are not asked: to ask is to decide
+        if alone is not None and inputs and inputs[0].dim() > 0 and inputs[0].shape[0] == 1:
+            return alone
+        return self.programs[mode]
 
 
 class Program:

@@ -1,4 +1,4 @@
-"""The ways to compute a call: by torch's operators, in blocks, from factors, and by the compiled kernels.
+"""The ways to compute a call: by torch's operators, in blocks, from parts, and by the compiled kernels.
 
 Nothing here chooses: each way is told the sizes that ``planning/`` has checked.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from . import blocks, columns, convolutions, depthwise, factors, linear
+from . import blocks, columns, composed, convolutions, depthwise, linear, tiles
 from .blocks import Call
 from .compiled import compiled
 
@@ -30,8 +30,8 @@ def table(call: Call) -> dict[str, dict[str, Path]]:
     """
     apart = {
         "bias_apart": partial(blocks.bias_apart, call),
-        "applied": partial(factors.applied, call),
-        "formed": partial(factors.formed, call),
+        "applied": partial(composed.applied, call),
+        "formed": partial(composed.formed, call),
     }
     return {
         "convolution": {
@@ -49,6 +49,8 @@ def table(call: Call) -> dict[str, dict[str, Path]]:
             "split": partial(blocks.split, call),
             "regrouped": partial(blocks.regrouped, call),
             "stacked": partial(blocks.stacked, call),
+            "tiled": partial(tiles.tiled, call),
+            "tiled_by_torch": partial(tiles.tiled_by_torch, call),
             **apart,
         },
         "linear": {

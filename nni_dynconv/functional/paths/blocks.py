@@ -24,7 +24,9 @@ def split(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: 
     """One call a block. ``weight: D ...``; ``bias: [D] Cout``."""
     counts, options = geometry.counts or (), geometry.arguments(geometry.G)
     D = len(counts)
-    biases: Sequence[Tensor | None] = [None] * D if bias is None else bias.expand(D, bias.shape[-1]).unbind()
+    biases: Sequence[Tensor | None] = [None] * D
+    if bias is not None:
+        biases = [bias] * D if bias.dim() in (1, 3) or len(bias) != D else bias.unbind()
     parts = zip(x.split(counts), weight.unbind(), biases, strict=True)
     outputs = [call(geometry.axes, *part, (*options, None)) for part in parts]
     return outputs[0] if D == 1 else torch.cat(outputs)

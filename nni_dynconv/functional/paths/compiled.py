@@ -13,7 +13,7 @@ from . import kernels
 from .convolutions import add_bias
 from .operators import backward_operator, convolution_operator
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "is_watched"]
 
 
 def compiled(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -35,13 +35,13 @@ def _readable(one: Tensor) -> Tensor:
     return one.contiguous().resolve_neg()
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
     """Whether somebody counts or traces what is dispatched, which eager calls of the kernels go past."""
     return bool(torch._C._len_torch_dispatch_stack())
 
 
 def _forward(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    if _is_watched():
+    if is_watched():
         return convolution_operator(x, weight, *geometry.options, geometry.G)
     return kernels.forward(x, weight, geometry)
 
@@ -61,7 +61,7 @@ class Compiled(torch.autograd.Function):
         wants_x, wants_weight, _ = ctx.needs_input_grad
         if torch.is_grad_enabled() or not torch._C._has_storage(dy):  # create_graph=True, or a batch of gradients
             dx, dw = _gradients(x, weight, dy, ctx.geometry, (wants_x, wants_weight))
-        elif _is_watched():
+        elif is_watched():
             dx, dw = backward_operator(x, weight, _readable(dy), *ctx.geometry.options, ctx.geometry.G)
         else:
             dx = torch.empty_like(x) if wants_x else None

@@ -16,7 +16,10 @@ from ...errors import OutOfMemoryError
 from ..library import opened
 from ..planning.geometry import Geometry, Sizes
 
-__all__ = ["backward", "forward"]
+__all__ = ["PIXELS", "backward", "forward", "pixels"]
+
+GROUPS = 21  # the field of `struct Geometry`
+PIXELS = ("map", "spread", "correlate")  # as `nni_dynconv_pixels` counts them
 
 
 @lru_cache(maxsize=1024)
@@ -65,6 +68,22 @@ def backward(x: Tensor, weight: Tensor, dy: Tensor, dx: Tensor | None, dw: Tenso
             _differentiate(dy, weight, x, None, dw, geometry.adjoint())
     else:
         _differentiate(x, weight, dy, dx, dw, geometry)
+
+
+def pixels(which: str, one: Tensor, other: Tensor, shape: Sizes, geometry: Geometry, groups: int) -> Tensor:
+    """One of the maps of ``pixels.py``, to a tensor of a shape."""
+    to = one.new_empty(shape)
+    struct = _pixel_struct(geometry, groups, torch.get_num_threads())
+    pointers = one.data_ptr(), other.data_ptr(), to.data_ptr()
+    _check(opened().nni_dynconv_pixels(struct, PIXELS.index(which), *pointers), geometry)
+    return to
+
+
+@lru_cache(maxsize=1024)
+def _pixel_struct(geometry: Geometry, groups: int, threads: int) -> ctypes.Array[ctypes.c_int64]:
+    struct = _struct(geometry, threads)
+    struct[GROUPS] = groups
+    return struct
 
 
 def _convolve(x: Tensor, weight: Tensor, y: Tensor, geometry: Geometry) -> None:

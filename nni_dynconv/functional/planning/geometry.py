@@ -35,6 +35,7 @@ class Geometry(NamedTuple):
     counts: Counts | None = None  # samples that each set of weights serves, where that is neither one nor all
     bias_counts: Counts | None = None  # the same of the bias, where its sets are not those of the weight
     transposed: bool = False
+    grid: Sizes = ()  # patches of the output, each with weights of its own: how many along each axis
 
     @property
     def axes(self) -> int:
@@ -49,9 +50,8 @@ class Geometry(NamedTuple):
     @property
     def sets(self) -> int:
         """How many sets of weights there are."""
-        if not self.per_sample:
-            return 1
-        return self.B if self.counts is None else len(self.counts)
+        of_samples = (self.B if self.counts is None else len(self.counts)) if self.per_sample else 1
+        return of_samples * math.prod(self.grid)
 
     @property
     def values(self) -> int:

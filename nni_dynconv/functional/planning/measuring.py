@@ -7,6 +7,7 @@ from typing import Any
 
 from ..checks import Axes, is_whole
 from .geometry import Geometry, Sizes
+from .grids import bind_grid, check_grid
 from .sets import bind_sets
 
 __all__ = [
@@ -55,13 +56,20 @@ def measure_convolution(
     dilation: int | Sequence[int],
     groups: int,
     counts: Sequence[int] | None = None,
+    *,
+    where: str | None = None,
 ) -> Geometry:
-    """Check the shapes of a convolution over ``rank`` axes; as :func:`measure`."""
-    axes = Axes(f"conv{rank}d")
+    """Check the shapes of a convolution over ``rank`` axes; as :func:`measure`, also of a function ``where``."""
+    axes = Axes(where or f"conv{rank}d")
     space, kernels = SPACE[rank].split(), KERNEL[rank].split()
     axes.bind("x", x, f"B Cin {SPACE[rank]}")
     _divide(axes, "Cin", "x", groups)
-    sets = bind_sets(axes, weight, bias, f"Cout Cin/G {KERNEL[rank]}", counts)
+    names, in_patches = f"Cout Cin/G {KERNEL[rank]}", rank == 2 and len(weight) in (6, 7)
+    sets = (
+        (*bind_grid(axes, weight, bias, names, counts), None)
+        if in_patches
+        else bind_sets(axes, weight, bias, names, counts)
+    )
     _divide(axes, "Cout", "weight", groups)
     steps, spacing = sizes_of(axes, "stride", stride, 1, rank), sizes_of(axes, "dilation", dilation, 1, rank)
     spans = [d * (axes[k] - 1) + 1 for k, d in zip(kernels, spacing, strict=True)]
@@ -71,7 +79,8 @@ def measure_convolution(
     out = tuple(_output_size(axes, *one) for one in zip(space, kernels, padded, spans, steps, strict=True))
     _check_limit(axes, f"the output would have the size {out}", out)
     head = axes["B"], axes["Cin"], size, axes["Cout"], kernel, groups, out
-    return Geometry(*head, steps, pads, extra, spacing, *sets)
+    grid = check_grid(axes, space, out) if in_patches else ()
+    return Geometry(*head, steps, pads, extra, spacing, *sets, grid=grid)
 
 
 def measure_transposed(

@@ -13,12 +13,11 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.nn import Parameter
 
+from ..composed import COMPOSED, Composed, Parts, parts_of
 from ..library import loaded
-from ..low_rank import LowRank
 
 __all__ = [
     "PLAIN",
-    "Factors",
     "Setting",
     "deterministic",
     "grouped",
@@ -139,13 +138,6 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-class Factors(NamedTuple):
-    """What of a weight that is given by factors its shape does not tell."""
-
-    rank: int
-    base: bool
-
-
 class Setting(NamedTuple):
     """What, beside the shapes, decides."""
 
@@ -158,16 +150,16 @@ class Setting(NamedTuple):
     deterministic: bool = False  # what was measured on this machine must not count
     channels_last: bool = False  # x lies so in memory
     threaded: bool = False  # torch computes on more than one thread
-    factors: Factors | None = None  # of the weight, where it is given by some
+    parts: Parts | None = None  # of the weight, where it is given by some
 
 
-def setting_of(x: Tensor, weight: Tensor | LowRank) -> Setting:
+def setting_of(x: Tensor, weight: Tensor | Composed) -> Setting:
     """Return what, beside the shapes, decides on the path; every call pays for it: the cheap questions come first."""
     on_cpu, dtype = x.is_cpu, x.dtype
     training = (x.requires_grad or weight.requires_grad) and torch.is_grad_enabled()
     transformed, deterministic = modes.grouped or is_transformed(), modes.deterministic
-    plain = type(weight) in PLAIN  # which is told sooner than that it is no LowRank
-    factors = Factors(weight.rank, weight.base is not None) if not plain and isinstance(weight, LowRank) else None
+    plain = type(weight) in PLAIN  # which is told sooner than that it has parts
+    parts = parts_of(weight) if not plain and isinstance(weight, COMPOSED) else None
     suits = (
         on_cpu
         and dtype is torch.float32
@@ -185,9 +177,7 @@ def setting_of(x: Tensor, weight: Tensor | LowRank) -> Setting:
     channels_last = not x.is_contiguous() and _is_channels_last(x)
     threaded = not is_compiling() and torch.get_num_threads() > 1  # which no graph can ask
     portable = is_portable()
-    return Setting(
-        device, dtype, training, suits, portable, transformed, deterministic, channels_last, threaded, factors
-    )
+    return Setting(device, dtype, training, suits, portable, transformed, deterministic, channels_last, threaded, parts)
 
 
 def _is_channels_last(x: Tensor) -> bool:

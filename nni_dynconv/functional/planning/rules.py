@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import blocks, convolutions, factors, linear
+from . import blocks, composed, convolutions, linear, patches
 from .problem import Choice, Problem
 from .tuning import recall
 
@@ -43,7 +43,7 @@ def _by_rules(problem: Problem) -> Choice:
 def _is_fixed(problem: Problem) -> bool:
     """Whether the rules alone decide."""
     geometry, setting = problem
-    if not geometry.kernel and setting.factors is None:  # of a linear map the shapes alone decide
+    if geometry.grid or (not geometry.kernel and setting.parts is None):  # the shapes alone decide
         return True
     modes = setting.portable or setting.transformed or setting.deterministic
     return modes or not geometry.B or geometry.bias_counts is not None
@@ -52,8 +52,10 @@ def _is_fixed(problem: Problem) -> bool:
 def _kind(problem: Problem) -> ModuleType:
     """Return the rules of a kind of call."""
     geometry, setting = problem
-    if setting.factors is not None:
-        return factors
+    if setting.parts is not None:
+        return composed
     if not geometry.kernel:
         return linear
+    if geometry.grid:
+        return patches
     return convolutions if geometry.counts is None else blocks

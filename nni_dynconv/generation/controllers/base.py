@@ -63,6 +63,15 @@ class Controller(nn.Module, ABC):
         A flat vector a site, ``(N,)`` or ``(B, N)``, where ``N`` is ``site.num_generated``.
         """
 
+    def module_for(self, site: Site) -> nn.Module | None:
+        """Return a module that stands in for a site's op, the same at each call; ``None``: weights are made for the op.
+
+        It is called as ``module(x, code)``, with the op's input and with what :meth:`generate` would be given: one code
+        a sample, ``(B, dim)``, one for all, ``(dim,)``, or ``None``. It is a submodule of the controller, which
+        :meth:`select` keeps, and of its own: neither the op's arguments nor base and delta are its affair.
+        """
+        return None
+
     @abstractmethod
     def select(self, sites: Sequence[Site]) -> None:
         """Forget what belongs to other sites: a frozen network is saved and read back as if bound to these only."""

@@ -116,15 +116,23 @@ class ChunkedController(Controller):
         self.out = even(self.hidden, self.chunk, gain=2.0)
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
+        features = self.features(sites, context)
+        chunks = self.out(features) if self.sign_rows is None else self.signed(features, self._signs_of(sites))
+        return self.cut(chunks, sites)
+
+    def features(self, sites: Sequence[Site], context: Tensor | None) -> Tensor:
+        """Return what the last layer sees of each chunk of some sites: ``(..., n, hidden)``."""
         counts = [self.counts[site.name] for site in sites]
         position = torch.cat([self.numbers[:count] for count in counts])
         hidden = self._first_layer(sites, counts, position, context)  # ... n hidden, over all chunks of all sites
         rows = hidden.relu_().flatten(0, -2)  # in place before it is a view: autograd copies around a view
         rows = self.middle(rows).relu_()
-        features = rows.view(hidden.shape)
-        chunks = self.out(features) if self.sign_rows is None else self._signed(features, self._signs_of(sites))
+        return rows.view(hidden.shape)
+
+    def cut(self, chunks: Tensor, sites: Sequence[Site]) -> list[Tensor]:  # ... n chunk -> each ... N
+        """Return the values of each site, without what last chunks have too much."""
         sizes = [size for site in sites for size in (site.num_generated, -site.num_generated % self.chunk)]
-        return list(chunks.flatten(-2).split(sizes, dim=-1)[::2])  # without what last chunks have too much
+        return list(chunks.flatten(-2).split(sizes, dim=-1)[::2])
 
     def _first_layer(
         self, sites: Sequence[Site], counts: list[int], position: Tensor, context: Tensor | None
@@ -142,7 +150,7 @@ class ChunkedController(Controller):
         assert self.sign_rows is not None
         return self.sign_rows.rows([(self.rows[site.name], 0, self.counts[site.name]) for site in sites])
 
-    def _signed(self, features: Tensor, signs: Tensor) -> Tensor:  # ... n hidden -> ... n chunk
+    def signed(self, features: Tensor, signs: Tensor) -> Tensor:  # ... n hidden -> ... n chunk
         """Run the last layer on features of one norm, with signs; the norm divides what comes out, which is smaller."""
         signed = features * signs
         exact = torch.promote_types(features.dtype, torch.float32)  # also under autocast

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...settings import Encoding, ExpertsSettings, Nonlinearity, Routing, ScaleRule, Shares, check_arguments
-from ...sites import Site, WeightSpec
-from ..initialisation import Scales, scale_of
+from ...sites import Site
+from ..initialisation import Scales, scale_of, stds_of
 from ..parts import Upgrading
-from .base import Controller
+from .mixing import Blocks, Mixing, Mixture, blocks_of, mixed
 from .pieces import CodeInput, rows_of
 
 __all__ = ["ExpertsController"]
@@ -27,15 +27,10 @@ class Place(NamedTuple):
 
     number: int  # of its experts
     rows: range  # of its shares
-    blocks: list[tuple[int, int]]  # its flat weights one after the other: how many rows, and values in each
+    blocks: Blocks
 
 
-def _block(spec: WeightSpec) -> tuple[int, int]:
-    rows = spec.shape[0] if len(spec.shape) > 1 else 1
-    return rows, spec.numel // rows
-
-
-class ExpertsController(Upgrading, Controller):
+class ExpertsController(Upgrading, Mixing):
     r"""A site's weight is a mixture of ``experts`` learned ones: :math:`W = \sum_e r_e W_e`.
 
     The routing :math:`r` is a linear map of the context for each site, as it is or through a sigmoid or a softmax.
@@ -128,39 +123,43 @@ class ExpertsController(Upgrading, Controller):
     def rescale(self, sites: Sequence[Site]) -> None:
         """Let experts be stored as large as the specs of these sites say, all that there are."""
         self.scales = Scales([scale_of(site, self.scale_rule, self.nonlinearity) for site in sites])
+        self.stds = {site.name: stds_of(site, self.scale_rule, self.nonlinearity) for site in sites}
 
     def _place(self, sites: Sequence[Site]) -> dict[str, Place]:
         places, start = {}, 0
         for number, site in enumerate(sites):
-            blocks = [_block(spec) for spec in site.specs] if self.shares == "row" else [(1, site.num_generated)]
+            blocks = blocks_of(site, self.shares)
             rows = range(start, start + sum(count for count, _ in blocks))
             places[site.name], start = Place(number, rows, blocks), rows.stop
         return places
 
+    @property
+    def mixes(self) -> bool:  # type: ignore[override]
+        return self.shares == "site"
+
+    def mixtures(self, sites: Sequence[Site], context: Tensor) -> list[Mixture]:
+        places = [self.places[site.name] for site in sites]
+        pairs = zip(sites, places, self._shares(places, context), strict=True)
+        return [Mixture(own.squeeze(-2), self.stored[place.number], self.stds[site.name]) for site, place, own in pairs]
+
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
         places = [self.places[site.name] for site in sites]
+        pairs = zip(sites, self._shares(places, context), strict=True)
+        return [mixed(own, self.experts_of(site), self.places[site.name].blocks) for site, own in pairs]
+
+    def _shares(self, places: Sequence[Place], context: Tensor | None) -> tuple[Tensor, ...]:  # each ... row expert
         own = torch.tensor([row for place in places for row in place.rows], device=self.logits.device)
         logits = self.logits.index_select(0, own)  # row expert
         if self.router is not None and context is not None:
             router = self.router.index_select(0, own)
             seen = self.code(context) @ router.flatten(0, 1).t()  # of all sites at once
             logits = logits + seen.unflatten(-1, logits.shape)  # ... row expert
-        shares = self._route(logits).split([len(place.rows) for place in places], dim=-2)
-        return [self._mix(share, place) for share, place in zip(shares, places, strict=True)]
+        return self._route(logits).split([len(place.rows) for place in places], dim=-2)
 
     def _route(self, logits: Tensor) -> Tensor:
         if self.routing != "linear":
             logits = logits.sigmoid() if self.routing == "sigmoid" else logits.softmax(-1)
         return F.normalize(logits, dim=-1)
-
-    def _mix(self, shares: Tensor, place: Place) -> Tensor:  # ... row expert -> ... N
-        stored = self.stored[place.number]
-        if self.shares == "site":
-            return shares.squeeze(-2) @ stored / self.scales[place.number]
-        experts = stored.split([rows * numel for rows, numel in place.blocks], dim=1)
-        pairs = zip(shares.split([rows for rows, _ in place.blocks], dim=-2), experts, strict=True)
-        mixed = [torch.einsum("...re,ern->...rn", own, some.unflatten(1, (own.shape[-2], -1))) for own, some in pairs]
-        return torch.cat([one.flatten(-2) for one in mixed], dim=-1) / self.scales[place.number]
 
     def experts_of(self, site: Site) -> Tensor:  # expert N
         """Return the sets of weights that a site mixes, flat, of unit variance."""
@@ -172,6 +171,7 @@ class ExpertsController(Upgrading, Controller):
         rows = [row for place in places for row in place.rows]
         self.stored = nn.ParameterList(self.stored[place.number] for place in places)
         self.scales = Scales([self.scales[place.number] for place in places])
+        self.stds = {site.name: self.stds[site.name] for site in sites}
         self.logits = rows_of(self.logits, rows)
         if self.router is not None:
             self.router = rows_of(self.router, rows)

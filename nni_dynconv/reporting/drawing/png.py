@@ -9,8 +9,9 @@ import zlib
 import numpy as np
 
 from ...errors import ShapeError
+from .kernels import laid_out
 
-__all__ = ["coloured", "in_page"]
+__all__ = ["coloured", "in_page", "picture_of"]
 
 BLUE, WHITE, RED, GREY = (np.array(one) for one in ((33, 102, 172), (247, 247, 247), (178, 24, 43), (128, 128, 128)))
 
@@ -70,3 +71,15 @@ def coloured(values: np.ndarray, most: float) -> np.ndarray:
     ends = np.where(share < 0, BLUE, RED)
     mixed = WHITE + (ends - WHITE) * np.abs(share)
     return np.where(np.isfinite(values)[..., None], mixed, GREY).round().astype(np.uint8)
+
+
+def picture_of(weight: np.ndarray) -> np.ndarray:
+    """Return a weight as a picture, ``(H, W, 3)`` in ``uint8``: its largest value blue or red, zero white.
+
+    Parameters
+    ----------
+    weight
+        As of :func:`~nni_dynconv.reporting.drawing.laid_out`.
+    """
+    finite = np.abs(weight[np.isfinite(weight)])
+    return coloured(laid_out(weight)[0], float(finite.max(initial=0.0)))

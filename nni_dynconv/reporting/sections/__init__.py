@@ -7,7 +7,7 @@ from ..html import Page
 from .ending import again
 from .judging import comparison, sure
 from .learning import findings, trace, training
-from .looking import costs, slides, weights
+from .looking import costs, few_sets, slides, weights
 from .opening import architecture, head
 
 __all__ = ["SECTIONS"]
@@ -18,6 +18,7 @@ SECTIONS: Sequence[Callable[[Page, Report], None]] = (
     comparison,
     sure,
     costs,
+    few_sets,
     slides,
     weights,
     trace,

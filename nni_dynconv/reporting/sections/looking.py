@@ -6,9 +6,10 @@ from html import escape
 
 from ..answers import number, seconds_told
 from ..data import Report, Site
+from ..drawing import Line, lines
 from ..html import Page, text
 
-__all__ = ["costs", "slides", "weights"]
+__all__ = ["costs", "few_sets", "slides", "weights"]
 
 
 def costs(page: Page, report: Report) -> None:
@@ -29,6 +30,33 @@ def costs(page: Page, report: Report) -> None:
     page.add(f"<p>{text(f'It takes {takes} and gives {gives}; `B` counts samples.')}</p>")
     words = "Multiply-adds are those of convolutions and linear maps. A context that lasts is paid for once."
     page.add(f'<p class="soft">{words}</p>')
+
+
+def few_sets(page: Page, report: Report) -> None:
+    """What is lost with few sets of weights in the place of the controller."""
+    few = report.few
+    if few is None:
+        return
+    allowed = ", ".join(f"{number(value)} of {name}" for name, value in few.allowed.items())
+    told = (
+        f"None of them is recommended: each loses more than {allowed}."
+        if few.recommended is None
+        else f"Recommended: {few.recommended}, the fewest that lose no more than {allowed}."
+    )
+    page.section(
+        "few",
+        "With few sets of weights",
+        f"{few.contexts:,} contexts were clustered by the weights that are made of them; the context then picks one of "
+        f"the stored sets, and the controller is not needed. Measured on {few.measured_on} batches. {told}",
+    )
+    for name, values in few.metrics.items():
+        span = [(float(few.counts[0]), few.dynamic[name]), (float(few.counts[-1]), few.dynamic[name])]
+        points = [*zip(map(float, few.counts), values, strict=True)]
+        drawn = [Line("with the controller", span, None), Line("few sets", points, 0, strong=True)]
+        page.figure(lines(drawn, "sets of weights", name), f"{name}: the grey line is the network with its controller.")
+    head = ["sets", *(f"{name}, worse by" for name in few.gaps), "one sample, times as fast"]
+    rows = [[*one] for one in zip(few.counts, *few.gaps.values(), few.faster, strict=True)]
+    page.table(head, rows, [one == few.recommended for one in few.counts])
 
 
 def weights(page: Page, report: Report) -> None:

@@ -26,6 +26,8 @@ def head(page: Page, report: Report) -> None:
             f'<ul>{words}</ul><a href="#{one.section}">more</a></section>'
         )
     page.add(f'<div class="answers">{"".join(cards)}</div>')
+    for words in report.cut:
+        page.add(f'<p class="bad"><b>Cut for time.</b> {text(words)}</p>')
     for what, why in report.problems.items():
         page.add(f'<p class="bad"><b>Failed: {escape(what)}.</b> {text(why)}</p>')
 

@@ -4,7 +4,18 @@ Nothing here decides: what was found is found, and trained, before.
 """
 
 from .comparing import compare, compare_with
+from .jury import Jury
 from .rivals import ShuffledContexts, StaticTwin, static_twin
 from .table import TWIN, Comparison, Entry
 
-__all__ = ["TWIN", "Comparison", "Entry", "ShuffledContexts", "StaticTwin", "compare", "compare_with", "static_twin"]
+__all__ = [
+    "TWIN",
+    "Comparison",
+    "Entry",
+    "Jury",
+    "ShuffledContexts",
+    "StaticTwin",
+    "compare",
+    "compare_with",
+    "static_twin",
+]

@@ -8,17 +8,14 @@ from typing import Any, NamedTuple
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 from nni.nas.evaluator.pytorch import Lightning
-from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
-from torch.utils.flop_counter import FlopCounterMode
 
-from ...errors import ConfigError
 from ...samplers import RandomSampler
 from ...settings import BaselineSettings
 from ...supernet import DynamicWeightMutator
-from ..closing import Evaluators, Goal, Trained, from_scratch, goal_of, measure, train_network
+from ..closing import Evaluators, Goal, Trained, from_scratch, goal_of, train_network
 from ..resuming import Keeper, KeepTraining
+from .jury import Jury
 from .rivals import ShuffledContexts, StaticTwin
 from .table import FOUND, RANDOM, SHUFFLED, TWIN, WENT_ON, Comparison, Entry
 
@@ -90,7 +87,7 @@ def compare_with(
 ) -> Comparison:
     """Compare as :func:`compare` does, by evaluators that are made alike, and keep how far that is."""
     goal = goal_of(evaluators.callbacks, goal)
-    jury = _Jury(evaluators, goal)
+    jury = Jury(evaluators, goal)
     found: Any = trained.network
     keeper = keeper or Keeper()
     entries = [_first_entry(jury, _Rival(WENT_ON, found, found.architecture), trained, keeper)]
@@ -106,7 +103,7 @@ def compare_with(
                 done = train_network(
                     rival.network, evaluators, epochs, goal, "scratch", alike=True, phase=what, keeping=keeping
                 )
-            entries.append(jury.entry(rival, done))
+            entries.append(jury.entry(*rival, done))
             network = rival.network.state_dict() if isinstance(rival.network, StaticTwin) else None
             keeper.finish(stage, {"entry": entries[-1]._asdict(), "network": network})
         else:
@@ -118,11 +115,11 @@ def compare_with(
     return Comparison(entries, jury.names, goal.mode, jury.measured_on, left_out, twin)
 
 
-def _first_entry(jury: _Jury, rival: _Rival, trained: Trained, keeper: Keeper) -> Entry:
+def _first_entry(jury: Jury, rival: _Rival, trained: Trained, keeper: Keeper) -> Entry:
     """Return the entry of what went on, as it was measured before the run was interrupted."""
     kept = keeper.done("comparison 0")
     if kept is None:
-        kept = {"entry": jury.entry(rival, trained)._asdict()}
+        kept = {"entry": jury.entry(*rival, trained)._asdict()}
         keeper.finish("comparison 0", kept)
     jury.names = list(kept["entry"]["metrics"])
     return Entry(**kept["entry"])
@@ -171,87 +168,3 @@ def _left_out(mutator: DynamicWeightMutator, entries: Sequence[Entry], settings:
     if count < settings.random:
         words.append(f"Left out: {settings.random - count} of {settings.random} random architectures: there are none.")
     return words
-
-
-class _Jury:
-    """Measures networks on batches that chose nothing, where the evaluator has any.
-
-    Parameters
-    ----------
-    goal
-        Which of the numbers counts.
-    """
-
-    def __init__(self, evaluators: Evaluators, goal: Goal):
-        self.evaluators, self.goal = evaluators, goal
-        self.names: list[str] = []
-        self._example: Any = None
-        made = evaluators.make(alike=True)
-        self._tests = _has_test_batches(made)
-        self.measured_on = "test" if self._tests else "validation"
-
-    def entry(self, rival: _Rival, trained: Trained) -> Entry:
-        """Return a network's entry in the table."""
-        measured = self._measured(rival.network)
-        self.names = self.names or self._names(measured)
-        return Entry(
-            rival.kind,
-            rival.architecture,
-            {name: measured[name] for name in self.names},
-            self._multiply_adds(rival.network),
-            sum(one.numel() for one in rival.network.parameters()),
-            trained.seconds,
-            trained.epochs,
-        )
-
-    def _measured(self, network: nn.Module) -> dict[str, float]:
-        made = self.evaluators.make(alike=True)
-        return _tested(network, made) if self._tests else measure(network, made)
-
-    def _names(self, measured: Mapping[str, float]) -> list[str]:
-        metric = self.goal.metric
-        for name in dict.fromkeys([metric.replace("val", "test", 1), metric]):
-            found = [one for one in measured if one == name or one.startswith(f"{name}/")]
-            if found:
-                return found
-        raise ConfigError(
-            f"Baselines are compared by `{metric}`, but on {self.measured_on} batches the evaluator logs "
-            f"{sorted(measured)}. Log `{metric.replace('val', 'test', 1)}` in `test_step`, or leave out `test_step`: "
-            f"`validation_step` is taken then."
-        )
-
-    def _multiply_adds(self, network: nn.Module) -> int | None:
-        """Count what one sample takes, by the evaluator's own step; ``None`` where that does not take one alone."""
-        if self._example is None:
-            batch = self.evaluators.batch()
-            self._example = pytree.tree_map_only(Tensor, lambda one: one[:1] if one.dim() else one, batch)
-        try:
-            with FlopCounterMode(display=False) as counter:
-                self.evaluators.show(network, self._example)
-        except (RuntimeError, ValueError, LookupError):
-            return None
-        return counter.get_total_flops() // 2
-
-
-def _has_test_batches(evaluator: Lightning) -> bool:
-    given = evaluator.datamodule is not None and is_overridden("test_dataloader", evaluator.datamodule)
-    return evaluator.test_dataloaders is not None or given or is_overridden("test_dataloader", evaluator.module)
-
-
-def _tested(network: nn.Module, evaluator: Lightning) -> dict[str, float]:
-    """Return what an evaluator logs of a network on its test batches: by `test_step`, or else `validation_step`."""
-    module, trainer, loaders = evaluator.module, evaluator.trainer, evaluator.test_dataloaders
-    module.set_model(network)
-    if is_overridden("test_step", module):
-        trainer.test(module, dataloaders=loaders, datamodule=None if loaders else evaluator.datamodule, verbose=False)
-    else:
-        trainer.validate(module, dataloaders=loaders or _test_loaders(evaluator), verbose=False)
-    return {name: float(one) for name, one in trainer.callback_metrics.items()}
-
-
-def _test_loaders(evaluator: Lightning) -> Any:
-    if is_overridden("test_dataloader", evaluator.module):
-        return evaluator.module.test_dataloader()
-    evaluator.datamodule.prepare_data()
-    evaluator.datamodule.setup("test")
-    return evaluator.datamodule.test_dataloader()

@@ -16,6 +16,7 @@ from torch import nn
 from ...errors import ConfigError
 from ...generation import Call, DynamicNetwork
 from ...keeping import generators
+from ...sites import count_of
 from ..lightning import step_of
 from ..loaders import first_batches, flattened
 
@@ -122,6 +123,9 @@ class Evaluators:
 
     def batch(self) -> Any:
         """Return the first training batch, as a step takes it, on the CPU; random generators stay as they are."""
+        return self._batches(1)[0]
+
+    def _batches(self, count: int) -> list[Any]:
         made = self.make(alike=True)
         module, given = made.module, made.datamodule
         if given is not None:
@@ -129,15 +133,35 @@ class Evaluators:
             given.setup("fit")
         loader = made.train_dataloaders if given is None else given.train_dataloader()
         with generators.untouched(self.drawing):  # going through a loader draws
-            (batch,) = first_batches(loader, 1, made.trainer.precision_plugin.convert_input)
-            moved = module.transfer_batch_to_device(module.on_before_batch_transfer(batch, 0), torch.device("cpu"), 0)
-            return module.on_after_batch_transfer(moved, 0)
+            batches = first_batches(loader, count, made.trainer.precision_plugin.convert_input)
+            moved = [
+                module.transfer_batch_to_device(module.on_before_batch_transfer(batch, 0), torch.device("cpu"), 0)
+                for batch in batches
+            ]
+            return [module.on_after_batch_transfer(batch, 0) for batch in moved]
 
     def called(self, network: DynamicNetwork) -> Call | None:
         """Return how the evaluator's step calls a network, with the values of a batch; ``None`` where it calls another.
 
         Random generators stay as they are.
         """
+        return next(iter(self._calls(network, 1)), None)
+
+    def contexts(self, network: DynamicNetwork, enough: int) -> list[Any]:
+        """Return the contexts that the evaluator's step shows a network, a batch each, of enough training batches.
+
+        Random generators stay as they are. Where the data has fewer, all of them are returned.
+
+        Parameters
+        ----------
+        enough
+            How many contexts.
+        """
+        first = self.called(network)
+        rows = count_of(None if first is None else first.context)
+        return [] if not rows else [one.context for one in self._calls(network, -(-enough // rows))]
+
+    def _calls(self, network: DynamicNetwork, batches: int) -> list[Call]:
         calls: list[Call] = []
 
         def note(_: nn.Module, args: Any, kwargs: Any) -> None:
@@ -146,10 +170,11 @@ class Evaluators:
         with generators.untouched(self.drawing):
             handle = network.register_forward_pre_hook(note, with_kwargs=True)
             try:
-                self.show(network, self.batch())
+                for batch in self._batches(batches):
+                    self.show(network, batch)
             finally:
                 handle.remove()
-        return calls[0] if calls else None
+        return calls
 
     @torch.no_grad()
     def show(self, network: nn.Module, batch: Any) -> None:

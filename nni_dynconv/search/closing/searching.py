@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import math
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -18,6 +19,7 @@ from ...settings import BaselineSettings, StrategySettings
 from ...supernet import DynamicWeightMutator
 from ..baselines import TWIN, Comparison, compare_with
 from ..resuming import Keeper, KeepTraining, described
+from ..timed import Allotted, Needs, StopInTime, Tempo, TimeLimit, allotted_by, comparison_seconds
 from .best import Goal, goal_of
 from .evaluators import Evaluators
 from .reports import Reports, words_of
@@ -49,6 +51,8 @@ class Closing:
         What is compared with in the end; ``None``: nothing.
     ends_run
         Whether nothing comes after it, so that its checkpoints can go.
+    allotted
+        How long all of it may take.
 
     Attributes
     ----------
@@ -56,6 +60,10 @@ class Closing:
         Of the run's checkpoints, from its beginning on.
     initial
         The space's tensors from before the search, where something is trained from scratch.
+    limit
+        Of the run's time; ``None``: there is none.
+    cut
+        What the search's time was too short for, as a sentence.
     trained, comparison
         What came out.
     """
@@ -67,8 +75,11 @@ class Closing:
     reports: Reports = field(default_factory=Reports)
     baselines: BaselineSettings | None = None
     ends_run: bool = True
+    allotted: Allotted = field(default_factory=Allotted)
     keeper: Keeper = field(default_factory=Keeper)
     initial: dict[str, Tensor] | None = None
+    limit: TimeLimit | None = None
+    cut: str | None = None
     trained: Trained | None = None
     comparison: Comparison | None = None
 
@@ -110,6 +121,7 @@ class Search(Lightning):
         writer = Writer(closing.run, self.trainer.is_global_zero)
         closing.keeper = keeper = self._keeper()
         goes_on = keeper.read()
+        closing.limit = self._limit()
         closing.initial = keeper.done("beginning")["initial"] if goes_on else self._initial()
         writer.began()
         self._keep_beside(goes_on)
@@ -124,7 +136,7 @@ class Search(Lightning):
             reports.final(trained.result, architecture=words_of(network.architecture))
             reports.phase = "comparison"
             writer.exported(trained, self.evaluators)
-            if closing.baselines is not None:
+            if closing.baselines is not None and self._has_time_to_compare(writer, closing.baselines, trained):
                 writer.without_failing("baselines", self.compare)
             writer.shown()
         if closing.ends_run:
@@ -143,23 +155,58 @@ class Search(Lightning):
     def _keeper(self) -> Keeper:
         """Return what keeps the run: nothing, where there is no folder, and where several processes train together."""
         closing, trainer = self.closing, self.trainer
-        alone = trainer.world_size == 1 and trainer.strategy.launcher is None
-        if closing.run is None or not alone or trainer.fast_dev_run:
+        if closing.run is None or trainer.fast_dev_run:
+            return Keeper()
+        if trainer.world_size > 1 or trainer.strategy.launcher is not None:
+            if trainer.is_global_zero:
+                print("Several processes train together, and write no checkpoints: killed, the run begins anew.")
             return Keeper()
         about = described(closing.mutator, closing.settings, self.module.training_module, trainer)
         told = {"run": dict(closing.run.facts.get("settings") or {}), "baselines": repr(closing.baselines)}
         store = Store(closing.run.checkpoints, {**told, **about})
         return Keeper(store, closing.settings.checkpoint_minutes, self.evaluators.drawing)
 
+    def _limit(self) -> TimeLimit | None:
+        """Return what the trainer, and who started the run, give it in time."""
+        keeper = self.closing.keeper
+        seconds = min(allotted_by(self.trainer), self.closing.allotted.after(keeper.spent))
+        unlimited = math.isinf(seconds) or self.trainer.fast_dev_run
+        return None if unlimited else TimeLimit(seconds, lambda: keeper.spent)
+
+    def _search_in_time(self) -> StopInTime | None:
+        """Return what ends the search early enough for what comes after it."""
+        closing, limit = self.closing, self.closing.limit
+        if limit is None:
+            return None
+        epochs = self.trainer.max_epochs if closing.settings.final_epochs is None else closing.settings.final_epochs
+        epochs = math.inf if epochs is None or epochs < 0 else epochs
+        selects = closing.mutator.sampler.learns == "selection"
+        needs = Needs(closing.settings, epochs, selects)
+        what = "re-ranking and the final training"
+
+        def left(tempo: Tempo) -> float:
+            return limit.for_search(needs.comparing(tempo), needs.training(tempo))
+
+        return StopInTime(limit, left, "search", what)
+
+    def _train_in_time(self) -> StopInTime | None:
+        limit, what = self.closing.limit, "measuring and writing what it trained"
+        if limit is None:
+            return None
+        return StopInTime(limit, lambda tempo: limit.for_training(tempo.validation), "final training", what)
+
     def _searched(self, model: Any) -> DynamicNetwork:
         """Search, and return what was found; or what was found before the run was interrupted."""
         keeper, mutator = self.closing.keeper, self.closing.mutator
         kept = keeper.done("search")
         if kept is None:
+            in_time = self.module.in_time = self._search_in_time()
             self.search(model)
+            cut = self.closing.cut = None if in_time is None else in_time.cut
             network = self._found()
-            keeper.finish("search", {"mutator": mutator.state_dict(), "network": _state(network)})
+            keeper.finish("search", {"mutator": mutator.state_dict(), "network": _state(network), "cut": cut})
             return network
+        self.closing.cut = kept["cut"]
         mutator.load_state_dict(kept["mutator"])
         return _rebuilt(mutator, kept["network"])
 
@@ -169,6 +216,8 @@ class Search(Lightning):
         kept = keeper.done("final training")
         if kept is None:
             trained = self._finish(network, reports)
+            cut = [] if self.closing.cut is None else [self.closing.cut]
+            trained = replace(trained, cut=[*cut, *trained.cut])
             facts = {one.name: getattr(trained, one.name) for one in fields(trained) if one.name != "network"}
             keeper.finish("final training", {"network": _state(trained.network), "facts": facts})
             return trained
@@ -206,10 +255,9 @@ class Search(Lightning):
         if settings.final_epochs != 0:
             epochs, start = settings.final_epochs, settings.final_start
             history = None if self.closing.run is None else self.closing.run.history
-            keeping = KeepTraining(self.closing.keeper, "final training")
-            trained = train_network(
-                network, self.evaluators, epochs, goal, start, reports=reports, history=history, keeping=keeping
-            )
+            keeping, in_time = KeepTraining(self.closing.keeper, "final training"), self._train_in_time()
+            how: dict[str, Any] = {"reports": reports, "history": history, "keeping": keeping, "in_time": in_time}
+            trained = train_network(network, self.evaluators, epochs, goal, start, **how)
         else:
             reports.phase = "result"
             made, goal = self.evaluators.make(), goal_of(self.evaluators.callbacks, goal)
@@ -220,6 +268,22 @@ class Search(Lightning):
         if self.trainer.is_global_zero:
             print(trained, flush=True)
         return trained
+
+    def _has_time_to_compare(self, writer: Writer, baselines: BaselineSettings, trained: Trained) -> bool:
+        """Whether a comparison is over in time; one that is not is left out, and that is said."""
+        limit = self.closing.limit
+        if limit is None:
+            return True
+        needed = comparison_seconds(baselines, trained.epochs, trained.seconds)
+        fits = distributed.of_first(needed <= limit.left - limit.to_write)
+        if not fits:
+            words = (
+                f"The comparison with baselines was left out: it takes about {needed:.0f} s, and "
+                f"{max(limit.left, 0.0):.0f} s were left of the {limit.seconds:.0f} s that this run may take."
+            )
+            self.closing.trained = trained = replace(trained, cut=[*trained.cut, words])
+            writer.cut(trained.cut)
+        return fits
 
     def compare(self) -> None:
         """Compare what was found with its baselines, and write and tell the table."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 from ...errors import NotFiniteError
 from ...runs import History
 from ..resuming import KeepTraining
+from ..timed import StopInTime
 from ..trainer import TellPhase
 from .best import BestEpoch, Goal, goal_of
 from .evaluators import Evaluators
@@ -43,6 +44,8 @@ class Trained:
         What the training took.
     metrics
         All that validation logged of it.
+    cut
+        What the run's time was too short for, as sentences.
     """
 
     network: Any
@@ -53,6 +56,7 @@ class Trained:
     best_epoch: int | None = None
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    cut: Sequence[str] = ()
 
     def __str__(self) -> str:
         measured = "" if self.result is None else f", {self.metric} {self.result:.4g}"
@@ -114,6 +118,7 @@ def train_network(
     phase: str = "final training",
     history: History | None = None,
     keeping: KeepTraining | None = None,
+    in_time: StopInTime | None = None,
 ) -> Trained:
     """Train as :func:`train_final` does, by one of several evaluators that are made alike.
 
@@ -129,14 +134,16 @@ def train_network(
         Of the run, which notes what each epoch logs.
     keeping
         Keeps it, or goes on with what was kept of it.
+    in_time
+        Ends it where the run's time is limited.
     """
     reports = Reports() if reports is None else reports
     began, goal = time.monotonic(), goal_of(evaluators.callbacks, goal)
     before = {name: one.detach().cpu().clone() for name, one in network.state_dict().items()}
     best = BestEpoch(goal)
     try:
-        keeps = [] if keeping is None else [keeping]
-        made = evaluators.make(epochs, [best, TellPhase(phase), KeepEpochs(history, phase), *keeps], alike)
+        keeps, stops = [] if keeping is None else [keeping], [] if in_time is None else [in_time]
+        made = evaluators.make(epochs, [best, TellPhase(phase), KeepEpochs(history, phase), *stops, *keeps], alike)
         made.fit_kwargs.update(*(one.fit_kwargs for one in keeps))
         network.train()
         reports.phase = "final"
@@ -144,7 +151,7 @@ def train_network(
         trained, kept = best.epochs, best.restore(made.trainer, made.module)
     finally:
         best.close()
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began if keeping is None else keeping.seconds
     if not _is_finite(network):
         network.load_state_dict(before)
         raise NotFiniteError(
@@ -154,9 +161,9 @@ def train_network(
     reports.phase = "result"
     metrics = measure(network, made)
     value = metrics.get(goal.metric)
-    return Trained(
-        network.cpu().eval(), start, trained, goal.metric if value is not None else None, value, kept, seconds, metrics
-    )
+    metric, cut = None if value is None else goal.metric, None if in_time is None else in_time.cut
+    cuts = [] if cut is None else [cut]
+    return Trained(network.cpu().eval(), start, trained, metric, value, kept, seconds, metrics, cuts)
 
 
 def measure(network: nn.Module, evaluator: Lightning) -> dict[str, float]:

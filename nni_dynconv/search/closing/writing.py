@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,13 @@ class Writer:
             self.run.write_architecture(found.network.architecture)
             self.run.note(state=TRAINED if found.epochs else UNTRAINED, **told(found))
 
+    def cut(self, sentences: Sequence[str]) -> None:
+        """Say what came last of what time was too short for, and write it."""
+        if self.first:
+            print(f"CUT: {sentences[-1]}", flush=True)
+            if self.run is not None:
+                self.run.note(cut=list(sentences))
+
     def exported(self, found: Trained, evaluators: Evaluators) -> None:
         """Write the network as :func:`nni_dynconv.load` reads it; a failure is noted."""
         run = self.run
@@ -168,4 +175,5 @@ def told(found: Trained) -> dict[str, Any]:
         "result": found.result,
         "metrics": dict(found.metrics),
         "seconds": round(found.seconds, 1),
+        "cut": list(found.cut),
     }

@@ -43,22 +43,45 @@ class Pace(NamedTuple):
 
 
 class Clock:
-    """How much of a trainer's ``max_time`` is gone since the sampler began to learn: the same in all processes."""
+    """How much of a search's time is gone since the sampler began to learn: the same in all processes.
+
+    Attributes
+    ----------
+    start
+        When it began, by the timer that the time is told by; ``None``: it has not.
+    """
 
     def __init__(self) -> None:
-        self._start: float | None = None
+        self.start: float | None = None
 
-    def pace(self, trainer: Trainer) -> Pace | None:
-        """Return the pace by that time, in thousandths of it; ``None`` where there is no ``max_time``."""
-        timers = [one for one in trainer.callbacks if isinstance(one, Timer)]
-        left = [one.time_remaining() for one in timers]
-        bounds = [(left, one.time_elapsed()) for left, one in zip(left, timers, strict=True) if left is not None]
-        if not bounds:
+    def pace(self, trainer: Trainer, spent: float | None = None, left: float | None = None) -> Pace | None:
+        """Return the pace by that time, in thousandths of it.
+
+        Parameters
+        ----------
+        trainer
+            Its ``max_time`` bounds a search.
+        spent, left
+            Seconds of the run, where its time is limited, and those that the search has left of it; ``None``: it may
+            end by itself before.
+
+        Returns
+        -------
+        ``None`` where no time bounds it.
+        """
+        timers = [one for one in trainer.callbacks if isinstance(one, Timer) and one.time_remaining() is not None]
+        if not timers and spent is None:
             return None
-        nearest, now = distributed.of_first(min(bounds))
-        if self._start is None:
-            self._start = now
-        gone = now - self._start
+        bounds = [(float(one.time_remaining() or 0.0), one.time_elapsed()) for one in timers]
+        if left is not None:
+            bounds.append((left, min((now for _, now in bounds), default=spent or 0.0)))
+        found = distributed.of_first(min(bounds, default=None))
+        if found is None:
+            return None
+        nearest, now = found
+        if self.start is None:
+            self.start = now
+        gone = now - self.start
         return Pace(PARTS * gone / max(gone + nearest, 1e-9), PARTS)
 
 

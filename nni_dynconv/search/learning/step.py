@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -29,8 +29,9 @@ from ..loaders import Loaders
 from ..ranking import Task
 from ..schedules import Schedules
 from ..smoothing import smoothness_of_batch
+from ..timed import StopInTime
 from ..trainer import TrainersPart, aside, check_optimizers
-from .pace import Clock, pace_of
+from .pace import Clock, Pace, pace_of
 
 __all__ = ["Learning"]
 
@@ -42,6 +43,8 @@ class Learning(HandingOn):
     mutator: DynamicWeightMutator
     history: History | None = None
     """Of the run; what is noted there is shown by its report."""
+    in_time: StopInTime | None = None
+    """Ends the search where the run's time is limited."""
 
     def __init__(
         self,
@@ -99,6 +102,9 @@ class Learning(HandingOn):
             "ends": self._ends,
             "skipped": self.guard.skipped,
             "sample": self.mutator.sample,
+            "steps": self._steps,
+            "learning since": self.clock.start,
+            "cut": None if self.in_time is None else self.in_time.cut,
         }
 
     def take_up(self, state: dict[str, Any]) -> None:
@@ -107,6 +113,9 @@ class Learning(HandingOn):
             self._recent.extend(move_data_to_device(decode(state["recent"]), self.device))
         self._ends, self.guard.skipped = state["ends"], state["skipped"]
         self.mutator.sample = state["sample"]
+        self._steps, self.clock.start = state["steps"], state["learning since"]
+        if self.in_time is not None:
+            self.in_time.take_up(state["cut"])
 
     def is_between_steps(self, batches: int) -> bool:
         """Whether no gradients are being gathered after so many batches of an epoch."""
@@ -128,8 +137,9 @@ class Learning(HandingOn):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         with self.sampler.watch.sleeping():  # processes decide together what becomes of a step
             if self.mutator.choices and self.trainer.current_epoch >= self.settings.warmup_epochs:
-                self._keep_pace(batch_idx)
-                self._learn_architecture(batch, batch_idx)
+                with nullcontext() if self.in_time is None else self.in_time.beside():
+                    self._keep_pace(batch_idx)
+                    self._learn_architecture(batch, batch_idx)
             self._recent.append(batch["train"])
             output = self._learn_weights(batch["train"], batch_idx)
         if batch_idx % self.settings.log_every == 0:
@@ -141,11 +151,17 @@ class Learning(HandingOn):
         """Tell the sampler how far it is, and slow it down: what wins late is exported with hardly trained weights."""
         optimizer = self.architecture_optimizers() if self.sampler.learns == "gradient" else None
         own_steps = int(optimizer is not None)
-        accumulate, timed = self.trainers_part.accumulate, self.clock.pace(self.trainer)
-        pace = pace_of(self.trainer, batch_idx, self.settings.warmup_epochs, accumulate, own_steps, timed)
+        how = self.trainer, batch_idx, self.settings.warmup_epochs, self.trainers_part.accumulate, own_steps
+        pace = pace_of(*how, self._timed(pace_of(*how)))
         self.sampler.anneal(pace.progress)
         for group in optimizer.param_groups if optimizer is not None else []:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * pace.rate
+
+    def _timed(self, pace: Pace) -> Pace | None:
+        """Return the pace by the time of the search, where that may be over before its steps are."""
+        if self.in_time is None:
+            return self.clock.pace(self.trainer)
+        return self.clock.pace(self.trainer, self.in_time.limit.spent, self.in_time.nearest(pace.total - pace.done))
 
     def _learn_weights(self, batch: Any, batch_idx: int) -> Any:
         """Train the drawn architecture, or several, whose gradients are averaged; return what the last one gave."""

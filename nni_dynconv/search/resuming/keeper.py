@@ -52,7 +52,13 @@ class Keeper:
         self._last: str | None = None
         self._outer: dict[str, Any] | None = None  # generators, as the last stage ended
         self.now: dict[str, Any] = {}
-        self._written = time.monotonic()
+        self._written = self._began = time.monotonic()
+        self._before = 0.0  # seconds that earlier processes spent
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the run has been going on for, without those between its processes."""
+        return self._before + time.monotonic() - self._began
 
     def read(self) -> bool:
         """Take up what an earlier process kept; return whether there was anything.
@@ -66,7 +72,7 @@ class Keeper:
         if state is None or self.store is None:
             return False
         self._done, self._last, self._outer = state["done"], state["last"], state["outer"]
-        self.now, self.found_beside = state["now"], state["beside"]
+        self.now, self.found_beside, self._before = state["now"], state["beside"], state["spent"]
         self.say(f"The run goes on {_where(self.now, self._last)}: `{self.store.newest}`.")
         return True
 
@@ -136,7 +142,7 @@ class Keeper:
     def _write(self) -> None:
         if self.store is not None:
             state = {"done": self._done, "last": self._last, "outer": self._outer, "now": self.now}
-            path = self.store.write({**state, "beside": self.beside()})
+            path = self.store.write({**state, "beside": self.beside(), "spent": self.spent})
             where = f"{_where(self.now, self._last)} (`{path.name}`)"
             with suppress(OSError):  # it is for who looks on
                 (self.store.folder / WHERE).write_text(where, encoding="utf-8")

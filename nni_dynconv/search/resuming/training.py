@@ -52,6 +52,7 @@ class KeepTraining(Callback):
     def __init__(self, keeper: Keeper, stage: str, remembers: Remembers | None = None):
         self.keeper, self.stage, self.remembers = keeper, stage, remembers
         self._waiting = dict(keeper.of(stage))
+        self._began = self._waiting.get("began", keeper.spent)  # seconds of the run, as the training began
         self._start: dict[str, Any] = {}
         self._hooks = ExitStack()
 
@@ -59,6 +60,11 @@ class KeepTraining(Callback):
     def fit_kwargs(self) -> dict[str, str]:
         """What ``Trainer.fit`` is told, so that Lightning restores its own part of what was kept."""
         return {"ckpt_path": PATH} if self._waiting else {}
+
+    @property
+    def seconds(self) -> float:
+        """What the training has taken, in all processes that went on with it."""
+        return self.keeper.spent - self._began
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KeepTraining:
         return self  # it is of one run
@@ -153,6 +159,7 @@ class KeepTraining(Callback):
             remembered=None if self.remembers is None else self.remembers.kept(),
             logged=logged_in(trainer),
             start=self._start,
+            began=self._began,
             loaders=generators.of_loaders(_loaders(trainer)),
             **more,
         )

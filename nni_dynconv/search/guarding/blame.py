@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..ops import DynamicOp
+from ...ops import DynamicOp
 
 __all__ = ["candidate_of", "first_not_finite", "module_of", "site_of", "stuck_in"]
 

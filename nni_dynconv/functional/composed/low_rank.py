@@ -1,17 +1,16 @@
-"""A weight given by two thin factors: its shape, and forming it."""
+"""A weight as a product of two thin factors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .checks import Axes
+from ..checks import Axes
 
-__all__ = ["LowRank", "form_all"]
+__all__ = ["LowRank"]
 
 KERNEL = {0: "", 1: "K", 2: "Kh Kw", 3: "Kt Kh Kw"}
 
@@ -94,10 +93,10 @@ class LowRank(NamedTuple):
             return (A @ B).reshape(shape)
         return (torch.addmm(base, A, B) if axes == 1 else torch.baddbmm(base, A, B)).reshape(shape)
 
-
-def form_all(weights: Mapping[str, Tensor | LowRank]) -> Mapping[str, Tensor]:
-    """Return an op's weights as tensors."""
-    return {name: one.whole() if isinstance(one, LowRank) else one for name, one in weights.items()}
+    def as_image(self) -> LowRank:
+        """Return the weight of an image of one row, for that of a sequence."""
+        base = None if self.base is None else self.base.unsqueeze(-2)
+        return LowRank(self.A, self.B.unsqueeze(-2), base)
 
 
 def _product(A: tuple[int, ...], B: tuple[int, ...], base: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -1,26 +1,26 @@
-"""Steps of a search that cannot be taken: named, and left out where that is allowed; nothing is learned from them."""
+"""What becomes of a step that cannot be taken: the search stops, or it is left out and nothing is learned from it."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..errors import CandidateError, DynConvError, NotFiniteError
-from ..generation import unasked_in
-from ..samplers import distributed
-from ..settings import StrategySettings
-from ..supernet import DynamicWeightMutator, tracking_norms
-from .blame import candidate_of, first_not_finite, module_of, site_of, stuck_in
+from ...errors import CandidateError, NotFiniteError
+from ...samplers import distributed
+from ...settings import StrategySettings
+from ...supernet import DynamicWeightMutator, tracking_norms
+from .blame import candidate_of, stuck_in
+from .naming import Sample, in_words, named
+from .numbers import objection, squares_are_finite
 
-__all__ = ["Guard", "check_parameters"]
+__all__ = ["Guard"]
 
-Sample = Mapping[str, Any]
 OTHERS = "Another process of this search could not take the step; what it says stands in its own output."
 
 
@@ -67,7 +67,7 @@ class Guard:
         with self._own_statistics() as restore:
             try:
                 output = run()
-                problem = self.objection(loss_of(output), place, sample, run)
+                problem = objection(loss_of(output), place, sample, self.mutator.space, run)
             except Exception as error:
                 problem = self.named(error, place, sample)
             if not distributed.any_of(problem is not None):
@@ -116,49 +116,12 @@ class Guard:
         if module is None:
             return error
         sample, where = dict(self.mutator.sample or {}), candidate_of(self.mutator.space, module)
-        return self._in_words(error, f"{place}, architecture {sample}, in the backward of what is {where}")
-
-    def objection(
-        self, loss: Any, place: str, sample: Sample, again: Callable[[], Any] | None = None
-    ) -> NotFiniteError | None:
-        """Return the error of a loss that is no finite number, with what is to blame, or ``None``."""
-        if loss is None or math.isfinite(value := float(torch.as_tensor(loss).detach())):
-            return None
-        blame = "" if again is None else self._blame(again)
-        return NotFiniteError(
-            f"{place}: the loss of architecture {dict(sample)} is {value:g}.{blame} Nothing was learned from it. Lower "
-            f'the learning rate or clip gradients (`gradient_clip_val`); `on_not_finite="skip"` leaves such steps out.'
-        )
-
-    def _blame(self, again: Callable[[], Any]) -> str:
-        broken = _not_finite(self.mutator.space)
-        if broken is not None:
-            return f" The parameter `{broken}` holds numbers that are not finite."
-        return first_not_finite(self.mutator.space, again)
+        return in_words(error, f"{place}, architecture {sample}, in the backward of what is {where}")
 
     def named(self, error: Exception, place: str, sample: Sample) -> Exception:
         """Return an error that names the architecture and, where the supernet raised it, the candidate."""
-        unasked = unasked_in(error)
-        if unasked is not None:
-            return unasked
-        module, site = module_of(error, self.mutator.space), site_of(error)
-        if module is None and site is None and self.settings.on_error == "stop":
-            return error  # the evaluator's own: no candidate is to blame
-        where = f"site `{site}`" if site is not None else "outside of its sites"
-        where = where if module is None else candidate_of(self.mutator.space, module)
-        return self._in_words(error, f"{place}, architecture {dict(sample)}, {where}")
-
-    @staticmethod
-    def _in_words(error: Exception, said: str) -> Exception:
-        if isinstance(error, DynConvError):
-            named: Exception = type(error)(f"{error}\n({said})")
-        else:
-            named = CandidateError(
-                f'{said}: {type(error).__name__}: {error}\n`on_error="skip"` leaves out what raises, and the search '
-                f"goes on."
-            )
-        named.__cause__ = error
-        return named
+        own_stay = self.settings.on_error == "stop"
+        return named(error, place, sample, self.mutator.space, own_stay)
 
     def leave_out(self, problem: Exception | None) -> None:
         """Raise it, or count it where such steps are to be left out.
@@ -195,7 +158,7 @@ class Guard:
         if math.isfinite(float(nn.utils.clip_grad_norm_(reached, math.inf))):
             return True
         names = {id(one): name for name, one in self.mutator.named_parameters()}
-        blamed = [names.get(id(one), "") for one in reached if not _squares_are_finite(one.grad)]
+        blamed = [names.get(id(one), "") for one in reached if not squares_are_finite(one.grad)]
         sample = dict(self.mutator.sample or {})
         self.leave_out(
             NotFiniteError(
@@ -230,27 +193,3 @@ class Guard:
                 buffer.copy_(value)
 
         yield restore
-
-
-def check_parameters(module: nn.Module, when: str) -> None:
-    """Refuse what a network of no numbers would be exported from.
-
-    Raises
-    ------
-    NotFiniteError
-        A parameter is no finite number.
-    """
-    broken = _not_finite(module)
-    if broken is not None:
-        raise NotFiniteError(
-            f"{when} the parameter `{broken}` is not finite: the last steps were too large. Nothing is exported. Lower "
-            f"the learning rate or clip gradients (`gradient_clip_val`)."
-        )
-
-
-def _not_finite(module: nn.Module) -> str | None:
-    return next((name for name, one in module.named_parameters() if not one.isfinite().all()), None)
-
-
-def _squares_are_finite(gradient: Tensor | None) -> bool:
-    return gradient is None or math.isfinite(float(gradient.norm()))

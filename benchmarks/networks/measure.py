@@ -1,0 +1,200 @@
+"""A training step of whole networks with weights of each sample's own, against static and against hand-written ones.
+
+On one thread of a CPU, in float32. A step is forward, backward, and the step of SGD. Contenders take turns in one
+process. ``over_static`` is the time over that of the network as it was; ``over_hand`` is the time of what is written by
+hand for the same delta over ours, the fastest of it: above 1 we are faster; ``memory_over_static`` is the peak of the
+tensors that a step allocates; ``making_share`` is the share of the step that goes when the weights are given
+beforehand::
+
+    python -m benchmarks.networks.measure            # all of it, about twenty minutes
+    python -m benchmarks.networks.measure --quick    # smaller batches
+    python -m benchmarks.networks.measure --networks resnet18 --batches 32 --contenders film experts
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.networks.by_hand import BY_HAND, Conditioned
+from benchmarks.networks.zoo import NETWORKS
+from benchmarks.timing import interleave, keep_freed_memory, machine, merge_results, ratio
+from nni_dynconv import ChunkedController, RandomSampler, VectorContext, lift
+from nni_dynconv.controllers import BasisController, Controller, ExpertsController, LowRankController
+
+CONTEXT, CODE, SIZE = 8, 16, 32
+LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+Step = Callable[[], Any]
+
+
+class Contender(NamedTuple):
+    """How weights are made."""
+
+    controller: Callable[[], Controller]
+    base: str
+    delta: str
+    settings: dict[str, Any] = {}  # noqa: RUF012
+
+
+CONTENDERS = {
+    "film": Contender(ChunkedController, "learned", "scale"),
+    "rank 4": Contender(ChunkedController, "learned", "low_rank", {"rank": 4}),
+    "experts": Contender(lambda: ExpertsController(experts=4), "none", "full"),
+    "low rank controller": Contender(LowRankController, "none", "full"),
+    "basis": Contender(lambda: BasisController(basis=8), "none", "full"),
+    "chunked": Contender(ChunkedController, "none", "full"),
+}
+
+
+def main() -> None:
+    """Measure row by row, and keep each."""
+    options = _parse()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    rows: list[dict[str, Any]] = []
+    for network, batch in itertools.product(options.networks, options.batches):
+        for name in options.contenders:
+            rows.append(measure(network, batch, name, options.seconds))
+            print(describe(rows[-1]), flush=True)
+            if options.output is not None:
+                merge_results(options.output, machines={"networks": machine()}, networks=rows)
+
+
+def measure(network: str, batch: int, name: str, seconds: float) -> dict[str, Any]:
+    """Measure one network with one kind of weights."""
+    torch.manual_seed(0)
+    x, context = torch.randn(batch, 3, SIZE, SIZE), torch.randn(batch, CONTEXT)
+    y = torch.randint(10, (batch,))
+    contender, static = CONTENDERS[name], NETWORKS[network]()
+    mutator = _mutator_of(network, contender)
+    steps = {
+        "static": step_of(static, lambda: static(x), y),
+        "ours": step_of(mutator.space, lambda: mutator(x, context=context), y),
+        "given": _given(mutator, x, context, y),
+    }
+    for wrap in BY_HAND.get(name, ()):
+        hand = Conditioned(NETWORKS[network](), wrap, CONTEXT)
+        steps[wrap.__name__] = step_of(hand, lambda hand=hand: hand(x, context), y)
+    times = interleave(steps, seconds, turn=0, patience=float("inf"), clock=_clock())
+    hands = [wrap.__name__ for wrap in BY_HAND.get(name, ())]
+    over_hand = min((ratio(times, hand, "ours") for hand in hands), default=None)
+    return {
+        "network": network, "batch": batch, "controller": type(mutator.controller).__name__, "contender": name,
+        "delta": contender.delta, "threads": torch.get_num_threads(),
+        "over_static": round(ratio(times, "ours", "static").median, 3),
+        "spread": [round(one, 3) for one in ratio(times, "ours", "static")[1:]],
+        "over_hand": None if over_hand is None else round(over_hand.median, 3),
+        "memory_over_static": round(peak(steps["ours"]) / peak(steps["static"]), 3),
+        "making_share": round(max(0.0, 1 - ratio(times, "given", "ours").median), 3),
+        "milliseconds": {one: round(1e3 * median(times[one]), 1) for one in times},
+    }  # fmt: skip
+
+
+def _mutator_of(network: str, contender: Contender) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lifted = lift(NETWORKS[network](), where=LAYERS, base=contender.base)
+        mutator = lifted.mutator(
+            sampler=RandomSampler(0), controller=contender.controller(), context=VectorContext(CONTEXT, CODE),
+            delta=contender.delta, **contender.settings,
+        )  # fmt: skip
+    mutator.reset()
+    return mutator.train()
+
+
+def step_of(model: nn.Module, forward: Callable[[], Tensor], y: Tensor) -> Step:
+    """Return a training step."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(forward(), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def _given(mutator: Any, x: Tensor, context: Tensor, y: Tensor) -> Step:
+    """Return a step whose weights are made beforehand, and get their gradients."""
+    source = mutator.space.weight_source
+    with torch.no_grad():
+        code = source.of_context(context)
+        sites = list(source.sites.values())
+        made = dict(zip(source.sites, source.make_factored(sites, code), strict=True))
+    leaves = {name: {one: leaf_of(value) for one, value in own.items()} for name, own in made.items()}
+
+    def forward() -> Tensor:
+        before, source.make_factored = source.make_factored, lambda some, code: [leaves[site.name] for site in some]
+        try:
+            result: Tensor = mutator(x, context=context)
+        finally:
+            source.make_factored = before
+        return result
+
+    return step_of(mutator.space, forward, y)
+
+
+def leaf_of(made: Any) -> Any:
+    """Return a tensor, or what is made of several, as leaves that want gradients."""
+    if isinstance(made, Tensor):
+        return made.detach().requires_grad_()
+    return type(made)(*map(leaf_of, made)) if isinstance(made, tuple) else made
+
+
+def peak(step: Step) -> float:
+    """Return the bytes that a step has allocated at most at one time, beyond what stood before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = profile.profiler.kineto_results.events()
+    changes = sorted((one.start_ns(), one.nbytes()) for one in events if one.name() == "[memory]")
+    now = most = 0
+    for _, change in changes:
+        now += change
+        most = max(most, now)
+    return float(most)
+
+
+def _clock() -> Callable[[], float]:
+    """Return the clock: of one thread the time that this process has computed, which other programs hardly change."""
+    import time
+
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+def describe(row: dict[str, Any]) -> str:
+    """Return a row as a line."""
+    hand = "" if row["over_hand"] is None else f", {row['over_hand']:.2f}x as fast as by hand"
+    return (
+        f"{row['network']:12} B {row['batch']:3} {row['contender']:20} {row['over_static']:5.2f}x of static "
+        f"({row['milliseconds']['static']:.0f} ms), memory {row['memory_over_static']:.2f}x, "
+        f"making {row['making_share']:.0%}{hand}"
+    )
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
+    parser.add_argument("--batches", nargs="+", type=int, default=[8, 32])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=15.0, help="time for each row; slow steps take more")
+    parser.add_argument("--quick", action="store_true", help="one small batch")
+    parser.add_argument("--output", type=Path, help="such as benchmarks/results.json; else nothing is written")
+    options = parser.parse_args()
+    if options.quick:
+        options.batches, options.seconds = [8], 3.0
+    return options
+
+
+if __name__ == "__main__":
+    main()

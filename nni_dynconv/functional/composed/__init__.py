@@ -1,0 +1,43 @@
+"""Weights that are given by parts: a call may apply these to what goes through it, and never hold the whole weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .low_rank import LowRank
+from .mixed import Mixed
+from .scaled import Scaled
+
+__all__ = ["COMPOSED", "Composed", "LowRank", "Mixed", "Parts", "Scaled", "form_all", "parts_of", "with_parts"]
+
+Composed = LowRank | Scaled | Mixed
+COMPOSED = (LowRank, Scaled, Mixed)
+
+
+class Parts(NamedTuple):
+    """What of a weight that is given by parts its shape does not tell."""
+
+    kind: str
+    rank: int
+    """Of a product; how many weights a mixture has; 1 of a scale."""
+    base: bool
+
+
+def parts_of(weight: Composed) -> Parts:
+    """Say what a weight is made of."""
+    return Parts(type(weight).__name__, weight.rank, weight.base is not None)
+
+
+def form_all(weights: Mapping[str, Tensor | Composed]) -> Mapping[str, Tensor]:
+    """Return an op's weights as tensors."""
+    return {name: one.whole() if isinstance(one, COMPOSED) else one for name, one in weights.items()}
+
+
+def with_parts(weight: Composed, tensors: list[Tensor]) -> Composed:
+    """Return a weight like another one, of other tensors."""
+    names = [name for name, one in weight._asdict().items() if isinstance(one, Tensor)]
+    given: dict[str, Any] = dict(zip(names, tensors, strict=True))
+    return weight._replace(**given)

@@ -1,0 +1,55 @@
+"""The benchmark of whole networks: its networks, what is written by hand, and the rows that it makes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.networks.by_hand import BY_HAND, Conditioned, LowRank, LowRankBeside
+from benchmarks.networks.measure import CONTENDERS, CONTEXT, measure
+from benchmarks.networks.zoo import NETWORKS, Small
+from nni_dynconv.functional import Scaled, conv2d
+
+
+def test_networks_take_images_and_give_classes():
+    x = torch.randn(2, 3, 32, 32)
+    for make in NETWORKS.values():
+        assert make().eval()(x).shape == (2, 10)
+    assert sum(one.numel() for one in Small().parameters()) == 72_586
+
+
+@pytest.mark.parametrize("wrap", [one for ways in BY_HAND.values() for one in ways])
+def test_what_is_written_by_hand_serves_each_sample_by_its_own_context(wrap):
+    torch.manual_seed(0)
+    network = Conditioned(NETWORKS["unet"](), wrap, CONTEXT).eval()
+    x, context = torch.randn(3, 3, 8, 8), torch.randn(3, CONTEXT)
+    one_by_one = [network(x[b : b + 1], context[b : b + 1]) for b in range(3)]
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, context), torch.cat(one_by_one), rtol=1e-4, atol=1e-5)
+
+
+def test_both_ways_to_write_a_product_compute_the_same():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(16, 24, 3, 2, 1)
+    formed = LowRank(layer, CONTEXT)
+    beside = LowRankBeside(layer, CONTEXT)
+    beside.load_state_dict(formed.state_dict())
+    x, formed.context = torch.randn(4, 16, 9, 9), torch.randn(4, CONTEXT)
+    beside.context = formed.context
+    torch.testing.assert_close(beside(x), formed(x), rtol=1e-4, atol=1e-4)
+
+
+def test_film_by_hand_is_the_scaled_base():
+    layer = nn.Conv2d(3, 5, 3)
+    film = BY_HAND["film"][0](layer, CONTEXT)
+    x, film.context = torch.randn(4, 3, 6, 6), torch.randn(4, CONTEXT)
+    expected = conv2d(x, Scaled(layer.weight, 1 + film.scale(film.context)), film.bias)
+    torch.testing.assert_close(film(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_says_what_was_measured():
+    row = measure("small", 2, "film", 0.01)
+    assert {"over_static", "over_hand", "memory_over_static", "making_share"} <= set(row)
+    assert row["over_static"] > 0 and row["over_hand"] > 0 and row["memory_over_static"] > 0
+    assert "film" in CONTENDERS
