@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from ..functional import COMPOSED
+from ..functional import form_all
 from ..generation import WeightSource
 from ..reporting import picture_of
 
@@ -62,8 +62,7 @@ class ShowWeights(pl.Callback):
             made = own(sites, code)
             for site, tensors in zip(sites, made, strict=True):
                 spec = max(site.specs, key=lambda one: one.numel)
-                weight = tensors[spec.name]
-                whole = (weight.whole() if isinstance(weight, COMPOSED) else weight).detach()
+                whole = form_all({spec.name: tensors[spec.name]})[spec.name].detach()
                 self._made[site.name] = (whole[0] if whole.dim() > len(spec.shape) else whole).float().cpu()
             return made
 

@@ -13,7 +13,7 @@ from torch.compiler import is_compiling
 
 from . import paths
 from .checks import check_dtypes
-from .composed import COMPOSED, Composed, with_parts
+from .composed import COMPOSED, Composed, tensors_of, with_parts
 from .planning.geometry import Geometry
 from .planning.measuring import measure
 from .planning.modes import PLAIN, Setting, setting_of
@@ -106,7 +106,7 @@ def _plan_measured(
     names = possible(asked)
     if len(names) > 1:
         x, weight, bias = inputs
-        parts = [one for one in weight if isinstance(one, Tensor)] if isinstance(weight, COMPOSED) else [weight]
+        parts = [*tensors_of(weight).values()] if isinstance(weight, COMPOSED) else [weight]
 
         def compute(name: str, x: Tensor, bias: Tensor | None, *parts: Any) -> Tensor:
             whole = with_parts(weight, list(parts)) if isinstance(weight, COMPOSED) else parts[0]

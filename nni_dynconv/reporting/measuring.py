@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import cost
 from ..export import Shown
-from ..functional import COMPOSED, Composed
+from ..functional import form_all
 from ..generation import Call, DynamicNetwork, Example
 from ..sites import count_of
 from .data import Cost, Network, Site
@@ -58,15 +58,11 @@ def weights_of(network: DynamicNetwork, call: Call) -> dict[str, dict[str, Tenso
 
     def keep(sites: Any, made: list[dict[str, Any]]) -> None:
         for site, one in zip(sites, made, strict=True):
-            found[site.name] = {name: _whole(tensor) for name, tensor in one.items()}
+            found[site.name] = {name: tensor.detach() for name, tensor in form_all(one).items()}
 
     with _watched(network, "make_factored", lambda args, made: keep(args[0], made)):
         run(network, call)
     return found
-
-
-def _whole(tensor: Tensor | Composed) -> Tensor:
-    return (tensor.whole() if isinstance(tensor, COMPOSED) else tensor).detach()
 
 
 def run(network: DynamicNetwork, call: Call) -> Any:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ScopeError
-from ..functional import form_all
+from ..functional import form_all, is_saving_watched
 from .batch import Blocks
 from .repeats import Order, order_told
 from .spec import Site
@@ -140,7 +140,7 @@ class Scope:
         With gradient they are kept, as autograd keeps them anyway. Without, they are let go once they are pulled; for
         an op that runs again they are made again, and then kept.
         """
-        mode = torch.is_grad_enabled(), _is_checkpointed()
+        mode = torch.is_grad_enabled(), is_saving_watched()  # then what is saved may be computed again, op by op
         key = site, mode
         again = key in self.pulled
         if key not in self.made:
@@ -150,13 +150,6 @@ class Scope:
             self.made[key] = form_all(self.made[key])
         self.pulled.add(key)
         return self.made[key] if mode[0] or again else self.made.pop(key)
-
-
-def _is_checkpointed() -> bool:
-    """Whether what is saved for the backward now may be computed again there, op by op and in the same order."""
-    if torch.compiler.is_compiling():
-        return False
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None  # torch has no public word for it
 
 
 class _Thread(threading.local):

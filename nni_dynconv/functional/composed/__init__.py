@@ -11,7 +11,18 @@ from .low_rank import LowRank
 from .mixed import Mixed
 from .scaled import Scaled
 
-__all__ = ["COMPOSED", "Composed", "LowRank", "Mixed", "Parts", "Scaled", "form_all", "parts_of", "with_parts"]
+__all__ = [
+    "COMPOSED",
+    "Composed",
+    "LowRank",
+    "Mixed",
+    "Parts",
+    "Scaled",
+    "form_all",
+    "parts_of",
+    "tensors_of",
+    "with_parts",
+]
 
 Composed = LowRank | Scaled | Mixed
 COMPOSED = (LowRank, Scaled, Mixed)
@@ -31,6 +42,11 @@ def parts_of(weight: Composed) -> Parts:
     return Parts(type(weight).__name__, weight.rank, weight.base is not None)
 
 
+def tensors_of(weight: Composed) -> dict[str, Tensor]:
+    """Return the tensors that a weight is made of, by name."""
+    return {name: one for name, one in weight._asdict().items() if isinstance(one, Tensor)}
+
+
 def form_all(weights: Mapping[str, Tensor | Composed]) -> Mapping[str, Tensor]:
     """Return an op's weights as tensors."""
     return {name: one.whole() if isinstance(one, COMPOSED) else one for name, one in weights.items()}
@@ -38,6 +54,5 @@ def form_all(weights: Mapping[str, Tensor | Composed]) -> Mapping[str, Tensor]:
 
 def with_parts(weight: Composed, tensors: list[Tensor]) -> Composed:
     """Return a weight like another one, of other tensors."""
-    names = [name for name, one in weight._asdict().items() if isinstance(one, Tensor)]
-    given: dict[str, Any] = dict(zip(names, tensors, strict=True))
+    given: dict[str, Any] = dict(zip(tensors_of(weight), tensors, strict=True))
     return weight._replace(**given)

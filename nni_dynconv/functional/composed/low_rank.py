@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..checks import Axes
+from .shapes import measured_once
 
 __all__ = ["LowRank"]
 
@@ -62,12 +62,7 @@ class LowRank(NamedTuple):
             The factors, or the base, do not fit.
         """
         shapes = tuple(self.A.shape), tuple(self.B.shape), None if self.base is None else tuple(self.base.shape)
-        if torch.compiler.is_compiling():
-            return _product(*shapes)
-        try:
-            return _product_once(*shapes)
-        except TypeError:  # a symbolic size: nothing to remember it by
-            return _product(*shapes)
+        return _product(*shapes)
 
     @property
     def rank(self) -> int:
@@ -99,6 +94,7 @@ class LowRank(NamedTuple):
         return LowRank(self.A, self.B.unsqueeze(-2), base)
 
 
+@measured_once
 def _product(A: tuple[int, ...], B: tuple[int, ...], base: tuple[int, ...] | None) -> tuple[int, ...]:
     axes = Axes("LowRank")
     sets = "D " if len(A) == 3 else ""
@@ -108,6 +104,3 @@ def _product(A: tuple[int, ...], B: tuple[int, ...], base: tuple[int, ...] | Non
     if base is not None:
         axes.bind("base", base, f"Cout {rest}")
     return *A[:-1], *B[len(A) - 1 :]
-
-
-_product_once = lru_cache(maxsize=4096)(_product)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...errors import ShapeError
+from .shapes import measured_once
 
 __all__ = ["Mixed"]
 
@@ -62,12 +62,7 @@ class Mixed(NamedTuple):
         """
         base = None if self.base is None else tuple(self.base.shape)
         shapes = tuple(self.shares.shape), tuple(self.bank.shape), base
-        if torch.compiler.is_compiling():
-            return _mixed(*shapes)
-        try:
-            return _mixed_once(*shapes)
-        except TypeError:  # a symbolic size: nothing to remember it by
-            return _mixed(*shapes)
+        return _mixed(*shapes)
 
     @property
     def rank(self) -> int:
@@ -97,6 +92,7 @@ class Mixed(NamedTuple):
         return Mixed(self.shares, self.bank.unsqueeze(-2), base)
 
 
+@measured_once
 def _mixed(shares: tuple[int, ...], bank: tuple[int, ...], base: tuple[int, ...] | None) -> tuple[int, ...]:
     if len(bank) < 3 or len(shares) not in (1, 2):
         raise ShapeError(
@@ -109,6 +105,3 @@ def _mixed(shares: tuple[int, ...], bank: tuple[int, ...], base: tuple[int, ...]
     if base is not None and base != bank[1:]:
         raise ShapeError(f"`Mixed`: `base` is {base}, but the weights of `bank` are {bank[1:]}.")
     return *shares[:-1], *bank[1:]
-
-
-_mixed_once = lru_cache(maxsize=4096)(_mixed)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...errors import ShapeError
+from .shapes import measured_once
 
 __all__ = ["Scaled"]
 
@@ -61,12 +61,7 @@ class Scaled(NamedTuple):
             The scale does not fit.
         """
         shapes = tuple(self.base.shape), tuple(self.scale.shape), self.transposed
-        if torch.compiler.is_compiling():
-            return _scaled(*shapes)
-        try:
-            return _scaled_once(*shapes)
-        except TypeError:  # a symbolic size: nothing to remember it by
-            return _scaled(*shapes)
+        return _scaled(*shapes)
 
     @property
     def rank(self) -> int:
@@ -97,6 +92,7 @@ class Scaled(NamedTuple):
         return self._replace(base=self.base.unsqueeze(-2))
 
 
+@measured_once
 def _scaled(base: tuple[int, ...], scale: tuple[int, ...], transposed: int) -> tuple[int, ...]:
     if len(base) < 2 or len(scale) not in (1, 2):
         raise ShapeError(
@@ -106,6 +102,3 @@ def _scaled(base: tuple[int, ...], scale: tuple[int, ...], transposed: int) -> t
     if scale[-1] != outputs:
         raise ShapeError(f"`Scaled`: `scale` is {scale}, but `base`, {base}, has {outputs} output channels.")
     return *scale[:-1], *base
-
-
-_scaled_once = lru_cache(maxsize=4096)(_scaled)

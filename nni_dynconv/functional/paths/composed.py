@@ -46,8 +46,7 @@ def _scaled(call: Call, x: Tensor, weight: Scaled, bias: Tensor | None, geometry
     scale = _along(_of_samples(weight.scale, geometry), y, geometry)
     if bias is None:
         return y * scale
-    own = bias if geometry.bias_counts is None else spread(bias, geometry.bias_counts)
-    return torch.addcmul(_along(_of_samples(own, geometry), y, geometry), y, scale)
+    return torch.addcmul(_along(_of_samples(bias, geometry), y, geometry), y, scale)
 
 
 def _mixed(call: Call, x: Tensor, weight: Mixed, bias: Tensor | None, geometry: Geometry) -> Tensor:

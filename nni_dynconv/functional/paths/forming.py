@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..composed import Composed
+from ..composed import Composed, tensors_of
+from ..planning.modes import is_saving_watched
 
 __all__ = ["formed_again"]
 
@@ -59,11 +59,8 @@ def formed_again(weight: Composed, whole: Tensor) -> AbstractContextManager[Any]
 
 
 def _versions_of(weight: Composed) -> list[int]:
-    return [part._version for part in weight if isinstance(part, Tensor)]
+    return [part._version for part in tensors_of(weight).values()]
 
 
 def _is_watched() -> bool:
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return True
-    watch: Callable[[bool], Any] = torch._C._autograd._top_saved_tensors_default_hooks
-    return watch(True) is not None  # torch has no public word for it
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or is_saving_watched()

@@ -23,6 +23,7 @@ __all__ = [
     "grouped",
     "is_exporting",
     "is_portable",
+    "is_saving_watched",
     "is_transformed",
     "modes",
     "portable",
@@ -131,6 +132,13 @@ def is_portable() -> bool:
     if modes.portable or is_compiling():
         return modes.portable or is_exporting()
     return torch._C._get_tracing_state() is not None  # the older ONNX exporter traces
+
+
+def is_saving_watched() -> bool:
+    """Whether somebody takes what is saved for the backward, as activation checkpointing does; in no graph."""
+    if is_compiling():
+        return False
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None  # torch has no public word for it
 
 
 def is_transformed() -> bool:
