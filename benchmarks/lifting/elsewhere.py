@@ -12,15 +12,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import torch
-
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 import nni_dynconv  # noqa: E402
-from benchmarks.lifting.models import make_model  # noqa: E402
-from benchmarks.lifting.saving import TRUSTED  # noqa: E402
-from benchmarks.lifting.sweep import FACTOR, WHERE, sweep  # noqa: E402
-from nni_dynconv import VectorContext, export, lift  # noqa: E402
+from benchmarks.lifting.saving import TRUSTED, frozen_of  # noqa: E402
+from benchmarks.lifting.sweep import sweep  # noqa: E402
+from nni_dynconv import export  # noqa: E402
 
 LIMIT = 400
 """Seconds of a processor."""
@@ -36,13 +33,7 @@ def try_one(one: dict[str, Any]) -> dict[str, Any]:
     """Return how far a model came, and what stopped it."""
     found: dict[str, Any] = {**one, "stage": "save"}
     try:
-        network, x = make_model(one)
-        if hasattr(network, "config"):
-            network.config.use_cache = False
-        mutator = lift(network, where=WHERE[one["package"]]).mutator(context=VectorContext(4, 8)).eval()
-        with torch.no_grad():
-            mutator.source.factors.fill_(FACTOR)
-        frozen, inputs = mutator.freeze({}), (x, torch.randn(len(x), 4))
+        frozen, inputs = frozen_of(one)
         with tempfile.TemporaryDirectory() as folder:
             export.save(frozen, folder, example=inputs)
             loaded, shown = nni_dynconv.load(folder, trust=TRUSTED), export.example_in(folder)

@@ -41,16 +41,22 @@ def try_one(one: dict[str, Any]) -> dict[str, Any]:
     """Return how far a model came, and what stopped it."""
     found: dict[str, Any] = {**one, "stage": "lift"}
     try:
-        network, x = make_model(one)
-        if hasattr(network, "config"):
-            network.config.use_cache = False
-        mutator = lift(network, where=WHERE[one["package"]]).mutator(context=VectorContext(4, 8)).eval()
-        with torch.no_grad():
-            mutator.source.factors.fill_(FACTOR)
-        save_and_compare(mutator.freeze({}), found, x, torch.randn(len(x), 4))
+        frozen, inputs = frozen_of(one)
+        save_and_compare(frozen, found, *inputs)
     except Exception as error:
         return {**found, "reason": f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]}
     return {**found, "stage": "passed", "reason": ""}
+
+
+def frozen_of(one: dict[str, Any]) -> tuple[DynamicNetwork, tuple[Tensor, Tensor]]:
+    """Return a model, lifted, in evaluation, with deltas that count, and inputs with their contexts."""
+    network, x = make_model(one)
+    if hasattr(network, "config"):
+        network.config.use_cache = False
+    mutator = lift(network, where=WHERE[one["package"]]).mutator(context=VectorContext(4, 8)).eval()
+    with torch.no_grad():
+        mutator.source.factors.fill_(FACTOR)
+    return mutator.freeze({}), (x, torch.randn(len(x), 4))
 
 
 def save_and_compare(frozen: DynamicNetwork, found: dict[str, Any], *inputs: Tensor) -> None:
