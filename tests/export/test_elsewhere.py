@@ -53,6 +53,7 @@ def written(folder, space=Everything, inputs=None, encoder=None, sample=None, **
     return nni_dynconv.load(folder), export.example_in(folder)
 
 
+@pytest.mark.whole
 @each_once(form=FORMS, space=[Everything, CellSpace])
 def test_each_form_runs_in_onnx_runtime_and_is_the_same(form, space, tmp_path):
     network, shown = written(tmp_path, space, base="learned")
@@ -72,6 +73,7 @@ def test_every_controller_runs_in_onnx_runtime(name, tmp_path):
     assert export.export_onnx(network, tmp_path / "model.onnx", shown).error < 1e-4
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("recipe", by_default(RECIPES[0], of=RECIPES), ids=lambda one: " ".join(map(str, one.values())))
 @pytest.mark.parametrize(
     "form", ["dynamic", *(pytest.param(one, marks=pytest.mark.slow) for one in ("grouped", "baked"))]
@@ -81,6 +83,7 @@ def test_every_delta_runs_in_onnx_runtime(recipe, form, tmp_path):
     assert export.export_onnx(network, tmp_path / "model.onnx", shown, form, batch=3).error < 1e-4
 
 
+@pytest.mark.whole
 def test_weights_of_each_layers_own_input_run_in_onnx_runtime(tmp_path):
     network, shown = written(tmp_path, OneChoice, (image(4),), OwnInputContext(8), {"op": "3x3"})
     assert export.export_onnx(network, tmp_path / "model.onnx", shown).error < 1e-4
@@ -88,6 +91,7 @@ def test_weights_of_each_layers_own_input_run_in_onnx_runtime(tmp_path):
         export.export_onnx(network, tmp_path / "model.onnx", shown, "baked")
 
 
+@pytest.mark.whole
 def test_a_grouped_file_has_convolutions_with_a_group_for_each_sample_and_their_kernels_shape(tmp_path):
     import onnx
 
@@ -100,6 +104,7 @@ def test_a_grouped_file_has_convolutions_with_a_group_for_each_sample_and_their_
     assert not any(one.external_data for one in model.graph.initializer)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("form", by_default("dynamic", of=FORMS))
 def test_a_program_is_read_without_this_package(form, tmp_path):
     network, shown = written(tmp_path, Waves, (torch.randn(4, 1, 16), vector(4)), base="learned")
@@ -114,6 +119,7 @@ def test_a_program_is_read_without_this_package(form, tmp_path):
     assert "[3, 3]" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.whole
 def test_what_computes_something_else_is_refused_and_leaves_no_file(tmp_path, monkeypatch):
     network, shown = written(tmp_path, OneChoice, sample={"op": "3x3"})
     run = module._run
@@ -206,6 +212,7 @@ def test_weights_are_made_once_for_a_context_that_lasts(tmp_path, monkeypatch):
     torch.testing.assert_close(network(image(2, 0), vector(1)).detach(), wanted[0])
 
 
+@pytest.mark.whole
 def test_a_trial_writes_what_nnis_page_opens_and_a_failure_is_only_noted(tmp_path, monkeypatch):
     run = Run(tmp_path / "run")
     run.begin()
