@@ -103,6 +103,27 @@ def test_a_signal_ends_a_search_at_its_next_batch_and_nothing_is_done_twice(tmp_
     assert "The run goes on in its search, in epoch" in capsys.readouterr().out
 
 
+@pytest.mark.whole
+def test_a_signal_at_the_end_of_a_search_without_a_folder_ends_it():
+    """Lightning takes note of SIGTERM, and looks at batches alone: the search went on to its end."""
+
+    class Asked(Counted):
+        def __init__(self, at=None):
+            super().__init__()
+            self.at = at
+
+        def step(self):
+            super().step()
+            if self.steps == self.at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    trained = 13  # steps, a validation before them too; then architectures are compared
+    asked = Asked(trained + 5)
+    with pytest.raises(SystemExit) as ended:
+        Searched(RandomSampler, None, evaluator=lambda counted: small(asked)).run()
+    assert ended.value.code == 128 + signal.SIGTERM and asked.steps < trained + 10
+
+
 def test_another_setting_is_refused_by_name(tmp_path):
     killed(RandomSampler, tmp_path, 5, evaluator=small)
     with pytest.raises(CheckpointError, match=r"`strategy.rerank` is 3 here, but 2 there"):
