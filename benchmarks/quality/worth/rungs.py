@@ -36,11 +36,14 @@ class Backbone(nn.Module):
         Of the first convolution.
     more
         Channels beside those of the task.
+    conv
+        Makes the convolutions but the last of an image; torch's own by default.
     """
 
-    def __init__(self, task: Task, width: int, more: int = 0):
+    def __init__(self, task: Task, width: int, more: int = 0, conv: Any = None):
         super().__init__()
-        conv: Any = {1: nn.Conv1d, 2: nn.Conv2d}[task.axes]
+        plain: Any = {1: nn.Conv1d, 2: nn.Conv2d}[task.axes]
+        conv = plain if conv is None else conv
         self.classifies = task.outputs > 1
         wide, last = (2 * width, 2 * width) if self.classifies else (width, width)
         stride = 2 if self.classifies else 1
@@ -52,8 +55,9 @@ class Backbone(nn.Module):
             ]
         )
         norm: Any = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}[task.axes]
-        self.norms = nn.ModuleList(norm(one.out_channels) if self.classifies else nn.Identity() for one in self.convs)
-        self.head = nn.Linear(last, task.outputs) if self.classifies else conv(last, task.outputs, 3, padding=1)
+        self.channels = (width, wide, last)
+        self.norms = nn.ModuleList(norm(one) if self.classifies else nn.Identity() for one in self.channels)
+        self.head = nn.Linear(last, task.outputs) if self.classifies else plain(last, task.outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         features = x
@@ -104,7 +108,7 @@ class Film(nn.Module):
         super().__init__()
         self.network = Backbone(task, width)
         self.code = nn.Sequential(nn.Linear(task.dim, CODE), nn.ReLU(), nn.Linear(CODE, CODE), nn.ReLU())
-        self.affine = nn.ModuleList(nn.Linear(CODE, 2 * one.out_channels) for one in self.network.convs)
+        self.affine = nn.ModuleList(nn.Linear(CODE, 2 * one) for one in self.network.channels)
         for one in self.affine:
             nn.init.zeros_(one.weight)
             nn.init.zeros_(one.bias)

@@ -158,7 +158,7 @@ class Memo:
     keeper, stage
         Where it is kept.
     asked
-        Whether a signal asked another one, which goes on, to end the process: Lightning's own handler does, and looks at
+        Whether a signal asked for an end, and something took note that goes on: Lightning does, which looks at
         batches of training and validation alone.
 
     Examples
