@@ -61,6 +61,12 @@ class DynamicCall(DynamicOp):
         ]
         return pytree.tree_map(lambda *parts: self._joined(parts), *samples)
 
+    def static_layer(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        whole = copy.deepcopy(self.module)
+        for name in self.shapes:
+            whole.register_parameter(name, nn.Parameter(weights[name].detach().clone()))
+        return whole
+
     def _joined(self, parts: tuple[Any, ...]) -> Any:
         """Put samples together again, in each of the outputs."""
         first = parts[0]

@@ -106,7 +106,7 @@ def _columns(x: Tensor, kernel: Sizes, dilation: Sizes, stride: Sizes) -> Tensor
 def _sliced(x: Tensor, kernel: Sizes, dilation: Sizes, stride: Sizes) -> Tensor:  # as _columns
     """Lay patches out by slices, axis by axis: exporters write unfolding as gathers of single values, 13x slower.
 
-    That takes as many nodes as the sides of a kernel have taps; a slice for each tap of it took as many as their product.
+    That takes as many nodes as the sides of a kernel add up to; a slice for each tap took as many as their product.
     """
     for axis, (k, d, s) in enumerate(zip(kernel, dilation, stride, strict=True)):
         n = (x.shape[2 + 2 * axis] - d * (k - 1) - 1) // s * s + 1
