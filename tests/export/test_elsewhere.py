@@ -81,6 +81,18 @@ def test_every_delta_runs_in_onnx_runtime(recipe, form, tmp_path):
     assert export.export_onnx(network, tmp_path / "model.onnx", shown, form, batch=3).error < 1e-4
 
 
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda one: " ".join(map(str, one.values())))
+def test_every_delta_is_baked_into_ordinary_layers(recipe):
+    torch.manual_seed(0)
+    mutator = DynamicWeightMutator(Waves(), sampler=RandomSampler(0), context=VectorContext(5, 8), **recipe).eval()
+    network = mutator.freeze(mutator.reset()).double()
+    x, context = torch.randn(3, 1, 16).double(), vector(1).double()
+    with torch.no_grad(), network.fixed(context):
+        fixed = network(x)
+    for one in (fixed, export.make_static(network, context)(x)):
+        torch.testing.assert_close(one, network(x, context), rtol=1e-10, atol=1e-10)
+
+
 def test_weights_of_each_layers_own_input_run_in_onnx_runtime(tmp_path):
     network, shown = written(tmp_path, OneChoice, (image(4),), OwnInputContext(8), {"op": "3x3"})
     assert export.export_onnx(network, tmp_path / "model.onnx", shown).error < 1e-4
@@ -98,6 +110,21 @@ def test_a_grouped_file_has_convolutions_with_a_group_for_each_sample_and_their_
     assert all("kernel_shape" in one for one in told)
     assert (7, [5, 5]) in [(one["group"].i, list(one["kernel_shape"].ints)) for one in told]
     assert not any(one.external_data for one in model.graph.initializer)
+
+
+@pytest.mark.whole
+def test_scales_of_channels_leave_an_ordinary_convolution_and_a_factor(tmp_path):
+    import onnx
+
+    inputs = torch.randn(4, 1, 16), vector(4)
+    sample = {"stem": "wide7", "mid": "nothing", "activation": "relu"}
+    network, shown = written(tmp_path, Waves, inputs, sample=sample, base="learned", delta="scale")
+    found = export.export_onnx(network, tmp_path / "model.onnx", shown)
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    kept = {one.name: list(one.dims) for one in graph.initializer}
+    (conv,) = [node for node in graph.node if node.op_type == "Conv"]
+    assert found.error < 1e-4 and kept[conv.input[1]] == [6, 1, 7]
+    assert not {"Slice", "Pad"} & {node.op_type for node in graph.node}  # no patches are laid out
 
 
 @pytest.mark.parametrize("form", by_default("dynamic", of=FORMS))
