@@ -20,7 +20,7 @@ import nni_dynconv
 from nni_dynconv import DynamicWeightMutator, OwnInputContext, RandomSampler, VectorContext, export
 from nni_dynconv.errors import ContextError, ExportError, ShapeError
 from nni_dynconv.export.elsewhere import onnx as module
-from nni_dynconv.export.elsewhere.checked import Flat, largest_difference
+from nni_dynconv.export.elsewhere.checked import Flat, Flattened, largest_difference
 from nni_dynconv.export.portable.running import _check
 from nni_dynconv.generation import Call, controllers
 from nni_dynconv.runs import Run
@@ -139,6 +139,26 @@ def test_a_program_is_read_without_this_package(form, tmp_path):
     shapes = [(1, 16)] if form == "baked" else [(1, 16), (5,)]
     command = [sys.executable, "-c", code, str(tmp_path / "model.pt2"), repr(shapes)]
     assert "[3, 3]" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+class Looping(nn.Module):
+    """Decides by how many samples there are: exporters bind that, and say nothing."""
+
+    def forward(self, x):
+        return torch.stack([one * (k + 1) for k, one in enumerate(x)])
+
+
+@pytest.mark.whole
+def test_what_takes_one_number_of_samples_is_refused_in_words(tmp_path):
+    """ONNX Runtime used to say "Got invalid dimensions for input"."""
+    looping = Flat(Looping(), Call((torch.ones(3, 2),), {}))
+    calls = {size: (torch.ones(size, 2),) for size in (1, 3, 17)}
+    given = Flattened("dynamic", looping, looping, calls, ["x"], ["y"], [{0: torch.export.Dim("batch")}])
+    module._write(given, tmp_path / "model.onnx", 20)
+    import onnx
+
+    with pytest.raises(ExportError, match=r"for any number of samples: it was tried with 3.*`form=\"grouped\""):
+        module._check_free(given, onnx.load(tmp_path / "model.onnx"))
 
 
 def test_what_computes_something_else_is_refused_and_leaves_no_file(tmp_path, monkeypatch):
