@@ -102,12 +102,19 @@ def _write(given: Flattened, path: Path, opset: int) -> None:
                 output_names=list(given.outputs),
                 dynamic_shapes=given.shapes,
                 opset_version=opset,
+                custom_translation_table={torch.ops.aten._prelu_kernel.default: _prelu},
                 dynamo=True,
                 external_data=size > LARGEST,
                 verbose=False,
             )
         except Exception as error:  # whatever the exporter raises
             raise ExportError(f"The network cannot be written as ONNX ({given.form}): {_short(error)}") from error
+
+
+def _prelu(x: Any, slope: Any) -> Any:
+    """Write PReLU; torch's exporter lays slopes of samples' own along channels."""
+    op = _package("onnxscript").opset18
+    return op.Where(op.Less(x, op.CastLike(0.0, x)), op.Mul(slope, x), x)
 
 
 def _short(error: Exception) -> str:
