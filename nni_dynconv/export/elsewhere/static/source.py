@@ -138,8 +138,8 @@ def _layers(description: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _layer(path: str, description: Mapping[str, Any]) -> str:
-    cls: Any = class_named(description["class"]) if "class" in description else None
-    if cls is None or getattr(nn, cls.__name__, None) is not cls:
+    cls = class_named(description["class"]) if "class" in description else nn.Module
+    if cls is nn.Module or getattr(nn, cls.__name__, None) is not cls:
         raise ExportError(f"`{path}` is no layer of torch, but {description.get('class', 'a network of its own')}.")
     given = {name: decode(value) for name, value in description["args"].items()}
     known = parameters_of(cls)
