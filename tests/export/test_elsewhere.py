@@ -20,7 +20,7 @@ import nni_dynconv
 from nni_dynconv import DynamicWeightMutator, OwnInputContext, RandomSampler, VectorContext, export
 from nni_dynconv.errors import ContextError, ExportError, ShapeError
 from nni_dynconv.export.elsewhere import onnx as module
-from nni_dynconv.export.elsewhere.checked import Flat, largest_difference
+from nni_dynconv.export.elsewhere.checked import Flat, Flattened, largest_difference
 from nni_dynconv.export.portable.running import _check
 from nni_dynconv.generation import Call, controllers
 from nni_dynconv.runs import Run
@@ -83,6 +83,18 @@ def test_every_delta_runs_in_onnx_runtime(recipe, form, tmp_path):
     assert export.export_onnx(network, tmp_path / "model.onnx", shown, form, batch=3).error < 1e-4
 
 
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda one: " ".join(map(str, one.values())))
+def test_every_delta_is_baked_into_ordinary_layers(recipe):
+    torch.manual_seed(0)
+    mutator = DynamicWeightMutator(Waves(), sampler=RandomSampler(0), context=VectorContext(5, 8), **recipe).eval()
+    network = mutator.freeze(mutator.reset()).double()
+    x, context = torch.randn(3, 1, 16).double(), vector(1).double()
+    with torch.no_grad(), network.fixed(context):
+        fixed = network(x)
+    for one in (fixed, export.make_static(network, context)(x)):
+        torch.testing.assert_close(one, network(x, context), rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.whole
 def test_weights_of_each_layers_own_input_run_in_onnx_runtime(tmp_path):
     network, shown = written(tmp_path, OneChoice, (image(4),), OwnInputContext(8), {"op": "3x3"})
@@ -105,6 +117,21 @@ def test_a_grouped_file_has_convolutions_with_a_group_for_each_sample_and_their_
 
 
 @pytest.mark.whole
+def test_scales_of_channels_leave_an_ordinary_convolution_and_a_factor(tmp_path):
+    import onnx
+
+    inputs = torch.randn(4, 1, 16), vector(4)
+    sample = {"stem": "wide7", "mid": "nothing", "activation": "relu"}
+    network, shown = written(tmp_path, Waves, inputs, sample=sample, base="learned", delta="scale")
+    found = export.export_onnx(network, tmp_path / "model.onnx", shown)
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    kept = {one.name: list(one.dims) for one in graph.initializer}
+    (conv,) = [node for node in graph.node if node.op_type == "Conv"]
+    assert found.error < 1e-4 and [size for size in kept[conv.input[1]] if size > 1] == [6, 7]
+    assert not {"Slice", "Pad"} & {node.op_type for node in graph.node}  # no patches are laid out
+
+
+@pytest.mark.whole
 @pytest.mark.parametrize("form", by_default("dynamic", of=FORMS))
 def test_a_program_is_read_without_this_package(form, tmp_path):
     network, shown = written(tmp_path, Waves, (torch.randn(4, 1, 16), vector(4)), base="learned")
@@ -117,6 +144,26 @@ def test_a_program_is_read_without_this_package(form, tmp_path):
     shapes = [(1, 16)] if form == "baked" else [(1, 16), (5,)]
     command = [sys.executable, "-c", code, str(tmp_path / "model.pt2"), repr(shapes)]
     assert "[3, 3]" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+class Looping(nn.Module):
+    """Decides by how many samples there are: exporters bind that, and say nothing."""
+
+    def forward(self, x):
+        return torch.stack([one * (k + 1) for k, one in enumerate(x)])
+
+
+@pytest.mark.whole
+def test_what_takes_one_number_of_samples_is_refused_in_words(tmp_path):
+    """ONNX Runtime used to say "Got invalid dimensions for input"."""
+    looping = Flat(Looping(), Call((torch.ones(3, 2),), {}))
+    calls = {size: (torch.ones(size, 2),) for size in (1, 3, 17)}
+    given = Flattened("dynamic", looping, looping, calls, ["x"], ["y"], [{0: torch.export.Dim("batch")}])
+    module._write(given, tmp_path / "model.onnx", 20)
+    import onnx
+
+    with pytest.raises(ExportError, match=r"for any number of samples: it was tried with 3.*`form=\"grouped\""):
+        module._check_free(given, onnx.load(tmp_path / "model.onnx"))
 
 
 @pytest.mark.whole
