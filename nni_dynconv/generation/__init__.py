@@ -21,6 +21,7 @@ from .decision import Decision, site_of
 from .given import ORIGINAL, Original, bind_own_input, own_inputs_of, recipes_for, start_as_given
 from .installing import NAME, install, uninstall
 from .loading import load_original
+from .making import WeightMaker
 from .network import DynamicNetwork
 from .parts import upgraded
 from .source import WeightSource
@@ -49,6 +50,7 @@ __all__ = [
     "SequenceContext",
     "Shares",
     "VectorContext",
+    "WeightMaker",
     "WeightSource",
     "bind_own_input",
     "dim_of",
