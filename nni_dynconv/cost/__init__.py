@@ -3,6 +3,7 @@
 Which costs count is not decided here.
 """
 
+from .explaining import Explanation, explain_step
 from .profiler import DynamicFlopsProfiler, DynamicNumParamsProfiler
 from .running import by_turns, multiply_adds, seconds
 from .steps import StepCost, estimate, estimate_and_warn
@@ -10,10 +11,12 @@ from .steps import StepCost, estimate, estimate_and_warn
 __all__ = [
     "DynamicFlopsProfiler",
     "DynamicNumParamsProfiler",
+    "Explanation",
     "StepCost",
     "by_turns",
     "estimate",
     "estimate_and_warn",
+    "explain_step",
     "multiply_adds",
     "seconds",
 ]

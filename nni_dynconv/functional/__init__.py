@@ -21,7 +21,9 @@ from .planning.modes import deterministic, grouped, portable, without_kernels
 from .planning.modes import imagined as imagined
 from .planning.modes import is_exporting as is_exporting
 from .planning.modes import is_saving_watched as is_saving_watched
+from .planning.modes import noted as noted
 from .planning.tuning import tune
+from .planning.tuning import wait_for as wait_for
 from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from .decision import Decision
 from .source import Made, WeightSource
 
 if TYPE_CHECKING:
-    from ..cost import StepCost
+    from ..cost import Explanation, StepCost
 
 __all__ = ["DynamicNetwork"]
 
@@ -114,6 +115,19 @@ class DynamicNetwork(nn.Module):
         from ..cost import estimate_and_warn
 
         return estimate_and_warn(self, inputs, options)
+
+    def explain(self, *inputs: Any, **options: Any) -> Explanation:
+        """Measure one training step, and tell what each site takes of it, as the mutator's ``explain`` does.
+
+        Parameters
+        ----------
+        *inputs, **options
+            What the network is called with: ``x, context``.
+        """
+        from ..cost import explain_step
+
+        network = copy.deepcopy(self).train()
+        return explain_step(network, network.source, lambda: network(*inputs, **options))
 
     def extra_repr(self) -> str:
         return ", ".join(f"{label}={value!r}" for label, value in self.architecture.items())

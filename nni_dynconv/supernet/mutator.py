@@ -44,7 +44,7 @@ from .support import check_supported
 from .unrolling import unrolled_loss
 
 if TYPE_CHECKING:
-    from ..cost import StepCost
+    from ..cost import Explanation, StepCost
     from ..search import DynamicStrategy, Trained
 
 __all__ = ["DynamicWeightMutator"]
@@ -576,6 +576,39 @@ class DynamicWeightMutator(nn.Module, Mutator):
         from ..cost import estimate_and_warn
 
         return estimate_and_warn(self.freeze(sample), inputs, options)
+
+    def explain(self, *inputs: Any, sample: Mapping[str, Any] | None = None, **options: Any) -> Explanation:
+        """Measure one training step, forward and backward, and tell what each site takes of it, and why.
+
+        ``print`` it: a table of sites, what their weights are made of, by which path their ops are computed and why,
+        time, share and memory. The step runs twice, on a copy, under torch's profiler; times are those of the CPU.
+
+        Parameters
+        ----------
+        *inputs, **options
+            What the network is called with: ``x, context=c``.
+        sample
+            NNI's; the drawn one by default, or all candidates, where the sampler mixes them.
+
+        Raises
+        ------
+        ScopeError
+            Nothing is drawn yet.
+        SampleError
+            The sample is none of the space.
+
+        Examples
+        --------
+        >>> print(mutator.explain(x, context=c))  # doctest: +SKIP
+        """
+        from ..cost import explain_step
+
+        if sample is None and self.sampler is not None and self.sampler.mixes:
+            with copyable(self.space):
+                mixed = copy.deepcopy(self).train()
+            mixed.reset()
+            return explain_step(mixed.space, mixed.source, lambda: mixed(*inputs, **options))
+        return self.freeze(self._drawn() if sample is None else sample).explain(*inputs, **options)
 
     def load_original(self, state: Mapping[str, Tensor]) -> None:
         """Load the ``state_dict()`` of the network that was lifted: into bases, kept layers and running statistics.

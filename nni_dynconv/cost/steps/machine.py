@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ...functional import wait_for
 from .fewer import fewer
 from .watching import Operation, Shaped
 
@@ -114,16 +115,11 @@ def _timed(run: Callable[[], Any], operation: Operation) -> float:
 def _once(run: Callable[[], Any], device: str = "cpu") -> float:
     """Return the seconds of a run: of one thread those that it has computed, which other programs hardly change."""
     clock = time.thread_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    _wait(device)
+    wait_for(torch.device(device))
     began = clock()
     run()
-    _wait(device)
+    wait_for(torch.device(device))
     return clock() - began
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.accelerator.synchronize()
 
 
 def _measure_call() -> float:

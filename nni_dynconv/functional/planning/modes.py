@@ -28,6 +28,7 @@ __all__ = [
     "is_saving_watched",
     "is_transformed",
     "modes",
+    "noted",
     "portable",
     "setting_of",
     "without_kernels",
@@ -44,6 +45,7 @@ class _Modes(threading.local):
     def __init__(self) -> None:  # in each thread; attributes of the class would not be guarded
         self.portable, self.kernels, self.deterministic, self.grouped = False, True, False, False
         self.plain: tuple[type, ...] = PLAIN
+        self.noted: list[Any] | None = None  # who explains what runs has each choice told
 
 
 modes = _Modes()
@@ -133,6 +135,14 @@ def imagined() -> Iterator[None]:
     """Plan calls on fake tensors, which have no values, as those on real ones, inside the block."""
     with _switched("plain", (*PLAIN, FakeTensor)):
         yield
+
+
+@contextmanager
+def noted() -> Iterator[list[Any]]:
+    """Keep how each call inside the block is computed, a :class:`~nni_dynconv.functional.planning.problem.Choice`."""
+    choices: list[Any] = []
+    with _switched("noted", choices):
+        yield choices
 
 
 def is_portable() -> bool:
