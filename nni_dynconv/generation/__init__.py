@@ -4,7 +4,7 @@ Nothing here chooses an architecture.
 """
 
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
-from .calling import Call, Example, refusing_pairs, unasked_in
+from .calling import Call, Example, refusing_pairs, takes_of, unasked_in
 from .codes import dim_of
 from .context import FeatureMapContext, OwnInputContext, PatchContext, SequenceContext, VectorContext
 from .controllers import (
@@ -61,6 +61,7 @@ __all__ = [
     "refusing_pairs",
     "site_of",
     "start_as_given",
+    "takes_of",
     "unasked_in",
     "uninstall",
     "upgraded",

@@ -31,10 +31,11 @@ from ..generation import (
     start_as_given,
     uninstall,
 )
+from ..ops import DynamicOp
 from ..samplers import GdasSampler, Sampler, check_sample, choices_of, distributed
-from ..settings import check_settings
+from ..settings import MAKING_BUDGET, Recipe, check_budget, check_settings
 from ..sites import Plan, Site, scope
-from .asking import OWN, asked_of, check_arguments
+from .asking import OWN, asked_of, check_arguments, check_example
 from .calibration import calibrate_copy
 from .cells import make_before
 from .deciding import Draw, Drawn, Draws, given, shares_of
@@ -44,7 +45,7 @@ from .support import check_supported
 from .unrolling import unrolled_loss
 
 if TYPE_CHECKING:
-    from ..cost import Explanation, StepCost
+    from ..cost import Explanation, Fitted, StepCost
     from ..search import DynamicStrategy, Trained
 
 __all__ = ["DynamicWeightMutator"]
@@ -80,8 +81,20 @@ class DynamicWeightMutator(nn.Module, Mutator):
     per_site
         The same by glob pattern of site names, as ``{"body/*": {"delta": "low_rank", "rank": 2}}``; the first that
         matches counts. An op's own word comes before it.
+    making_budget
+        Of sites whose ``delta`` is ``auto``: how much making and using their weights may add to a training step, as an
+        estimate, in steps of the same network with ordinary weights. Each gets the richest base, delta and rank that
+        keep to it: ``full``, ``low_rank`` from rank 16 down, ``scale``, or ``none``.
+    example
+        Needed for that, and only then: a batch of what the network is called with, as one argument, ``x`` or
+        ``(x, context)``, or a function that returns it. What was picked stands in :attr:`fitted`.
     label
         NNI's label of the mutator.
+
+    Attributes
+    ----------
+    fitted
+        What ``delta="auto"`` has picked, and at what price, to be printed; ``None`` where nothing was left open.
 
     Raises
     ------
@@ -115,6 +128,8 @@ class DynamicWeightMutator(nn.Module, Mutator):
         delta: str = "full",
         rank: int = 8,
         per_site: Mapping[str, Mapping[str, Any]] | None = None,
+        making_budget: float = MAKING_BUDGET,
+        example: Any = None,
         label: str = "dynamic_weights",
     ):
         nn.Module.__init__(self)
@@ -122,6 +137,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         check_arguments(space, controller, sampler, context, architecture)
         settings = {"base": base, "delta": delta, "rank": rank, "per_site": per_site}
         check_settings(settings, OWN)
+        check_budget(making_budget, OWN)
         Mutator.__init__(self, sampler=sampler or None, label=label)
         self.choices = choices_of(space)
         dim_of(context)
@@ -129,9 +145,13 @@ class DynamicWeightMutator(nn.Module, Mutator):
             asked_of(space, settings, context)
         self._take_over(space, sampler, architecture)
         ops, recipes = asked_of(space, settings, context)
+        controller = ChunkedController() if controller is None else controller
+        self.fitted: Fitted | None = None
+        if any(recipe.delta == "auto" for recipe in recipes):
+            parts = controller, context, architecture
+            recipes = self._fit(space, ops, recipes, parts, example, making_budget)
         bind_own_input(context, ops, recipes)
         sites = [site_of(op) for op in ops.values()]
-        controller = ChunkedController() if controller is None else controller
         source = WeightSource(controller, context, sites, recipes, architecture)
         start_as_given(source, ops)
         install(source, space)
@@ -139,6 +159,32 @@ class DynamicWeightMutator(nn.Module, Mutator):
         self._draws = Draws()
         self.sample: dict[str, Any] | None = None if self.choices else {}
         self._link()
+
+    def _fit(
+        self,
+        space: ModelSpace,
+        ops: Mapping[str, DynamicOp],
+        recipes: list[Recipe],
+        parts: tuple[Controller, nn.Module | None, ArchitectureEncoder | None],
+        example: Any,
+        budget: float,
+    ) -> list[Recipe]:
+        """Pick what is left open."""
+        from ..cost import fit
+
+        controller, context, architecture = parts
+        own = dim_of(architecture)
+        code_dim = dim_of(context) if own is None else own + (dim_of(context) or 0)
+
+        def network(sample: Mapping[str, Any]) -> nn.Module:
+            with copyable(space):
+                one: Any = copy.deepcopy(freeze(space, sample) if self.choices else space)
+            return one.network if isinstance(one, Around) else one
+
+        given = example() if callable(example) and not isinstance(example, Tensor) else example
+        check_example(given)
+        recipes, self.fitted = fit(ops, recipes, network, controller, context, code_dim, self.choices, given, budget)
+        return recipes
 
     def _take_over(
         self, space: ModelSpace, sampler: Sampler | Literal[False], architecture: ArchitectureEncoder | None

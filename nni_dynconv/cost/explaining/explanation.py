@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from ...settings import Recipe
+from ..tables import milliseconds, printed
 
 __all__ = ["Explanation", "SiteTaken"]
-
-WIDTH = 200
 
 
 @dataclass(frozen=True)
@@ -96,33 +90,17 @@ class Explanation:
             f"a training step of {self.batch} samples: {1e3 * self.seconds:.4g} ms, of which making weights "
             f"({self.controller or 'no controller'}) takes {self.share(self.making):.0%}"
         )
-        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False)
-        for name in ("site", "base", "delta", "path"):
-            table.add_column(name, no_wrap=True)
-        for name in ("making", "using", "share", "memory"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("why", max_width=60)
-        for one in self.sites:
-            table.add_row(*self._row(one))
+        rows = [self._row(one) for one in self.sites]
         for name, spent in (("(context)", self.encoding), ("(elsewhere)", self.elsewhere)):
-            table.add_row(name, "", "", "", "", _ms(spent), f"{self.share(spent):.0%}", "", "")
-        return _printed(table)
+            rows.append((name, "", "", "", "", milliseconds(spent), f"{self.share(spent):.0%}", "", ""))
+        heads = ("site", "base", "delta", "path", "making", "using", "share", "memory")
+        return printed(title, heads, rows, right=4, last="why")
 
     def _row(self, one: SiteTaken) -> tuple[str, ...]:
         rank = f" {one.recipe.rank}" if one.recipe.delta == "low_rank" else ""
         runs = f" x{one.runs}" if one.runs > 1 else ""
-        times = _ms(one.making), _ms(one.using), f"{self.share(one.seconds):.0%}"
+        times = milliseconds(one.making), milliseconds(one.using), f"{self.share(one.seconds):.0%}"
         return (
             one.site + runs, one.recipe.base, one.recipe.delta + rank, one.path or "-", *times,
             f"{one.memory / 1e6:.1f} MB", one.why,
         )  # fmt: skip
-
-
-def _ms(seconds: float) -> str:
-    return f"{1e3 * seconds:.2f} ms"
-
-
-def _printed(table: Table) -> str:
-    text = io.StringIO()
-    Console(file=text, width=WIDTH, color_system=None).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())

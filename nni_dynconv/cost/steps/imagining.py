@@ -22,10 +22,10 @@ from torch.utils import _pytree as pytree
 
 from ...functional import imagined
 from ...generation import DynamicNetwork, WeightSource
-from ...sites import scope
+from ...sites import Site, scope
 from .watching import Operation, Watch
 
-__all__ = ["BY_VALUES", "Fakes", "Imagined", "Reals", "Step", "leaf_of", "run_step"]
+__all__ = ["BY_VALUES", "Fakes", "Imagined", "Reals", "Step", "leaf_of", "leaves_of", "run_step"]
 
 BY_VALUES = (
     DataDependentOutputException,
@@ -150,10 +150,7 @@ class Imagined:
         """Return what runs a forward with one set of weights for all samples; call it :meth:`inside`."""
         network, source = self.network, self.network.source
         device = next((one.device for one in pytree.tree_leaves(self.args) if isinstance(one, Tensor)), None)
-        made = {
-            name: {spec.name: torch.ones(spec.shape, device=device, requires_grad=True) for spec in site.specs}
-            for name, site in source.sites.items()
-        }
+        made = {name: leaves_of(site, device) for name, site in source.sites.items()}
         called = network.takes.call(self.args, self.kwargs, source.of_context is not None)
 
         def run() -> Any:
@@ -211,6 +208,11 @@ def _replaced(source: WeightSource, **methods: Any) -> Iterator[None]:
     finally:
         for name in methods:
             del vars(source)[name]
+
+
+def leaves_of(site: Site, device: torch.device | None = None) -> dict[str, Tensor]:
+    """Return the tensors of a site as an ordinary layer has them, which all samples share."""
+    return {spec.name: torch.ones(spec.shape, device=device, requires_grad=True) for spec in site.specs}
 
 
 def leaf_of(made: Any) -> Any:

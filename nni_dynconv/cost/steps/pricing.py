@@ -75,6 +75,11 @@ class Prices:
         """Return the seconds of its op with weights that all samples share."""
         return self.of(site, Recipe("learned", "none"), seen).using
 
+    def added(self, site: Site, recipe: Recipe, seen: Seen) -> float:
+        """Return the seconds by which a recipe is dearer than ordinary weights."""
+        price = self.of(site, recipe, seen)
+        return max(0.0, price.making + price.using - self.static(site, seen))
+
     def _steps(self, site: Site, recipe: Recipe, seen: Seen) -> tuple[Step | None, Step]:
         """Run the making, where there is any, and the using."""
         maker, code = WeightMaker(self._unbound(), [site], [recipe], self.code_dim), self._code()

@@ -124,11 +124,13 @@ class TestWork:
 
 
 class TestNetworks:
+    @pytest.mark.whole
     def test_any_architecture_of_a_space_has_a_cost(self):
         mutator = mutator_of(Everything(), context=VectorContext(3, dim=8))
         for _ in range(2):
             assert mutator.cost(mutator.reset(), *inputs()).seconds > 0
 
+    @pytest.mark.whole
     def test_a_lifted_network_of_several_inputs_and_outputs(self):
         mutator = lift(Mixer(), base="learned").mutator(context=VectorContext(3, dim=8), delta="low_rank", rank=2)
         cost = mutator.cost({}, torch.randn(4, 2, 6, 6), torch.ones(4, 1, 6, 6), context=torch.randn(4, 3))
