@@ -82,6 +82,7 @@ bench: $(STAMP)  ## measure operators, search steps, growth, memory and factors 
 	@$(BIN)/python benchmarks/low_rank.py
 	@$(BIN)/python benchmarks/patches.py --output benchmarks/results.json
 	@$(BIN)/python -m benchmarks.networks.measure --output benchmarks/results.json
+	@$(BIN)/python -m benchmarks.networks.estimates --output benchmarks/results.json
 	@$(BIN)/python benchmarks/report.py
 
 # `make bench-gpu DEVICE=cuda:1` takes another card.

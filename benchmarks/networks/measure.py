@@ -76,7 +76,7 @@ def measure(network: str, batch: int, name: str, seconds: float) -> dict[str, An
     x, context = torch.randn(batch, 3, SIZE, SIZE), torch.randn(batch, CONTEXT)
     y = torch.randint(10, (batch,))
     contender, static = CONTENDERS[name], NETWORKS[network]()
-    mutator = _mutator_of(network, contender)
+    mutator = mutator_of(network, contender)
     steps = {
         "static": step_of(static, lambda: static(x), y),
         "ours": step_of(mutator.space, lambda: mutator(x, context=context), y),
@@ -100,7 +100,7 @@ def measure(network: str, batch: int, name: str, seconds: float) -> dict[str, An
     }  # fmt: skip
 
 
-def _mutator_of(network: str, contender: Contender) -> Any:
+def mutator_of(network: str, contender: Contender) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         lifted = lift(NETWORKS[network](), where=LAYERS, base=contender.base)
