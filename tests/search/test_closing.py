@@ -239,6 +239,14 @@ def test_a_new_evaluator_has_its_own_module_and_callbacks_and_the_same_data_and_
     assert alike.trainer.logger is None
 
 
+def test_a_new_evaluator_can_go_without_the_bar_that_lightning_gave_the_first():
+    """Lightning refused the two together, and with it `nni-dynconv export --to clusters` of the quickstart."""
+    given = task(enable_progress_bar=True)
+    assert any(isinstance(each, ProgressBar) for each in given.trainer.callbacks)
+    made = Evaluators(given, enable_progress_bar=False).make()
+    assert not any(isinstance(each, ProgressBar) for each in made.trainer.callbacks)
+
+
 class Counted(pl.Callback):
     """Asks for what only a search has."""
 
