@@ -17,7 +17,7 @@ import nni
 from nni.nas.evaluator.pytorch import Classification, DataLoader, Lightning, Trainer
 from nni.nas.execution.sequential import SequentialTrialCommandChannel
 from nni.nas.experiment import NasExperiment
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, StochasticWeightAveraging
 
 import nni_dynconv
 from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext, export
