@@ -137,6 +137,7 @@ def test_an_op_that_stands_at_two_places_is_one_layer():
 # As Python
 
 
+@pytest.mark.whole  # it starts Python anew
 def test_it_is_read_where_neither_this_package_nor_nni_nor_the_class_is(tmp_path):
     network = frozen_of(Everything, base="learned")
     found = export.export_static(network, tmp_path / "static", shown_of(network, tmp_path, image(4), vector(4)))
