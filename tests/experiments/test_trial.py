@@ -398,3 +398,18 @@ def test_a_trial_tells_its_phases_in_order(reported, tmp_path):
     assert set(search[-1].metrics) == {"val_loss"}
     comparing = [state.done for state in told if state.phase == "comparing"]
     assert comparing == list(range(len(comparing))) and comparing[-1] >= 2
+
+
+def test_recipes_that_are_left_open_are_picked_by_the_first_batch_and_kept_with_the_run(tmp_path, capfd):
+    given = settings(base="learned", delta="auto", making_budget=2.0)
+    mutator, _, _ = trial.build(given)
+    assert {one.site for one in mutator.fitted.sites} == set(mutator.source.sites)
+    assert "recipes by `delta='auto'`, making_budget=2" in capfd.readouterr().out
+
+    kept = trial._decided(given, mutator)
+    Run(tmp_path).begin(settings=dict(kept))
+    assert trial._decided_in(given, tmp_path) == kept
+    assert trial._decided_in({**given, "seed": 7}, tmp_path) == {**given, "seed": 7}  # of another run
+    again_, _, _ = trial.build(kept)
+    assert again_.fitted is None
+    assert again_.source.recipes == mutator.source.recipes

@@ -20,12 +20,7 @@ from .pricing import prices_in, seen_in
 
 __all__ = ["Share", "StepCost", "estimate", "estimate_and_warn"]
 
-CHEAPER = (
-    Recipe("learned", "low_rank", 8),
-    Recipe("learned", "low_rank", 4),
-    Recipe("learned", "low_rank", 2),
-    Recipe("learned", "scale"),
-)
+CHEAPER = (Recipe("learned", "low_rank", 4), Recipe("learned", "scale"))
 """What to take instead, the richest first."""
 SHARE = "Samples that share a context (`index=`) have fewer made, and so have fewer sites."
 MINOR = 5e-3
@@ -158,13 +153,13 @@ def _advice(cost: StepCost, network: DynamicNetwork, args: Sequence[Any], kwargs
     if prices is None:
         return f"{told} {SHARE}"
     sites = [site for name, site in one.network.source.own_sites.items() if name in seen]
-    spent = {recipe: sum(prices.of(site, recipe, seen[site.name]).making for site in sites) for recipe in CHEAPER}
-    enough = next((recipe for recipe in CHEAPER if spent[recipe] < min(making / 2, rest)), CHEAPER[-1])
-    if spent[enough] >= making / 2:
-        return f"{told} {SHARE}"
-    rank = f", rank={enough.rank}" if enough.delta == "low_rank" else ""
-    cheaper = f"`base='learned', delta={enough.delta!r}{rank}`"
-    return f"{told} With {cheaper} it would take {1e3 * spent[enough]:.3g} ms."
+    for recipe in CHEAPER:
+        spent = sum(prices.of(site, recipe, seen[site.name]).making for site in sites)
+        if spent < (making / 2 if recipe is CHEAPER[-1] else min(making / 2, rest)):
+            rank = f", rank={recipe.rank}" if recipe.delta == "low_rank" else ""
+            cheaper = f"`base='learned', delta={recipe.delta!r}{rank}`"
+            return f"{told} With {cheaper} it would take {1e3 * spent:.3g} ms."
+    return f"{told} {SHARE}"
 
 
 def estimate_and_warn(network: DynamicNetwork, args: Sequence[Any], kwargs: Mapping[str, Any]) -> StepCost:

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from ...functional import wait_for
 from .fewer import fewer
-from .watching import Operation, Shaped
+from .watching import Operation, Shaped, Watch
 
 __all__ = ["Machine", "machine"]
 
@@ -88,9 +88,8 @@ def _kind_of(operation: Operation) -> Any:
 def _measure(operation: Operation) -> float | None:
     """Return how long it takes alone; ``None`` where it does not run on tensors that are only of the right shapes."""
     try:
-        args, kwargs = _real(operation)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return _timed(lambda: operation.func(*args, **kwargs), operation)
+            return _timed(operation)
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None
 
@@ -106,10 +105,12 @@ def _tensor(one: Shaped) -> Tensor:
     return torch.zeros(one.shape, dtype=one.dtype, device=one.device)
 
 
-def _timed(run: Callable[[], Any], operation: Operation) -> float:
+def _timed(operation: Operation) -> float:
+    """Return the median of some runs, each on tensors of its own: in a step they come from elsewhere, not the cache."""
     device = next((one.device for one in operation.leaves if isinstance(one, Shaped)), "cpu")
-    run()
-    return median(_once(run, device) for _ in range(RUNS))
+    (args, kwargs), *others = [_real(operation) for _ in range(RUNS + 1)]
+    operation.func(*args, **kwargs)
+    return median(_once(partial(operation.func, *args, **kwargs), device) for args, kwargs in others)
 
 
 def _once(run: Callable[[], Any], device: str = "cpu") -> float:
@@ -123,16 +124,20 @@ def _once(run: Callable[[], Any], device: str = "cpu") -> float:
 
 
 def _measure_call() -> float:
-    """Return what a small operator takes that autograd sees, there and back, for each."""
-    x = torch.ones(8, requires_grad=True)
+    """Return what a small operator takes, the mean of some that controllers are made of, forward and backward."""
+    weight = torch.ones(8, 8, requires_grad=True)
 
     def run() -> None:
-        y = x
-        for _ in range(CALLS):
-            y = y * 2.0
-        y.sum().backward()
+        x = torch.ones(4, 8)
+        for _ in range(CALLS // 10):
+            x = torch.cat([(x @ weight).relu() * 0.5 + x, x])[:4]
+            x = x / x.sum(1, keepdim=True)
+        x.sum().backward()
 
-    return median(_once(run) for _ in range(RUNS)) / (2 * CALLS)
+    with Watch() as watch:
+        run()
+    taken = median(_once(run) for _ in range(RUNS)) - watch.free * _measure_view()
+    return max(taken, 0.0) / sum(watch.operations.values())
 
 
 def _measure_view() -> float:
