@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..composed import Composed, LowRank, Mixed, Scaled, split_sets
+from ..composed import Composed, LowRank, Mixed, Scaled, parts_of, split_sets
 from ..planning.composed import piece_of
 from ..planning.geometry import Geometry
 from ..planning.sets import spread
@@ -30,7 +30,7 @@ def applied(call: Call, x: Tensor, weight: Composed, bias: Tensor | None, geomet
 def formed(call: Call, x: Tensor, weight: Composed, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """Form the weight first, of some samples at a time where it is large."""
     options = *geometry.arguments(geometry.G), geometry.counts
-    count = piece_of(geometry, weight.dtype.itemsize)
+    count = piece_of(geometry, parts_of(weight), weight.dtype.itemsize)
     if count is None:
         return _formed(call, geometry.axes, x, weight, bias, options)
     samples = x.split(count)

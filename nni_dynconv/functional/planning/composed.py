@@ -42,8 +42,8 @@ TAPS = 6  # places of an output for each value of x that meets in one
 OUTPUTS = 16  # weights to mix, times places of an output
 # Weights that are formed, some samples at a time: pieces of 8 of 32 samples took 0.85 to 1.0 of the time of all at once
 # (128 and 256 channels, 3x3), pieces of 2 samples 1.1 to 1.25 times.
-PIECE = 1 << 24  # bytes of the weights of a piece,
-LEAST = 4  # and samples, if it has more
+PIECE = 1 << 23  # bytes of the weights of a piece,
+LEAST = 4  # and samples, or as many as a mixture has weights, whose gradients each piece adds up
 APPLIED, FORMED = "applied", "formed"
 
 
@@ -62,11 +62,12 @@ def possible(geometry: Geometry, setting: Setting) -> list[str]:
     return [APPLIED, FORMED] if whole is None else [FORMED]
 
 
-def piece_of(geometry: Geometry, itemsize: int) -> int | None:
+def piece_of(geometry: Geometry, parts: Parts, itemsize: int) -> int | None:
     """Return how many samples' weights are formed at a time; ``None``: all at once."""
     if not geometry.per_sample or geometry.counts is not None or is_portable() or is_transformed() or is_compiling():
         return None
-    most = max(LEAST, PIECE // max(1, geometry.values * itemsize))
+    least = max(LEAST, parts.rank) if parts.kind == "Mixed" else LEAST
+    most = max(least, PIECE // max(1, geometry.values * itemsize))
     return None if most >= geometry.B else math.ceil(geometry.B / math.ceil(geometry.B / most))
 
 

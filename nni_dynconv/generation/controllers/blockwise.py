@@ -15,19 +15,19 @@ from torch import Tensor
 
 __all__ = ["LITTLE", "Layers", "last_layer", "made_in_blocks"]
 
-VALUES = 1 << 18  # of a layer in a block: of half and of twice as many a step took within a tenth of the time, at once twice
+VALUES = 1 << 18  # of a layer in a block: of half and of twice as many a step took within a tenth of the time
 LITTLE = 1e-6  # is added to norms
-Block = tuple[slice, slice]  # of samples, and of places
 
 
 class Layers(NamedTuple):
-    """The layers behind the first: what they multiply by and add."""
+    """The layers behind the first: what they multiply by and add, and of which lines of a table the signs are."""
 
     middle: Tensor  # hidden hidden
     middle_bias: Tensor  # hidden
     out: Tensor  # chunk hidden
     bias: Tensor  # chunk
-    signs: Tensor  # n hidden
+    table: Tensor  # ... hidden
+    lines: Tensor  # K n
 
     @property
     def size(self) -> float:
@@ -36,7 +36,7 @@ class Layers(NamedTuple):
 
 
 def made_in_blocks(rows: Tensor, codes: Tensor, layers: Layers) -> Tensor:
-    """Return all chunks, ``(B, n, chunk)``.
+    """Return all chunks, ``(B, K, n, chunk)``: K sets of each sample's, out of the same features with other signs.
 
     Parameters
     ----------
@@ -47,19 +47,20 @@ def made_in_blocks(rows: Tensor, codes: Tensor, layers: Layers) -> Tensor:
     return made
 
 
-def last_layer(features: Tensor, own: Layers) -> Tensor:  # ... n hidden -> ... n chunk
+def last_layer(features: Tensor, signs: Tensor, out: Tensor, bias: Tensor) -> Tensor:  # ... n hidden -> ... n chunk
     """Run the last layer on features of one norm, with signs; the norm divides what comes out, which is smaller."""
     exact = torch.promote_types(features.dtype, torch.float32)  # also under autocast
     norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact) + LITTLE
-    made = F.linear(features * own.signs, own.out)
-    return torch.addcdiv(own.bias, made, norm.to(own.bias), value=own.size)
+    made = F.linear(features * signs, out)
+    return torch.addcdiv(bias, made, norm.to(bias), value=(features.shape[-1] / 2) ** 0.5)
 
 
 def _at_once(rows: Tensor, codes: Tensor, *layers: Tensor) -> Tensor:
     """Compute the same in operators that autograd follows."""
     own = Layers(*layers)
     hidden = (rows + codes.unsqueeze(1)).relu()
-    return last_layer(F.linear(hidden, own.middle, own.middle_bias).relu(), own)
+    features = F.linear(hidden, own.middle, own.middle_bias).relu()
+    return last_layer(features.unsqueeze(1), own.table[own.lines], own.out, own.bias)
 
 
 class _InBlocks(torch.autograd.Function):
@@ -69,13 +70,15 @@ class _InBlocks(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, codes: Tensor, *layers: Tensor) -> Tensor:
         ctx.save_for_backward(rows, codes, *layers)
         own = Layers(*layers)
-        made, scratch, signs = rows.new_empty(len(codes), len(rows), len(own.bias)), _Scratch(rows, own), _sized(own)
-        for samples, places in _blocks(*made.shape[:2], rows.shape[1]):
-            _, features = scratch.features(rows[places], codes[samples], own)
+        made, scratch = rows.new_empty(len(codes), *own.lines.shape, len(own.bias)), _Scratch(rows, own)
+        for samples, places, signs in _blocks(len(codes), own):
+            hidden, features = scratch.features(rows[places], codes[samples], own)
             norm = _norm(features)
-            signed = features.mul_(signs[places]).flatten(0, 1)
-            chunks = torch.mm(signed, own.out.t(), out=scratch.chunks[: len(signed)])
-            torch.addcdiv(own.bias, chunks.view(*features.shape[:2], -1), norm, out=made[samples, places])
+            for number, of_set in enumerate(signs):
+                signed = torch.mul(features, of_set, out=hidden)
+                chunks = torch.mm(signed.flatten(0, 1), own.out.t(), out=scratch.chunks_of(norm).flatten(0, 1))
+                to = made[samples, number, places]
+                torch.addcdiv(own.bias, chunks.view(to.shape), norm, out=to)
         return made
 
     @staticmethod
@@ -83,7 +86,7 @@ class _InBlocks(torch.autograd.Function):
         rows, codes, *layers = ctx.saved_tensors
         if torch.is_grad_enabled() or not torch._C._has_storage(given):  # create_graph=True, or a batch of gradients
             return _by_autograd(given, ctx.saved_tensors, ctx.needs_input_grad)
-        return *_gradients(given, rows, codes, Layers(*layers)), None
+        return *_gradients(given, rows, codes, Layers(*layers)), None, None
 
 
 def _by_autograd(given: Tensor, inputs: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
@@ -95,26 +98,30 @@ def _by_autograd(given: Tensor, inputs: tuple[Tensor, ...], wanted: tuple[bool, 
 
 def _gradients(given: Tensor, rows: Tensor, codes: Tensor, own: Layers) -> list[Tensor]:
     """Return the gradients of rows, codes, and the layers but for the signs."""
-    to_rows, to_codes, *to_own = [torch.zeros_like(one) for one in (rows, codes, *own[:4])]
-    scratch, more, signs = _Scratch(rows, own), _Scratch(rows, own), _sized(own)
-    for samples, places in _blocks(*given.shape[:2], rows.shape[1]):
+    to_rows, to_codes, to_middle, to_middle_bias, to_out, to_bias = [
+        torch.zeros_like(one) for one in (rows, codes, *own[:4])
+    ]
+    scratch, more = _Scratch(rows, own), _Scratch(rows, own)
+    for samples, places, signs in _blocks(len(codes), own):
         hidden, features = scratch.features(rows[places], codes[samples], own)
-        norm, own_signs, count = _norm(features), signs[places], hidden.shape[0] * hidden.shape[1]
-        chunks = torch.div(given[samples, places], norm, out=scratch.chunks[:count].view(*norm.shape[:2], -1))
-        to_own[3] += given[samples, places].sum((0, 1))
-        signed = torch.mul(features, own_signs, out=more.hidden[:count].view_as(hidden))
-        to_own[2].addmm_(chunks.flatten(0, 1).t(), signed.flatten(0, 1))
-        back = torch.mm(chunks.flatten(0, 1), own.out, out=more.between[:count]).view_as(hidden).mul_(own_signs)
-        along = torch.mul(back, features, out=signed).sum(-1, keepdim=True)  # what the norm takes away
+        norm, spare = _norm(features), more.hidden_of(hidden)
+        back = more.between_of(hidden).zero_()
+        for number, of_set in enumerate(signs):
+            to = given[samples, number, places]
+            to_bias += to.sum((0, 1))
+            chunks = torch.div(to, norm, out=scratch.chunks_of(norm)).flatten(0, 1)
+            to_out.addmm_(chunks.t(), torch.mul(features, of_set, out=spare).flatten(0, 1))
+            back.addcmul_(torch.mm(chunks, own.out, out=spare.flatten(0, 1)).view_as(back), of_set)
+        along = torch.mul(back, features, out=spare).sum(-1, keepdim=True)  # what the norm takes away
         back.addcmul_(features, along.div_(norm).div_(norm.sub_(LITTLE).clamp_min_(1e-30)), value=-1)
-        _behind_relu(back, features)
-        to_own[1] += back.sum((0, 1))
-        to_own[0].addmm_(back.flatten(0, 1).t(), hidden.flatten(0, 1))
-        first = torch.mm(back.flatten(0, 1), own.middle, out=more.hidden[:count]).view_as(hidden)
+        flat = _behind_relu(back, features)
+        to_middle_bias += flat.sum(0)
+        to_middle.addmm_(flat.t(), hidden.flatten(0, 1))
+        first = torch.mm(flat, own.middle, out=spare.flatten(0, 1)).view_as(hidden)
         _behind_relu(first, hidden)
         to_rows[places] += first.sum(0)
         to_codes[samples] += first.sum(1)
-    return [to_rows, to_codes, *to_own]
+    return [to_rows, to_codes, to_middle, to_middle_bias, to_out, to_bias]
 
 
 class _Scratch:
@@ -126,27 +133,41 @@ class _Scratch:
         self.chunks = like.new_empty(rows, len(own.bias))
 
     def features(self, rows: Tensor, codes: Tensor, own: Layers) -> tuple[Tensor, Tensor]:  # each B n hidden
-        shape, count = (len(codes), *rows.shape), len(codes) * len(rows)
-        hidden = torch.add(rows, codes.unsqueeze(1), out=self.hidden[:count].view(shape)).relu_()
-        between = torch.addmm(own.middle_bias, hidden.flatten(0, 1), own.middle.t(), out=self.between[:count])
-        return hidden, between.relu_().view(shape)
+        hidden = _cut(self.hidden, len(codes), len(rows))
+        torch.add(rows, codes.unsqueeze(1), out=hidden).relu_()
+        between = torch.addmm(
+            own.middle_bias, hidden.flatten(0, 1), own.middle.t(), out=_cut(self.between, 1, len(codes) * len(rows))[0]
+        )
+        return hidden, between.relu_().view_as(hidden)
+
+    def hidden_of(self, like: Tensor) -> Tensor:
+        return _cut(self.hidden, *like.shape[:2])
+
+    def between_of(self, like: Tensor) -> Tensor:
+        return _cut(self.between, *like.shape[:2])
+
+    def chunks_of(self, like: Tensor) -> Tensor:
+        return _cut(self.chunks, *like.shape[:2])
 
 
-def _blocks(samples: int, places: int, width: int) -> Iterator[Block]:
-    most = max(1, VALUES // width)  # rows
+def _cut(memory: Tensor, samples: int, places: int) -> Tensor:
+    return memory[: samples * places].view(samples, places, -1)
+
+
+def _blocks(samples: int, own: Layers) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield samples and places of each block, and its signs, ``(K, places, hidden)``, as large as features will be."""
+    places, most = own.lines.shape[1], max(1, VALUES // own.out.shape[1])  # rows
     deep, long = max(1, most // max(1, places)), min(most, max(1, places))
-    for sample in range(0, samples, deep):
-        for place in range(0, places, long):
-            yield slice(sample, sample + deep), slice(place, place + long)
+    for place in range(0, places, long):
+        there = slice(place, place + long)
+        signs = own.table[own.lines[:, there]] * own.size
+        for sample in range(0, samples, deep):
+            yield slice(sample, sample + deep), there, signs
 
 
 def _norm(features: Tensor) -> Tensor:
     return torch.linalg.vector_norm(features, dim=-1, keepdim=True).add_(LITTLE)
 
 
-def _sized(own: Layers) -> Tensor:
-    return own.signs * own.size
-
-
-def _behind_relu(gradient: Tensor, made: Tensor) -> None:
-    torch.ops.aten.threshold_backward.grad_input(gradient, made, 0, grad_input=gradient)
+def _behind_relu(gradient: Tensor, made: Tensor) -> Tensor:  # B n hidden, in place -> B*n hidden
+    return torch.ops.aten.threshold_backward.grad_input(gradient, made, 0, grad_input=gradient).flatten(0, 1)

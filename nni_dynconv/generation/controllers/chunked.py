@@ -117,24 +117,36 @@ class ChunkedController(Controller):
         self.out = even(self.hidden, self.chunk, gain=2.0)
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
-        if self._goes_in_blocks(context):
-            assert context is not None and self.from_context is not None
-            layers = self._layers(self._signs_of(sites))
-            return self.cut(made_in_blocks(self._places(sites), self.from_context(context), layers), sites)
+        several = context is not None and context.dim() > 1 and self.from_context is not None
+        if several and self.sign_rows is not None and self.goes_in_blocks:
+            lines = self.sign_rows.lines_of(self._wanted(sites)).unsqueeze(0)
+            return self.cut(self.in_blocks(sites, context, self.sign_rows, lines).squeeze(1), sites)
         features = self.features(sites, context)
         chunks = self.out(features) if self.sign_rows is None else self.signed(features, self._signs_of(sites))
         return self.cut(chunks, sites)
 
-    def _goes_in_blocks(self, context: Tensor | None) -> bool:
-        """Whether there are several contexts, and nobody follows or changes what layers compute."""
-        if context is None or context.dim() == 1 or self.from_context is None or self.sign_rows is None:
+    @property
+    def goes_in_blocks(self) -> bool:
+        """Whether nobody follows or changes what layers compute."""
+        if torch.compiler.is_compiling() or is_transformed() or torch.is_autocast_enabled(self.numbers.device.type):
             return False
-        plain = all(type(layer.weight) in PLAIN for layer in (self.middle, self.out))  # a quantized layer shows none
-        traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-        return plain and not traced and not is_transformed() and not torch.is_autocast_enabled(context.device.type)
+        traced = torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None
+        return not traced and all(type(layer.weight) in PLAIN for layer in (self.middle, self.out))  # not quantized
 
-    def _layers(self, signs: Tensor) -> Layers:
-        return Layers(self.middle.weight, self.middle.bias, self.out.weight, self.out.bias, signs)
+    def in_blocks(self, sites: Sequence[Site], context: Tensor | None, signs: Signs, lines: Tensor) -> Tensor:
+        """Return chunks as :meth:`signed` does of :meth:`features`, ``(B, K, n, chunk)``; B is 1 of a single context.
+
+        Parameters
+        ----------
+        lines
+            ``(K, n)``, whose signs K sets have.
+        """
+        rows = self._places(sites)
+        codes = rows.new_zeros(1, self.hidden)
+        if self.from_context is not None and context is not None:
+            codes = torch.atleast_2d(self.from_context(context))
+        layers = self.middle.weight, self.middle.bias, self.out.weight, self.out.bias
+        return made_in_blocks(rows, codes, Layers(*layers, signs.table, lines))
 
     def features(self, sites: Sequence[Site], context: Tensor | None) -> Tensor:
         """Return what the last layer sees of each chunk of some sites: ``(..., n, hidden)``."""
@@ -147,8 +159,11 @@ class ChunkedController(Controller):
 
     def cut(self, chunks: Tensor, sites: Sequence[Site]) -> list[Tensor]:  # ... n chunk -> each ... N
         """Return the values of each site, without what last chunks have too much."""
+        flat = chunks.flatten(-2)
+        if len(sites) == 1 and flat.shape[-1] == sites[0].num_generated:
+            return [flat]
         sizes = [size for site in sites for size in (site.num_generated, -site.num_generated % self.chunk)]
-        return list(chunks.flatten(-2).split(sizes, dim=-1)[::2])
+        return list(flat.split(sizes, dim=-1)[::2])
 
     def _places(self, sites: Sequence[Site]) -> Tensor:  # n hidden, over all chunks of all sites
         """Return what sites and positions give to the first layer."""
@@ -161,13 +176,16 @@ class ChunkedController(Controller):
 
     def _signs_of(self, sites: Sequence[Site]) -> Tensor:  # n hidden
         assert self.sign_rows is not None
-        return self.sign_rows.rows([(self.rows[site.name], 0, self.counts[site.name]) for site in sites])
+        return self.sign_rows.rows(self._wanted(sites))
+
+    def _wanted(self, sites: Sequence[Site]) -> list[tuple[int, int, int]]:
+        return [(self.rows[site.name], 0, self.counts[site.name]) for site in sites]
 
     def signed(self, features: Tensor, signs: Tensor) -> Tensor:  # ... n hidden -> ... n chunk
         """Run the last layer on features of one norm, with signs."""
         weight: Any = self.out.weight
         if isinstance(weight, Tensor):
-            return last_layer(features, self._layers(signs))
+            return last_layer(features, signs, weight, self.out.bias)
         exact = torch.promote_types(features.dtype, torch.float32)
         norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact) + LITTLE
         return self.out(features * signs * ((self.hidden / 2) ** 0.5 / norm).to(features))
