@@ -17,10 +17,12 @@ from .pixels import conv2d_pixels
 from .planning.measuring import check_output_padding as check_output_padding
 from .planning.measuring import check_padding as check_padding
 from .planning.measuring import sizes_of as sizes_of
+from .planning.modes import PLAIN as PLAIN
 from .planning.modes import deterministic, grouped, portable, without_kernels
 from .planning.modes import imagined as imagined
 from .planning.modes import is_exporting as is_exporting
 from .planning.modes import is_saving_watched as is_saving_watched
+from .planning.modes import is_transformed as is_transformed
 from .planning.modes import noted as noted
 from .planning.tuning import tune
 from .planning.tuning import wait_for as wait_for

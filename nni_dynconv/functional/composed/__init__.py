@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .low_rank import LowRank
@@ -20,12 +21,15 @@ __all__ = [
     "Scaled",
     "form_all",
     "parts_of",
+    "split_sets",
     "tensors_of",
     "with_parts",
 ]
 
 Composed = LowRank | Scaled | Mixed
 COMPOSED = (LowRank, Scaled, Mixed)
+SETS = {"LowRank": ("A", "B"), "Scaled": ("scale",), "Mixed": ("shares",)}
+"""What of each kind has a set for each sample."""
 
 
 class Parts(NamedTuple):
@@ -50,6 +54,20 @@ def tensors_of(weight: Composed) -> dict[str, Tensor]:
 def form_all(weights: Mapping[str, Tensor | Composed]) -> Mapping[str, Tensor]:
     """Return an op's weights as tensors."""
     return {name: one.whole() if isinstance(one, COMPOSED) else one for name, one in weights.items()}
+
+
+def split_sets(weight: Composed, count: int) -> list[Composed]:
+    """Cut a weight that has a set for each sample into those of ``count`` samples each, or fewer at the end.
+
+    Examples
+    --------
+    >>> weight = Mixed(torch.ones(3, 2), torch.ones(2, 4, 1, 1))
+    >>> [one.shape for one in split_sets(weight, 2)]
+    [(2, 4, 1, 1), (1, 4, 1, 1)]
+    """
+    names = SETS[type(weight).__name__]
+    pieces = zip(*[getattr(weight, name).split(count) for name in names], strict=True)
+    return [weight._replace(**dict(zip(names, one, strict=True))) for one in pieces]
 
 
 def with_parts(weight: Composed, tensors: list[Tensor]) -> Composed:

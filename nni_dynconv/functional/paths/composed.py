@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ..composed import Composed, LowRank, Mixed, Scaled
+from ..composed import Composed, LowRank, Mixed, Scaled, parts_of, split_sets
+from ..planning.composed import piece_of
 from ..planning.geometry import Geometry
 from ..planning.sets import spread
 from . import convolutions, linear
@@ -25,10 +28,24 @@ def applied(call: Call, x: Tensor, weight: Composed, bias: Tensor | None, geomet
 
 
 def formed(call: Call, x: Tensor, weight: Composed, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """Form the weight first."""
+    """Form the weight first, of some samples at a time where it is large."""
+    options = *geometry.arguments(geometry.G), geometry.counts
+    count = piece_of(geometry, parts_of(weight), weight.dtype.itemsize)
+    if count is None:
+        return _formed(call, geometry.axes, x, weight, bias, options)
+    samples = x.split(count)
+    own = bias is not None and bias.dim() == 2 and len(bias) == geometry.B
+    biases = bias.split(count) if bias is not None and own else [bias] * len(samples)
+    pieces = zip(samples, split_sets(weight, count), biases, strict=True)
+    return torch.cat([_formed(call, geometry.axes, *piece, options) for piece in pieces])
+
+
+def _formed(
+    call: Call, axes: int, x: Tensor, weight: Composed, bias: Tensor | None, options: tuple[Any, ...]
+) -> Tensor:
     whole = weight.whole()
     with formed_again(weight, whole):
-        return call(geometry.axes, x, whole, bias, (*geometry.arguments(geometry.G), geometry.counts))
+        return call(axes, x, whole, bias, options)
 
 
 def _multiplied(call: Call, x: Tensor, weight: LowRank, bias: Tensor | None, geometry: Geometry) -> Tensor:

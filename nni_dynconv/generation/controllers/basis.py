@@ -122,9 +122,12 @@ class BasisController(Mixing):
         if self.architecture_dim and context is not None:  # which all contexts share
             one = context if context.dim() == 1 else context[0] if len(context) else context.new_zeros(context.shape[1])
             own = one[-self.architecture_dim :]
-        features = self.core.features(sites, own)  # n hidden
         counts = [(self.rows[site.name], self.core.counts[site.name]) for site in sites]
         places = [(row, number * count, count) for number in range(self.basis) for row, count in counts]
+        if self.core.goes_in_blocks:
+            lines = self.sign_rows.lines_of(places).view(self.basis, -1)
+            return self.core.cut(self.core.in_blocks(sites, own, self.sign_rows, lines)[0], sites)
+        features = self.core.features(sites, own)  # n hidden
         signs = self.sign_rows.rows(places).view(self.basis, *features.shape)
         return self.core.cut(self.core.signed(features, signs), sites)
 

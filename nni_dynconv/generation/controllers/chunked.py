@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...functional import PLAIN, is_transformed
 from ...settings import ChunkedSettings, Encoding, Nonlinearity, ScaleRule, check_arguments
 from ...sites import Site
 from .base import Controller
+from .blockwise import LITTLE, Layers, last_layer, made_in_blocks
 from .pieces import context_map, encode_positions, even, linear, repeat_rows, rows_of
 from .signs import Signs
 
@@ -116,51 +117,78 @@ class ChunkedController(Controller):
         self.out = even(self.hidden, self.chunk, gain=2.0)
 
     def generate(self, sites: Sequence[Site], context: Tensor | None) -> list[Tensor]:
+        several = context is not None and context.dim() > 1 and self.from_context is not None
+        if several and self.sign_rows is not None and self.goes_in_blocks:
+            lines = self.sign_rows.lines_of(self._wanted(sites)).unsqueeze(0)
+            return self.cut(self.in_blocks(sites, context, self.sign_rows, lines).squeeze(1), sites)
         features = self.features(sites, context)
         chunks = self.out(features) if self.sign_rows is None else self.signed(features, self._signs_of(sites))
         return self.cut(chunks, sites)
 
+    @property
+    def goes_in_blocks(self) -> bool:
+        """Whether nobody follows or changes what layers compute."""
+        if torch.compiler.is_compiling() or is_transformed() or torch.is_autocast_enabled(self.numbers.device.type):
+            return False
+        traced = torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None
+        return not traced and all(type(layer.weight) in PLAIN for layer in (self.middle, self.out))  # not quantized
+
+    def in_blocks(self, sites: Sequence[Site], context: Tensor | None, signs: Signs, lines: Tensor) -> Tensor:
+        """Return chunks as :meth:`signed` does of :meth:`features`, ``(B, K, n, chunk)``; B is 1 of a single context.
+
+        Parameters
+        ----------
+        lines
+            ``(K, n)``, whose signs K sets have.
+        """
+        rows = self._places(sites)
+        codes = rows.new_zeros(1, self.hidden)
+        if self.from_context is not None and context is not None:
+            codes = torch.atleast_2d(self.from_context(context))
+        layers = self.middle.weight, self.middle.bias, self.out.weight, self.out.bias
+        return made_in_blocks(rows, codes, Layers(*layers, signs.table, lines))
+
     def features(self, sites: Sequence[Site], context: Tensor | None) -> Tensor:
         """Return what the last layer sees of each chunk of some sites: ``(..., n, hidden)``."""
-        counts = [self.counts[site.name] for site in sites]
-        position = torch.cat([self.numbers[:count] for count in counts])
-        hidden = self._first_layer(sites, counts, position, context)  # ... n hidden, over all chunks of all sites
+        hidden = self._places(sites)
+        if self.from_context is not None and context is not None:
+            hidden = hidden + self.from_context(context).unsqueeze(-2)  # ... n hidden
         rows = hidden.relu_().flatten(0, -2)  # in place before it is a view: autograd copies around a view
         rows = self.middle(rows).relu_()
         return rows.view(hidden.shape)
 
     def cut(self, chunks: Tensor, sites: Sequence[Site]) -> list[Tensor]:  # ... n chunk -> each ... N
         """Return the values of each site, without what last chunks have too much."""
+        flat = chunks.flatten(-2)
+        if len(sites) == 1 and flat.shape[-1] == sites[0].num_generated:
+            return [flat]
         sizes = [size for site in sites for size in (site.num_generated, -site.num_generated % self.chunk)]
-        return list(chunks.flatten(-2).split(sizes, dim=-1)[::2])
+        return list(flat.split(sizes, dim=-1)[::2])
 
-    def _first_layer(
-        self, sites: Sequence[Site], counts: list[int], position: Tensor, context: Tensor | None
-    ) -> Tensor:
+    def _places(self, sites: Sequence[Site]) -> Tensor:  # n hidden, over all chunks of all sites
+        """Return what sites and positions give to the first layer."""
+        counts = [self.counts[site.name] for site in sites]
         own = torch.tensor([self.rows[site.name] for site in sites], device=self.numbers.device)
         from_site = self.from_site(self.embedding.index_select(0, own))  # of these sites only: there may be hundreds
-        hidden = repeat_rows(from_site, counts)
         reached = self.positions[: max(counts)]  # one large site of the space would make all others dear
-        hidden = hidden + self.from_position(reached).index_select(0, position)
-        if self.from_context is None or context is None:
-            return hidden
-        return hidden + self.from_context(context).unsqueeze(-2)
+        position = torch.cat([self.numbers[:count] for count in counts])
+        return repeat_rows(from_site, counts) + self.from_position(reached).index_select(0, position)
 
     def _signs_of(self, sites: Sequence[Site]) -> Tensor:  # n hidden
         assert self.sign_rows is not None
-        return self.sign_rows.rows([(self.rows[site.name], 0, self.counts[site.name]) for site in sites])
+        return self.sign_rows.rows(self._wanted(sites))
+
+    def _wanted(self, sites: Sequence[Site]) -> list[tuple[int, int, int]]:
+        return [(self.rows[site.name], 0, self.counts[site.name]) for site in sites]
 
     def signed(self, features: Tensor, signs: Tensor) -> Tensor:  # ... n hidden -> ... n chunk
-        """Run the last layer on features of one norm, with signs; the norm divides what comes out, which is smaller."""
-        signed = features * signs
-        exact = torch.promote_types(features.dtype, torch.float32)  # also under autocast
-        norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact) + 1e-6
-        size = (self.hidden / 2) ** 0.5
+        """Run the last layer on features of one norm, with signs."""
         weight: Any = self.out.weight
-        if not isinstance(weight, Tensor):  # a quantized layer shows none
-            return self.out(signed * (size / norm).to(signed))
-        made = F.linear(signed, weight)
-        return torch.addcdiv(self.out.bias, made, norm.to(self.out.bias), value=size)
+        if isinstance(weight, Tensor):
+            return last_layer(features, signs, weight, self.out.bias)
+        exact = torch.promote_types(features.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact) + LITTLE
+        return self.out(features * signs * ((self.hidden / 2) ** 0.5 / norm).to(features))
 
     def _set_sites(self, sites: Sequence[Site]) -> None:
         self.rows = {site.name: row for row, site in enumerate(sites)}

@@ -83,9 +83,13 @@ class Signs(Upgrading):
         wanted
             Sites by number, each with its first position and how many positions.
         """
+        return self.table.index_select(0, self.lines_of(wanted))
+
+    def lines_of(self, wanted: Sequence[tuple[int, int, int]]) -> Tensor:  # -> n
+        """Return which rows of the table those are."""
         places = [(self._first[site] + start, count) for site, start, count in wanted]
         lines = [self.lines[start : start + count] for start, count in places]
-        return self.table.index_select(0, lines[0] if len(lines) == 1 else torch.cat(lines))
+        return lines[0] if len(lines) == 1 else torch.cat(lines)
 
     def select(self, sites: Sequence[int]) -> None:
         """Forget other sites, or let some share the signs of one."""
