@@ -74,6 +74,9 @@ class Recipe(Settings):
     delta: Delta = "full"
     rank: Rank = 8
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Recipe:
+        return self  # it never changes, and a large space has thousands
+
     @property
     def has_base(self) -> bool:
         """Whether a base is stored."""

@@ -576,7 +576,8 @@ class DynamicWeightMutator(nn.Module, Mutator):
         check_sample(sample, self.choices)
         sample, plan = dict(sample), self.plan(sample)
         with copyable(self.space):
-            network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space)
+            without: dict[int, Any] = {id(self.source): nn.Identity()}  # it is copied by itself, as far as it is needed
+            network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space, without)
         uninstall(network)
         network = network.network if isinstance(network, Around) else network
         frozen = DynamicNetwork(network, self.source.restricted(plan.sites, shares_of(self.choices, sample)), sample)

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from .watching import Operation, Shaped, Watch
 
 __all__ = ["Machine", "machine"]
 
-RUNS = 3  # of which the median counts
+RUNS = 3  # of which the shortest counts: what disturbs only adds
 FEW = 1 << 15  # bytes that move in the time of a call
 MOST = 1 << 23  # bytes of an operator that is measured,
 MOST_MULTIPLY_ADDS = 1 << 24  # and its multiply-adds: a millisecond or so
@@ -64,7 +63,8 @@ class Machine:
             return self._asked("call", _measure_call)
         times = max(operation.nbytes / MOST, work / MOST_MULTIPLY_ADDS)
         for part, share in (fewer(operation, times), (operation, 1.0)):
-            taken = self._asked((_kind_of(part), torch.get_num_threads()), partial(_measure, part))
+            kind = _kind_of(part), share < 1, torch.get_num_threads()
+            taken = self._asked(kind, partial(_measure, part, share < 1))
             if taken is not None:
                 return max(taken / share, self._asked("call", _measure_call))
         return operation.nbytes * self._asked("byte", _measure_byte)
@@ -85,11 +85,11 @@ def _kind_of(operation: Operation) -> Any:
 # Measuring
 
 
-def _measure(operation: Operation) -> float | None:
+def _measure(operation: Operation, is_part: bool) -> float | None:
     """Return how long it takes alone; ``None`` where it does not run on tensors that are only of the right shapes."""
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return _timed(operation)
+            return _timed(operation, is_part)
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None
 
@@ -105,12 +105,16 @@ def _tensor(one: Shaped) -> Tensor:
     return torch.zeros(one.shape, dtype=one.dtype, device=one.device)
 
 
-def _timed(operation: Operation) -> float:
-    """Return the median of some runs, each on tensors of its own: in a step they come from elsewhere, not the cache."""
+def _timed(operation: Operation, is_part: bool) -> float:
+    """Return the shortest of some runs, each on tensors of its own: in a step they come from elsewhere, not the cache.
+
+    A part runs on the same ones again: what all parts read, such as a weight, the whole loads once.
+    """
     device = next((one.device for one in operation.leaves if isinstance(one, Shaped)), "cpu")
-    (args, kwargs), *others = [_real(operation) for _ in range(RUNS + 1)]
+    args, kwargs = _real(operation)
     operation.func(*args, **kwargs)
-    return median(_once(partial(operation.func, *args, **kwargs), device) for args, kwargs in others)
+    runs = [(args, kwargs)] * RUNS if is_part else [_real(operation) for _ in range(RUNS)]
+    return min(_once(partial(operation.func, *one, **named), device) for one, named in runs)
 
 
 def _once(run: Callable[[], Any], device: str = "cpu") -> float:
@@ -136,7 +140,7 @@ def _measure_call() -> float:
 
     with Watch() as watch:
         run()
-    taken = median(_once(run) for _ in range(RUNS)) - watch.free * _measure_view()
+    taken = min(_once(run) for _ in range(RUNS)) - watch.free * _measure_view()
     return max(taken, 0.0) / sum(watch.operations.values())
 
 
@@ -148,13 +152,13 @@ def _measure_view() -> float:
         for _ in range(CALLS):
             y = y.view(8)
 
-    return median(_once(run) for _ in range(RUNS)) / CALLS
+    return min(_once(run) for _ in range(RUNS)) / CALLS
 
 
 def _measure_byte() -> float:
     """Return what a byte costs that goes through an operator of one pass."""
     x = torch.ones(MOST // 8)
-    return median(_once(lambda: x + 1.0) for _ in range(RUNS)) / (2 * x.nbytes)
+    return min(_once(lambda: x + 1.0) for _ in range(RUNS)) / (2 * x.nbytes)
 
 
 machine = Machine()
