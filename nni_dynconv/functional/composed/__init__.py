@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from .low_rank import LowRank
@@ -61,6 +60,7 @@ def split_sets(weight: Composed, count: int) -> list[Composed]:
 
     Examples
     --------
+    >>> import torch
     >>> weight = Mixed(torch.ones(3, 2), torch.ones(2, 4, 1, 1))
     >>> [one.shape for one in split_sets(weight, 2)]
     [(2, 4, 1, 1), (1, 4, 1, 1)]

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch.compiler import is_compiling
 
 from ..composed import Parts
