@@ -194,11 +194,21 @@ def _networks(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:
         "A training step (forward, backward, SGD) with weights of each sample's own, on images of 32x32: its time and "
         "its peak memory over those of the static network, the share of its time that making weights takes, and the "
         "time of what is written by hand for the same delta over ours (FiLM; CondConv with 4 kernels; products of rank "
-        "4, the faster of two ways). In brackets the quarters of the rounds below and above. `python -m "
+        "4, the faster of two ways; hypnettorch, in a loop over the samples). Of ProxylessNAS (64x64) and DARTS' cells "
+        "static is NNI's path-sampling supernet. In brackets the quarters of the rounds below and above. `python -m "
         f"benchmarks.networks.measure`. Machine: {machine['cpu']}, torch {machine['torch']}, one thread."
     )
     yield ""
-    names = ("network", "B", "weights", "time over static", "memory over static", "making", "by hand over ours")
+    names = (
+        "network",
+        "B",
+        "weights",
+        "time over static",
+        "memory over static",
+        "making",
+        "by hand over ours",
+        "hypnettorch over ours",
+    )
     yield from _table(
         names,
         (
@@ -209,7 +219,7 @@ def _networks(rows: Sequence[Row], machine: dict[str, Any]) -> Iterator[str]:
                 f"{row['over_static']:.2f} ({row['spread'][0]:.2f} to {row['spread'][1]:.2f})",
                 f"{row['memory_over_static']:.2f}",
                 f"{row['making_share']:.0%}",
-                "" if row["over_hand"] is None else f"{row['over_hand']:.2f}",
+                *("" if row.get(one) is None else f"{row[one]:.2f}" for one in ("over_hand", "over_hypnettorch")),
             )
             for row in rows
         ),

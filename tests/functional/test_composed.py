@@ -14,6 +14,7 @@ from nni_dynconv import functional
 from nni_dynconv.errors import ShapeError
 from nni_dynconv.functional import LowRank, Mixed, Scaled, calling, conv2d, deterministic, linear, portable
 from nni_dynconv.functional.paths import forming
+from nni_dynconv.functional.planning import composed as planned
 from nni_dynconv.functional.planning.problem import Choice
 
 KINDS = [(1, False), (2, False), (2, False), (3, False), (1, True), (2, True), (3, True)]
@@ -92,6 +93,37 @@ def test_a_mixture_equals_the_formed_weight(case, count, based):
     shares, bank = torch.randn(*lead, count).double(), torch.randn(count, *weight.shape).double()
     inputs = (x, shares, bank, *([weight] if based else []))
     check(op, lambda *parts: Mixed(*parts), inputs, added, options)
+
+
+@given(cases(DENSE, grouped=False), st.sampled_from(["scale", "mixture", "product"]), st.integers(1, 2))
+@settings(max_examples=15, deadline=None)
+def test_weights_formed_some_samples_at_a_time_equal_those_formed_at_once(case, kind, least):
+    op, x, weight, lead, added, options = case
+    parts = {
+        "scale": (Scaled, weight, torch.randn(*lead, len(weight)).double()),
+        "mixture": (Mixed, torch.randn(*lead, 2).double(), torch.randn(2, *weight.shape).double(), weight),
+        "product": (
+            LowRank,
+            *(torch.randn(*lead, *one).double() for one in ((len(weight), 2), (2, *weight.shape[1:]))),
+        ),
+    }
+    make, *inputs = parts[kind]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planned, "PIECE", 1)
+        patch.setattr(planned, "LEAST", least)
+        check(op, make, (x, *inputs), added, options)
+
+
+@pytest.mark.parametrize(("samples", "expected"), [(12, [4, 4, 4]), (10, [4, 4, 2]), (3, [3])])
+def test_large_weights_are_formed_some_samples_at_a_time(samples, expected, monkeypatch):
+    """All were at once, in tensors of so many sets, with their gradients."""
+    x, shares, bank = tensors((samples, 4, 3, 3), (samples, 2), (2, 4, 4, 3, 3))
+    monkeypatch.setattr(planned, "PIECE", 4 * bank[0].nbytes)
+    formed, plain = [], Mixed.whole
+    monkeypatch.setattr(Mixed, "whole", lambda self: formed.append(len(self.shares)) or plain(self))
+    with taking("formed"):
+        conv2d(x, Mixed(shares, bank), padding=1)
+    assert formed == expected
 
 
 @pytest.mark.parametrize(("groups", "op"), [(2, "conv2d"), (2, "conv_transpose2d"), (1, "conv_transpose2d")])

@@ -60,6 +60,7 @@ def split_sets(weight: Composed, count: int) -> list[Composed]:
 
     Examples
     --------
+    >>> import torch
     >>> weight = Mixed(torch.ones(3, 2), torch.ones(2, 4, 1, 1))
     >>> [one.shape for one in split_sets(weight, 2)]
     [(2, 4, 1, 1), (1, 4, 1, 1)]
