@@ -93,14 +93,9 @@ def measure(network: str, batch: int, name: str, seconds: float) -> dict[str, An
     size = SIZES.get(network, 32)
     x, context = torch.randn(batch, 3, size, size), torch.randn(batch, CONTEXT)
     y = torch.randint(10, (batch,))
-<<<<<<< HEAD
-    contender, static = CONTENDERS[name], NETWORKS[network]()
-    mutator = mutator_of(network, contender)
-=======
     contender = CONTENDERS[name]
-    mutator = _mutator_of(network, contender)
+    mutator = mutator_of(network, contender)
     static = path_sampled(SPACES[network], mutator.reset()) if network in SPACES else NETWORKS[network]()
->>>>>>> speed
     steps = {
         "static": step_of(static, lambda: static(x), y),
         "ours": step_of(mutator.space, lambda: mutator(x, context=context), y),
