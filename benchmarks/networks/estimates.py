@@ -21,7 +21,7 @@ from typing import Any
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 
-from benchmarks.networks.measure import CONTENDERS, CONTEXT, SIZE, mutator_of, peak, step_of
+from benchmarks.networks.measure import CONTENDERS, CONTEXT, SIZES, mutator_of, peak, step_of
 from benchmarks.networks.zoo import NETWORKS
 from benchmarks.timing import keep_freed_memory, machine, merge_results
 
@@ -44,7 +44,8 @@ def main() -> None:
 def compare(network: str, batch: int, name: str) -> dict[str, Any]:
     """Estimate one network with one kind of weights, then run it."""
     torch.manual_seed(0)
-    x, context = torch.randn(batch, 3, SIZE, SIZE), torch.randn(batch, CONTEXT)
+    size = SIZES.get(network, 32)
+    x, context = torch.randn(batch, 3, size, size), torch.randn(batch, CONTEXT)
     y = torch.randint(10, (batch,))
     mutator = mutator_of(network, CONTENDERS[name])
     with warnings.catch_warnings():

@@ -21,6 +21,7 @@ from .planning.modes import PLAIN as PLAIN
 from .planning.modes import deterministic, grouped, portable, without_kernels
 from .planning.modes import imagined as imagined
 from .planning.modes import is_exporting as is_exporting
+from .planning.modes import is_imagined as is_imagined
 from .planning.modes import is_saving_watched as is_saving_watched
 from .planning.modes import is_transformed as is_transformed
 from .planning.modes import noted as noted

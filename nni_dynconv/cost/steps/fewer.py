@@ -26,7 +26,8 @@ def fewer(operation: Operation, times: float) -> Part:
     That is by samples or groups of a convolution, by the longest axis of a product, and by the first axis, or the
     longest, of anything else. It may be one that does not run, where other arguments say sizes.
     """
-    if times <= 1:
+    has_place = "out" in pytree.tree_unflatten(list(operation.leaves), operation.spec)[1]  # which has the whole's size
+    if times <= 1 or has_place:
         return operation, 1.0
     kind = operation.func.overloadpacket
     if kind in CONVOLUTIONS:

@@ -24,6 +24,7 @@ __all__ = [
     "grouped",
     "imagined",
     "is_exporting",
+    "is_imagined",
     "is_portable",
     "is_saving_watched",
     "is_transformed",
@@ -135,6 +136,11 @@ def imagined() -> Iterator[None]:
     """Plan calls on fake tensors, which have no values, as those on real ones, inside the block."""
     with _switched("plain", (*PLAIN, FakeTensor)):
         yield
+
+
+def is_imagined() -> bool:
+    """Whether tensors have no values here, and what would run on real ones is asked for."""
+    return FakeTensor in modes.plain
 
 
 @contextmanager
