@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.networks import estimates
 from benchmarks.networks.by_hand import BY_HAND, Conditioned, LowRank, LowRankBeside
 from benchmarks.networks.measure import CONTENDERS, CONTEXT, measure
 from benchmarks.networks.zoo import NETWORKS, Small
@@ -53,3 +54,11 @@ def test_a_row_says_what_was_measured():
     assert {"over_static", "over_hand", "memory_over_static", "making_share"} <= set(row)
     assert row["over_static"] > 0 and row["over_hand"] > 0 and row["memory_over_static"] > 0
     assert "film" in CONTENDERS
+
+
+@pytest.mark.whole
+def test_an_estimate_has_a_row_with_what_was_measured():
+    row = estimates.compare("small", 2, "film")
+    assert row["over_measured"] == pytest.approx(row["estimated"] / row["measured"], rel=0.1)
+    assert row["memory_over_measured"] == pytest.approx(1, rel=0.5)
+    assert "small        B   2 film" in estimates.describe(row)
