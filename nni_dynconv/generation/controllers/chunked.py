@@ -128,7 +128,9 @@ class ChunkedController(Controller):
     @property
     def goes_in_blocks(self) -> bool:
         """Whether nobody follows or changes what layers compute."""
-        if torch.compiler.is_compiling() or is_transformed() or torch.is_autocast_enabled(self.numbers.device.type):
+        if torch.compiler.is_compiling() or is_transformed() or self.numbers.is_meta:
+            return False
+        if torch.is_autocast_enabled(self.numbers.device.type):
             return False
         traced = torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None
         return not traced and all(type(layer.weight) in PLAIN for layer in (self.middle, self.out))  # not quantized
