@@ -109,7 +109,7 @@ def test_weights_formed_some_samples_at_a_time_equal_those_formed_at_once(case, 
     }
     make, *inputs = parts[kind]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planned, "PIECE", 1)
+        patch.setattr(planned, "PIECES", dict.fromkeys(planned.PIECES, 1))
         patch.setattr(planned, "LEAST", least)
         check(op, make, (x, *inputs), added, options)
 
@@ -118,7 +118,7 @@ def test_weights_formed_some_samples_at_a_time_equal_those_formed_at_once(case, 
 def test_large_weights_are_formed_some_samples_at_a_time(samples, expected, monkeypatch):
     """All were at once, in tensors of so many sets, with their gradients."""
     x, shares, bank = tensors((samples, 4, 3, 3), (samples, 2), (2, 4, 4, 3, 3))
-    monkeypatch.setattr(planned, "PIECE", 4 * bank[0].nbytes)
+    monkeypatch.setitem(planned.PIECES, "Mixed", 4 * bank[0].nbytes)
     formed, plain = [], Mixed.whole
     monkeypatch.setattr(Mixed, "whole", lambda self: formed.append(len(self.shares)) or plain(self))
     with taking("formed"):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
 from benchmarks.networks import estimates
 from benchmarks.networks.by_hand import BY_HAND, Conditioned, LowRank, LowRankBeside
-from benchmarks.networks.measure import CONTENDERS, CONTEXT, measure
+from benchmarks.networks.hub import path_sampled
+from benchmarks.networks.measure import CONTENDERS, CONTEXT, _among, measure
+from benchmarks.networks.peers import ChunkedByLoop, hypernetwork
 from benchmarks.networks.zoo import NETWORKS, Small
 from nni_dynconv.functional import Scaled, conv2d
 
@@ -62,3 +67,37 @@ def test_an_estimate_has_a_row_with_what_was_measured():
     assert row["over_measured"] == pytest.approx(row["estimated"] / row["measured"], rel=0.1)
     assert row["memory_over_measured"] == pytest.approx(1, rel=0.5)
     assert "small        B   2 film" in estimates.describe(row)
+
+
+def test_rows_of_a_file_stay_and_the_same_one_is_replaced(tmp_path):
+    """A run of some rows wrote a file of these alone."""
+    names = {"batch": 8, "contender": "film", "threads": 1}
+    first, second = ({"network": network, **names, "over_static": 1.0} for network in ("small", "unet"))
+    path = tmp_path / "results.json"
+    assert _among(path, first) == [first]
+    path.write_text(json.dumps({"networks": [first, second]}))
+    assert _among(path, {**first, "over_static": 2.0}) == [{**first, "over_static": 2.0}, second]
+
+
+class Space(ModelSpace):
+    def __init__(self):
+        super().__init__()
+        self.choice = LayerChoice([nn.Linear(3, 2), nn.Linear(3, 2, bias=False)], label="which")
+
+    def forward(self, x):
+        return self.choice(x)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_supernet_of_nni_runs_the_architecture_that_is_asked_for(which):
+    space = path_sampled(Space, {"which": which})
+    x = torch.randn(2, 3)
+    torch.testing.assert_close(space(x), getattr(space.choice, str(which))(x))
+
+
+def test_hypnettorch_makes_weights_of_each_sample():
+    pytest.importorskip("hypnettorch", reason="it is no dependency")
+    model = ChunkedByLoop(hypernetwork(), Small(), CONTEXT, 16)
+    x = torch.randn(1, 3, 32, 32).expand(2, -1, -1, -1)
+    first, second = model(x, torch.randn(2, CONTEXT))
+    assert not torch.allclose(first, second)

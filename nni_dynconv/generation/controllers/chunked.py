@@ -128,7 +128,9 @@ class ChunkedController(Controller):
     @property
     def goes_in_blocks(self) -> bool:
         """Whether nobody follows or changes what layers compute."""
-        if torch.compiler.is_compiling() or is_transformed() or torch.is_autocast_enabled(self.numbers.device.type):
+        if torch.compiler.is_compiling() or is_transformed() or self.numbers.is_meta:
+            return False
+        if torch.is_autocast_enabled(self.numbers.device.type):
             return False
         if is_imagined():
             return True
