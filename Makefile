@@ -31,7 +31,7 @@ $(STAMP): $(SETUP_FILES)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel
 	@rm -f nni_dynconv/_kernels*
-	@$(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e '.[examples,onnx,dev]'
+	@$(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e '.[examples,onnx,quality,dev]'
 	@ls nni_dynconv/_kernels* > /dev/null 2>&1 || \
 		echo "The compiled kernels could not be built (is there a C++ compiler?). PyTorch's own serve, more slowly."
 	@touch $@
@@ -82,6 +82,7 @@ bench: $(STAMP)  ## measure operators, search steps, growth, memory and factors 
 	@$(BIN)/python benchmarks/low_rank.py
 	@$(BIN)/python benchmarks/patches.py --output benchmarks/results.json
 	@$(BIN)/python -m benchmarks.networks.measure --output benchmarks/results.json
+	@$(BIN)/python -m benchmarks.networks.estimates --output benchmarks/results.json
 	@$(BIN)/python benchmarks/report.py
 
 # `make bench-gpu DEVICE=cuda:1` takes another card.
@@ -99,6 +100,7 @@ quality: $(STAMP)  ## measure what searched networks reach; what is finished alr
 	@$(BIN)/python -m benchmarks.quality.doctor
 	@$(BIN)/python -m benchmarks.quality.rank
 	@$(BIN)/python -m benchmarks.quality.planted
+	@for one in ladder twins where searches continual page; do $(BIN)/python -m benchmarks.quality.worth.$$one || exit 1; done
 
 # In an environment of its own, for these packages bring others.
 sweep:  ## lift architectures of pytorchcv and transformers, and see that they are what they were (a quarter of an hour)

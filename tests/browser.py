@@ -41,11 +41,20 @@ addEventListener("load", () => {
 
 def chromium():
     """Return the browser; without one, a test of a user's machine is skipped, and says so, but CI's fails."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    return _found(NAMES, "Chromium", "chromium")
+
+
+def driver():
+    """Return what drives the browser, as :func:`chromium` returns that."""
+    return _found(("chromedriver",), "driver of Chromium", "chromium-driver")
+
+
+def _found(names, what, package):
+    found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None and os.environ.get("CI") == "true":
-        pytest.fail("There is no Chromium, and in CI this test is never skipped: `apt-get install chromium`.")
+        pytest.fail(f"There is no {what}, and in CI this test is never skipped: `apt-get install {package}`.")
     if found is None:
-        pytest.skip("There is no Chromium here to open the page in: `apt-get install chromium`.")
+        pytest.skip(f"There is no {what} here to open the page in: `apt-get install {package}`.")
     return found
 
 

@@ -94,7 +94,7 @@ def measure(network: str, batch: int, name: str, seconds: float) -> dict[str, An
     x, context = torch.randn(batch, 3, size, size), torch.randn(batch, CONTEXT)
     y = torch.randint(10, (batch,))
     contender = CONTENDERS[name]
-    mutator = _mutator_of(network, contender)
+    mutator = mutator_of(network, contender)
     static = path_sampled(SPACES[network], mutator.reset()) if network in SPACES else NETWORKS[network]()
     steps = {
         "static": step_of(static, lambda: static(x), y),
@@ -122,7 +122,7 @@ def measure(network: str, batch: int, name: str, seconds: float) -> dict[str, An
     }  # fmt: skip
 
 
-def _mutator_of(network: str, contender: Contender) -> Any:
+def mutator_of(network: str, contender: Contender) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         lifted = lift(ALL[network](), where=LAYERS, base=contender.base)

@@ -18,14 +18,23 @@ import torch
 from benchmarks.quality.denoising_contenders import DYNAMIC, DYNAMICS, PAIRS, RIVALS, architectures, matched_width
 from benchmarks.quality.denoising_report import summarise, table, write
 from benchmarks.quality.denoising_search import search
-from benchmarks.quality.denoising_training import FAST, Job, Ledger, Settings, name_of, sample_of, structure, width_key
+from benchmarks.quality.denoising_training import (
+    FAST,
+    DenoisingLedger,
+    Job,
+    Settings,
+    name_of,
+    sample_of,
+    structure,
+    width_key,
+)
 from benchmarks.timing import keep_freed_memory, machine
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
 
-def work(ledger: Ledger) -> None:
+def work(ledger: DenoisingLedger) -> None:
     """Do all that is not done yet."""
     tune(ledger)
     draw_random(ledger)
@@ -33,7 +42,7 @@ def work(ledger: Ledger) -> None:
         compare(ledger, width)
 
 
-def found_at(ledger: Ledger, width: int) -> str:
+def found_at(ledger: DenoisingLedger, width: int) -> str:
     """Return the architecture that is found at a width; search when that is not known yet."""
     known = ledger.known("searches", str(width))
     if known is None:
@@ -42,7 +51,7 @@ def found_at(ledger: Ledger, width: int) -> str:
     return known["found"]
 
 
-def tune(ledger: Ledger) -> None:
+def tune(ledger: DenoisingLedger) -> None:
     """Find each contender's learning rate: the best on validation shots, over all seeds, at the middle budget."""
     settings, width = ledger.settings, middle(ledger.settings)
     name = found_at(ledger, width)
@@ -55,7 +64,7 @@ def tune(ledger: Ledger) -> None:
         ledger.note("learning_rates", contender, max(reached, key=reached.__getitem__))
 
 
-def compare(ledger: Ledger, width: int) -> None:
+def compare(ledger: DenoisingLedger, width: int) -> None:
     """Train every contender at one width with every seed: each dynamic network, and rivals as costly as it."""
     name = found_at(ledger, width)
     for dynamic, contender in PAIRS:
@@ -65,7 +74,7 @@ def compare(ledger: Ledger, width: int) -> None:
             ledger.psnr(Job(contender, own, wide, ledger.known("learning_rates", contender), seed))
 
 
-def draw_random(ledger: Ledger) -> None:
+def draw_random(ledger: DenoisingLedger) -> None:
     """Train architectures that were drawn, not searched, as the searched one was trained."""
     settings, width = ledger.settings, middle(ledger.settings)
     names = [name_of(sample) for sample in architectures()]
@@ -77,7 +86,7 @@ def draw_random(ledger: Ledger) -> None:
             ledger.psnr(Job(DYNAMIC, name, width, ledger.known("learning_rates", DYNAMIC), seed))
 
 
-def width_of(ledger: Ledger, contender: str, name: str, width: int, dynamic: str = DYNAMIC) -> int:
+def width_of(ledger: DenoisingLedger, contender: str, name: str, width: int, dynamic: str = DYNAMIC) -> int:
     """Return the width of a contender at the budget of a dynamic network."""
     if contender in DYNAMICS:
         return width
@@ -101,7 +110,7 @@ def main() -> None:
     keep_freed_memory()
     fast = ROOT / "runs" / "denoising_fast"
     path = options.output or (fast / "denoising.json" if options.fast else HERE / "denoising.json")
-    ledger = Ledger(path, FAST if options.fast else Settings())
+    ledger = DenoisingLedger(path, FAST if options.fast else Settings())
     ledger.data.setdefault("machine", machine())
     work(ledger)
     summary = ledger.note("summary", "front", summarise(ledger.data))

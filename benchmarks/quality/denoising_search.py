@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.quality.denoising_contenders import DYNAMIC, architectures, supernet
-from benchmarks.quality.denoising_training import Job, Ledger, Settings, name_of, sample_of, step
+from benchmarks.quality.denoising_training import DenoisingLedger, Job, Settings, name_of, sample_of, step
 from examples.video_denoising.data import Batch, NoisyBatches, evaluation_batch, psnr
 from examples.video_denoising.training import one_cycle, seeded
 from nni_dynconv import DynamicWeightMutator
@@ -21,7 +21,7 @@ LEARNING_RATE = 0.01  # of the supernet
 SEEDS = (100, 101)  # of no run that is reported
 
 
-def search(width: int, ledger: Ledger) -> dict[str, Any]:
+def search(width: int, ledger: DenoisingLedger) -> dict[str, Any]:
     """Search the space at a width; only training and validation shots are looked at.
 
     A supernet ranks its architectures by how well each of its candidates happens to be trained, so its favourite is

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -14,12 +12,13 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.quality.denoising_contenders import cost, make, parameters
+from benchmarks.quality.ledger import Ledger
 from examples.video_denoising.data import NoisyBatches, psnr
 from examples.video_denoising.training import CLIP_NORM, mean_psnr, one_cycle, seeded
-from nni_dynconv.errors import ConfigError
 
 __all__ = [
-    "FAST", "TEST_SETS", "Job", "Ledger", "Settings", "name_of", "run", "sample_of", "structure", "train", "width_key"
+    "FAST", "TEST_SETS", "DenoisingLedger", "Job", "Settings",
+    "name_of", "run", "sample_of", "structure", "train", "width_key",
 ]  # fmt: skip
 
 TEST_SETS = ("unseen_shots", "unseen_video")
@@ -131,46 +130,10 @@ def run(job: Job, settings: Settings) -> dict[str, Any]:
     return {"psnr": measured, "seconds": round(time.process_time() - began, 1)}
 
 
-class Ledger:
-    """A JSON file of finished work: what is in it is not done again, and each result is written at once.
+class DenoisingLedger(Ledger):
+    """What is known of trainings and networks."""
 
-    Parameters
-    ----------
-    path
-        Made when it is missing.
-    settings
-        Those of the file must be the same.
-
-    Raises
-    ------
-    ConfigError
-        The file holds results of other settings.
-    """
-
-    def __init__(self, path: Path, settings: Settings):
-        self.path, self.settings = path, settings
-        own = json.loads(json.dumps(asdict(settings)))  # lists for tuples, as a file has them
-        self.data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"settings": own}
-        theirs = self.data["settings"]
-        if theirs != own:
-            name = next(key for key in {**own, **theirs} if own.get(key) != theirs.get(key))
-            raise ConfigError(
-                f"{path}: `{name}` is {theirs.get(name)!r} there, but {own.get(name)!r} now. Name another file with "
-                "--output, or remove that one."
-            )
-
-    def note(self, section: str, key: str, value: Any) -> Any:
-        """Write one result and return it."""
-        self.data.setdefault(section, {})[key] = value
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.data, indent=1) + "\n")
-        part.replace(self.path)
-        return value
-
-    def known(self, section: str, key: str) -> Any:
-        """Return a result, or ``None``."""
-        return self.data.get(section, {}).get(key)
+    settings: Settings
 
     def psnr(self, job: Job) -> dict[str, float]:
         """Return what a training reaches on each set, in dB; train when that is not known yet."""

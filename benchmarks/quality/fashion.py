@@ -84,13 +84,13 @@ def _idx(path: Path) -> Tensor:
 class FashionSpace(ModelSpace):
     """A stem, four choices among three operators at 7x7, a head: 81 plain networks of torch's own layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: int = 1) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, CHANNELS, 3, 2, 1, bias=False), nn.BatchNorm2d(CHANNELS), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(inputs, CHANNELS, 3, 2, 1, bias=False), nn.BatchNorm2d(CHANNELS), nn.ReLU())
         self.body = nn.Sequential(*(LayerChoice(_candidates(), label=label) for label in LABELS))
         self.head = nn.Linear(CHANNELS, 10)
 
-    def forward(self, x: Tensor) -> Tensor:  # B 1 14 14 -> B 10
+    def forward(self, x: Tensor) -> Tensor:  # B inputs 14 14 -> B 10
         return self.head(self.body(self.stem(x)).mean((2, 3)))
 
 

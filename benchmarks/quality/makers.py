@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.quality.denoising_contenders import CODE, FILTERS
-from benchmarks.quality.denoising_training import TEST_SETS, Job, Ledger, Settings, sample_of, train
+from benchmarks.quality.denoising_training import TEST_SETS, Job, Settings, sample_of, train
+from benchmarks.quality.ledger import Ledger
 from benchmarks.timing import keep_freed_memory, machine
 from examples.video_denoising.data import FRAMES
 from examples.video_denoising.networks import FrameStatistics

@@ -3,7 +3,23 @@
 Which costs count is not decided here.
 """
 
+from .explaining import Explanation, explain_step
+from .fitting import Fitted, fit
 from .profiler import DynamicFlopsProfiler, DynamicNumParamsProfiler
 from .running import by_turns, multiply_adds, seconds
+from .steps import StepCost, estimate, estimate_and_warn
 
-__all__ = ["DynamicFlopsProfiler", "DynamicNumParamsProfiler", "by_turns", "multiply_adds", "seconds"]
+__all__ = [
+    "DynamicFlopsProfiler",
+    "DynamicNumParamsProfiler",
+    "Explanation",
+    "Fitted",
+    "StepCost",
+    "by_turns",
+    "estimate",
+    "estimate_and_warn",
+    "explain_step",
+    "fit",
+    "multiply_adds",
+    "seconds",
+]

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.na
 import nni
 import torch
 from nni.nas.evaluator.pytorch import Lightning
+from torch import nn
 
 from .. import export
 from ..errors import ConfigError
@@ -26,9 +28,20 @@ from ..files import write_atomically
 from ..generation import ArchitectureEncoder, unasked_in
 from ..phases import carried, phase
 from ..runs import CRASH_FILE, ERROR_FILE, Run
-from ..search import Allotted, DynamicStrategy, Evaluators, Goal, KeepEpochs, TellPhase, Trained, Writer, words_of
-from ..settings import call_object, check_class_args, load_object, load_yaml
-from ..supernet import DynamicWeightMutator
+from ..search import (
+    Allotted,
+    DynamicStrategy,
+    Evaluators,
+    Goal,
+    KeepEpochs,
+    TellPhase,
+    Trained,
+    Writer,
+    first_batches,
+    words_of,
+)
+from ..settings import RunSettings, call_object, check_class_args, load_object, load_yaml
+from ..supernet import DynamicWeightMutator, input_of
 from .logs import keep_logs
 from .picturing import ShowWeights
 from .reporting import ReportMetric
@@ -71,6 +84,13 @@ def build(settings: Mapping[str, Any], **changes: Any) -> tuple[DynamicWeightMut
     """
     checked = check_class_args({**settings, **changes}, where="the trial's settings")
     torch.manual_seed(checked.seed)
+    made: list[Any] = []
+
+    def first_input() -> Any:
+        made.append(_evaluator_of(checked))
+        (batch,) = first_batches(made[0].train_dataloaders, 1, lambda one: one)
+        return input_of(batch, nn.Module())
+
     mutator = DynamicWeightMutator(
         call_object(checked.space, "space", checked.space_args),
         controller=checked.controller.build(),
@@ -81,16 +101,40 @@ def build(settings: Mapping[str, Any], **changes: Any) -> tuple[DynamicWeightMut
         delta=checked.delta,
         rank=checked.rank,
         per_site=checked.per_site,
+        making_budget=checked.making_budget,
+        example=first_input,
     )
+    if mutator.fitted is not None:
+        print(mutator.fitted, flush=True)
+    evaluator = made[0] if made else _evaluator_of(checked)
+    callback = ReportMetric(checked.metric)
+    evaluator.trainer.callbacks += [callback, ShowWeights()]
+    return mutator, evaluator, callback
+
+
+def _evaluator_of(checked: RunSettings) -> Any:
     evaluator = call_object(checked.evaluator, "evaluator", checked.evaluator_args)
     if not isinstance(evaluator, Lightning):
         raise ConfigError(
             f"`{checked.evaluator}` gave a {type(evaluator).__name__}, but must give an evaluator of NNI's: "
             f"`nni.nas.evaluator.pytorch.Lightning(module, Trainer(...), train_dataloaders=..., val_dataloaders=...)`."
         )
-    callback = ReportMetric(checked.metric)
-    evaluator.trainer.callbacks += [callback, ShowWeights()]
-    return mutator, evaluator, callback
+    return evaluator
+
+
+def _decided_in(settings: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """Return the settings with the recipes that ``delta: auto`` picked when this run began, if it has."""
+    before = Run(folder).facts.get("settings") or {}
+    if {**before, "per_site": settings.get("per_site")} != dict(settings):
+        return settings
+    return {**settings, "per_site": before.get("per_site")}
+
+
+def _decided(settings: Mapping[str, Any], mutator: DynamicWeightMutator) -> Mapping[str, Any]:
+    """Return the settings with what ``delta: auto`` has picked, so that whoever goes on with the run has the same."""
+    if mutator.fitted is None:
+        return settings
+    return {**settings, "per_site": {name: asdict(one) for name, one in mutator.source.recipes.items()}}
 
 
 def check_launcher(evaluator: Any) -> None:
@@ -161,8 +205,10 @@ def search(
     over = folder / SUMMARY
     if over.is_file() and not Run(folder).is_unfinished:  # it was killed as it ended
         return json.loads(over.read_text(encoding="utf-8"))
+    settings = _decided_in(settings, folder)
     with phase("building"):
         mutator, evaluator, callback = build(settings)
+    settings = _decided(settings, mutator)
     writer = _begin(settings, evaluator, folder)
     callback.reports.about = {} if proposal is None else {"proposal": proposal}
     strategy = mutator.strategy(

@@ -6,7 +6,7 @@ What a run leaves beside them, and reports of it, are none of this wing's.
 from .elsewhere import Baked as Baked
 from .elsewhere import Checked as Checked
 from .elsewhere import Clusters as Clusters
-from .elsewhere import bake, cluster, export_onnx, export_program, has_onnx, try_clusters
+from .elsewhere import bake, cluster, export_onnx, export_program, export_static, has_onnx, make_static, try_clusters
 from .examples import Port as Port
 from .examples import Shown as Shown
 from .files import example_in, load, save
@@ -20,9 +20,11 @@ __all__ = [
     "example_in",
     "export_onnx",
     "export_program",
+    "export_static",
     "has_onnx",
     "load",
     "load_supernet",
+    "make_static",
     "save",
     "save_supernet",
     "try_clusters",

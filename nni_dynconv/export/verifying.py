@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ExportError
 from ..generation import Call, DynamicNetwork, Example
@@ -40,7 +40,7 @@ def fitting(network: DynamicNetwork, example: Example) -> Call:
     )
 
 
-def verify(network: DynamicNetwork, read: Callable[[], DynamicNetwork], call: Call) -> None:
+def verify(network: nn.Module, read: Callable[[], nn.Module], call: Call) -> None:
     """Run a network and what is read back of it, in both modes, and compare: outputs, gradients, buffers.
 
     Parameters
@@ -67,7 +67,7 @@ def verify(network: DynamicNetwork, read: Callable[[], DynamicNetwork], call: Ca
         )
 
 
-def _compare(network: DynamicNetwork, again: DynamicNetwork, call: Call, learns: bool) -> bool:
+def _compare(network: nn.Module, again: nn.Module, call: Call, learns: bool) -> bool:
     """Compare what two networks do; return whether the first does anything with these inputs.
 
     Raises
@@ -101,7 +101,7 @@ def _has_numbers(outcome: dict[str, Any]) -> bool:
     return any(isinstance(one, Tensor) and bool(torch.isfinite(one).any()) for one in outcome.values())
 
 
-def outcome_of(network: DynamicNetwork, call: Call, learns: bool = False) -> dict[str, Any] | None:
+def outcome_of(network: nn.Module, call: Call, learns: bool = False) -> dict[str, Any] | None:
     """Return what a network does, by what it is; ``None`` where it does not take that."""
     try:
         return _run(network, call, learns)
@@ -109,7 +109,7 @@ def outcome_of(network: DynamicNetwork, call: Call, learns: bool = False) -> dic
         return None
 
 
-def _run(network: DynamicNetwork, call: Call, learns: bool) -> dict[str, Any]:
+def _run(network: nn.Module, call: Call, learns: bool) -> dict[str, Any]:
     """Return outputs, and after a step of learning gradients and buffers, by what they are."""
     options = dict(call.kwargs)
     options |= {name: one for name, one in (("context", call.context), ("index", call.index)) if one is not None}
@@ -168,5 +168,5 @@ def _shown(value: Any) -> str:
     return f"{tuple(value.shape)} {value.dtype}, {value.detach().flatten()[:3].tolist()} ..."
 
 
-def _name(network: DynamicNetwork) -> str:
-    return network.network._get_name()
+def _name(network: nn.Module) -> str:
+    return (network.network if isinstance(network, DynamicNetwork) else network)._get_name()

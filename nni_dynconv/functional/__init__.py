@@ -19,10 +19,14 @@ from .planning.measuring import check_padding as check_padding
 from .planning.measuring import sizes_of as sizes_of
 from .planning.modes import PLAIN as PLAIN
 from .planning.modes import deterministic, grouped, portable, without_kernels
+from .planning.modes import imagined as imagined
 from .planning.modes import is_exporting as is_exporting
+from .planning.modes import is_imagined as is_imagined
 from .planning.modes import is_saving_watched as is_saving_watched
 from .planning.modes import is_transformed as is_transformed
+from .planning.modes import noted as noted
 from .planning.tuning import tune
+from .planning.tuning import wait_for as wait_for
 from .transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 
 __all__ = [

@@ -16,7 +16,7 @@ from .checks import check_dtypes
 from .composed import COMPOSED, Composed, tensors_of, with_parts
 from .planning.geometry import Geometry
 from .planning.measuring import measure
-from .planning.modes import PLAIN, Setting, setting_of
+from .planning.modes import PLAIN, Setting, modes, setting_of
 from .planning.problem import Problem
 from .planning.rules import choose, possible
 from .planning.tuning import fastest, is_tuning, state, trial
@@ -68,6 +68,8 @@ def find_plan(axes: int, x: Tensor, weight: Tensor | Composed, bias: Tensor | No
     shapes = x.shape, weight.shape, None if bias is None else bias.shape
     if is_compiling():
         return _plan_anew(setting, axes, shapes, options)
+    if modes.noted is not None:
+        modes.noted.append(choose(_ask(setting, axes, shapes, options)))
     if setting is not None and is_tuning():
         return _plan_measured(setting, axes, (x, weight, bias), shapes, options)
     try:

@@ -4,7 +4,7 @@ Nothing here chooses an architecture.
 """
 
 from .architecture import ArchitectureEncoder, FixedArchitecture, Shares
-from .calling import Call, Example, refusing_pairs, unasked_in
+from .calling import Call, Example, refusing_pairs, takes_of, unasked_in
 from .codes import dim_of
 from .context import FeatureMapContext, OwnInputContext, PatchContext, SequenceContext, VectorContext
 from .controllers import (
@@ -21,6 +21,7 @@ from .decision import Decision, site_of
 from .given import ORIGINAL, Original, bind_own_input, own_inputs_of, recipes_for, start_as_given
 from .installing import NAME, install, uninstall
 from .loading import load_original
+from .making import WeightMaker
 from .network import DynamicNetwork
 from .parts import upgraded
 from .source import WeightSource
@@ -49,6 +50,7 @@ __all__ = [
     "SequenceContext",
     "Shares",
     "VectorContext",
+    "WeightMaker",
     "WeightSource",
     "bind_own_input",
     "dim_of",
@@ -59,6 +61,7 @@ __all__ = [
     "refusing_pairs",
     "site_of",
     "start_as_given",
+    "takes_of",
     "unasked_in",
     "uninstall",
     "upgraded",

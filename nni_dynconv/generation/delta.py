@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ def asked_of(site: Site, recipe: Recipe) -> Site:
     >>> asked_of(site, Recipe("learned", "none")).num_generated
     0
     """
-    return Site(site.name, site.op, tuple(factor for spec in site.specs for factor in _factors(spec, recipe)))
+    return replace(site, specs=tuple(factor for spec in site.specs for factor in _factors(spec, recipe)))
 
 
 def combine(

@@ -56,6 +56,12 @@ class WeightMaker(nn.Module):
         super().__init__()
         if controller is not None and controller.bound:
             raise ConfigError(f"This {type(controller).__name__} serves another mutator already. Make one each.")
+        open_ = [site.name for site, recipe in zip(sites, recipes, strict=True) if recipe.delta == "auto"]
+        if open_:
+            raise ConfigError(
+                f"The delta of site `{open_[0]}` is `auto`, which only a mutator that is given an example can decide. "
+                f"Name one: `delta='low_rank', rank=4`."
+            )
         self._rule: Rule = () if controller is None else (controller.scale_rule, controller.nonlinearity)
         self._set_sites(sites, recipes, [stds_of(site, *self._rule) for site in sites])
         self.own_sites = dict(self.sites)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,6 +15,9 @@ from ..sites import batch_of, scope
 from .calling import refuse_context, refusing_pairs, takes_of
 from .decision import Decision
 from .source import Made, WeightSource
+
+if TYPE_CHECKING:
+    from ..cost import Explanation, StepCost
 
 __all__ = ["DynamicNetwork"]
 
@@ -99,6 +103,31 @@ class DynamicNetwork(nn.Module):
                 return self.network(*called.args, **called.kwargs)
             args, kwargs = opened.blocks.sort((called.args, called.kwargs))
             return opened.blocks.restore(self.network(*args, **kwargs))
+
+    def cost(self, *inputs: Any, **options: Any) -> StepCost:
+        """Estimate what a training step costs, as :meth:`nni_dynconv.DynamicWeightMutator.cost` does.
+
+        Parameters
+        ----------
+        *inputs, **options
+            What the network is called with, a batch of it.
+        """
+        from ..cost import estimate_and_warn
+
+        return estimate_and_warn(self, inputs, options)
+
+    def explain(self, *inputs: Any, **options: Any) -> Explanation:
+        """Measure one training step, and tell what each site takes of it, as the mutator's ``explain`` does.
+
+        Parameters
+        ----------
+        *inputs, **options
+            What the network is called with: ``x, context``.
+        """
+        from ..cost import explain_step
+
+        network = copy.deepcopy(self).train()
+        return explain_step(network, network.source, lambda: network(*inputs, **options))
 
     def extra_repr(self) -> str:
         return ", ".join(f"{label}={value!r}" for label, value in self.architecture.items())

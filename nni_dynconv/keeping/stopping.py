@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ class Stopping:
     def __init__(self, say: Callable[[str], None] = print):
         self.say = say
         self.asked: int | None = None
+        self._before: dict[int, Any] = {}
+        self._process = os.getpid()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -42,6 +45,7 @@ class Stopping:
             return
         before = {one: signal.getsignal(one) for one in SIGNALS}
         taken = {one: handler for one, handler in before.items() if handler is not signal.SIG_IGN}
+        self._before, self._process = taken, os.getpid()
         for one in taken:
             signal.signal(one, self._ask)
         try:
@@ -53,10 +57,19 @@ class Stopping:
             self.end()
 
     def _ask(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._process:
+            self._in_a_child(number)
+            return
         if self.asked is not None and number == signal.SIGINT:
             self.end()
         self.asked = number
         self.say(f"{signal.Signals(number).name}: the run ends with a checkpoint after this batch.")
+
+    def _in_a_child(self, number: int) -> None:
+        """Of a process forked meanwhile, as loaders' workers are: Ctrl-C, which all get, is its parent's matter."""
+        if number != signal.SIGINT:
+            signal.signal(number, self._before[number] or signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     @property
     def status(self) -> int:

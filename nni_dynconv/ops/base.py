@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ContextError, ParamsError, ShapeError, SpaceError, did_you_mean
+from ..errors import ContextError, ExportError, ParamsError, ShapeError, SpaceError, did_you_mean
 from ..functional import form_all
 from ..settings import Recipe, check_recipe
 from ..sites import Order, WeightSpec, check_order, repeats_of, scope, split
@@ -90,6 +90,8 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         super().__init_subclass__(**options)
         if "compute" in vars(cls) and "takes_factors" not in vars(cls):
             cls.takes_factors = False
+        if {"compute", "forward"} & set(vars(cls)) and "static_layer" not in vars(cls):
+            cls.static_layer = DynamicOp.static_layer  # type: ignore[method-assign]
         cls._takes_counts = "counts" in inspect.signature(cls.compute).parameters
 
     @abstractmethod
@@ -103,6 +105,26 @@ class DynamicOp(nn.Module, metaclass=_TakesMore):
         A third argument, ``counts: Sequence[int] | None = None``, makes it take ``(D, *shape)``, one set for each block
         of ``counts[d]`` consecutive samples; :mod:`nni_dynconv.functional` takes the same.
         """
+
+    def static_layer(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        """Return an ordinary layer that does the same with one set of weights: they are its parameters.
+
+        A subclass with a ``compute`` or ``forward`` of its own says so itself.
+
+        Parameters
+        ----------
+        weights
+            By name, each ``(*shape)``.
+
+        Raises
+        ------
+        ExportError
+            It has none.
+        """
+        raise ExportError(
+            f"{self._where()} is a {type(self).__name__}, which does not say what ordinary layer it is with given "
+            f"weights. Let it: `def static_layer(self, weights): ...` returns one."
+        )
 
     @property
     def num_generated(self) -> int:

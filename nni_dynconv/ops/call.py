@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from ..errors import ShapeError
+from ..functional import is_exporting
 from ..sites import WeightSpec
 from .base import DynamicOp
 
@@ -23,7 +24,7 @@ class DynamicCall(DynamicOp):
     """A module of one input whose own parameters are made elsewhere, for what has no op of its own.
 
     It is made for weights that a batch shares: with one set a sample, samples run one after another, so that the module
-    sees batches of one.
+    sees batches of one; in what is exported, by ``torch.vmap``, for any number of them.
 
     Parameters
     ----------
@@ -51,8 +52,10 @@ class DynamicCall(DynamicOp):
         return tuple(_spec(name, shape) for name, shape in self.shapes.items())
 
     def compute(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        if all(weights[name].shape == shape for name, shape in self.shapes.items()):
+        if all(weights[name].dim() == len(shape) for name, shape in self.shapes.items()):
             return functional_call(self.module, dict(weights), (x,))
+        if is_exporting():
+            return self._mapped(x, weights)
         samples = [
             functional_call(
                 self.module, {name: _of(one, k, self.shapes[name]) for name, one in weights.items()}, (row,)
@@ -60,6 +63,22 @@ class DynamicCall(DynamicOp):
             for k, row in enumerate(x.split(1))
         ]
         return pytree.tree_map(lambda *parts: self._joined(parts), *samples)
+
+    def _mapped(self, x: Tensor, weights: Mapping[str, Tensor]) -> Any:
+        """Do the same without a number of samples, which a loop would bind."""
+        axes = {name: 0 if one.dim() > len(self.shapes[name]) else None for name, one in weights.items()}
+
+        def run(row: Tensor, own: dict[str, Tensor]) -> Any:
+            return functional_call(self.module, own, (row[None],))
+
+        made = torch.vmap(run, (0, axes), randomness="different")(x, dict(weights))
+        return pytree.tree_map(lambda one: one.flatten(0, 1), made)
+
+    def static_layer(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        whole = copy.deepcopy(self.module)
+        for name in self.shapes:
+            whole.register_parameter(name, nn.Parameter(weights[name].detach().clone()))
+        return whole
 
     def _joined(self, parts: tuple[Any, ...]) -> Any:
         """Put samples together again, in each of the outputs."""

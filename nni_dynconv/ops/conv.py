@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from .. import functional
@@ -16,6 +16,7 @@ from ..functional import Axes, check_output_padding, check_padding, sizes_of
 from ..sites import Order, WeightSpec
 from .base import DynamicOp
 from .reading import Readable
+from .static import filled
 
 __all__ = [
     "DynamicConv1d",
@@ -119,6 +120,11 @@ class _Conv(_Convolution):
             x, padding = self._padded(x), (0,) * self.rank
         options = self.stride, padding, self.dilation, self.groups
         return type(self).function(x, weights["weight"], weights.get("bias"), *options, counts=counts)
+
+    def static_layer(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        channels = self.in_channels, self.out_channels, self.kernel_size
+        options = self.stride, self.padding, self.dilation, self.groups, self.has_bias, self.padding_mode
+        return filled(getattr(nn, f"Conv{self.rank}d"), weights, *channels, *options)
 
     def _padded(self, x: Tensor) -> Tensor:
         """Pad ``x`` by its own values; with ``"same"`` an even kernel gets the odd one at the far end, as in torch."""
@@ -269,6 +275,11 @@ class _ConvTranspose(_Convolution):
         output_padding = self.output_padding if output_size is None else self._padding_for(x, output_size)
         options = self.stride, self.padding, output_padding, self.groups, self.dilation
         return type(self).function(x, weights["weight"], weights.get("bias"), *options, counts=counts)
+
+    def static_layer(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        channels = self.in_channels, self.out_channels, self.kernel_size
+        options = self.stride, self.padding, self.output_padding, self.groups, self.has_bias, self.dilation
+        return filled(getattr(nn, f"ConvTranspose{self.rank}d"), weights, *channels, *options)
 
     def _padding_for(self, x: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
         """Return the output padding that makes a size, as torch finds it."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import functional
 from ..functional import Axes
 from ..sites import WeightSpec
 from .base import DynamicOp
 from .reading import Readable
+from .static import filled
 
 __all__ = ["DynamicLinear"]
 
@@ -53,6 +54,9 @@ class DynamicLinear(Readable, DynamicOp):
 
     def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:
         return functional.linear(x, weights["weight"], weights.get("bias"), counts=counts)
+
+    def static_layer(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        return filled(nn.Linear, weights, self.in_features, self.out_features, self.has_bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.has_bias}"

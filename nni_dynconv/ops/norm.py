@@ -13,6 +13,7 @@ from ..errors import ShapeError
 from ..sites import WeightSpec
 from .base import DynamicOp
 from .reading import Readable
+from .static import filled
 
 __all__ = [
     "DynamicBatchNorm1d",
@@ -53,6 +54,14 @@ class _Norm(Readable, DynamicOp):
     def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:
         return functional.affine(self.norm(x), 1 + weights["scale"], weights.get("shift"), counts=counts)
 
+    def _filled(self, weights: Mapping[str, Tensor], *args: Any, **options: Any) -> nn.Module:
+        """Return torch's layer with an affine map, and with the running statistics."""
+        own = {"weight": 1 + weights["scale"], **({"bias": weights["shift"]} if self.has_bias else {})}
+        layer = filled(type(self.norm), own, *args, **options)
+        for name, buffer in self.norm.named_buffers():
+            layer.register_buffer(name, buffer.detach().clone())
+        return layer
+
 
 class _ChannelNorm(_Norm):
     """Of the channels, with running statistics: torch's arguments except ``affine``, which is always generated."""
@@ -75,6 +84,9 @@ class _ChannelNorm(_Norm):
 
     def _shape(self) -> tuple[int, ...]:
         return (self.num_features,)
+
+    def static_layer(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        return self._filled(weights, self.num_features, self.eps, self.momentum, True, self.track_running_stats)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
@@ -220,6 +232,9 @@ class DynamicGroupNorm(_Norm):
     def _shape(self) -> tuple[int, ...]:
         return (self.num_channels,)
 
+    def static_layer(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        return self._filled(weights, self.num_groups, self.num_channels, self.eps)
+
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}"
 
@@ -253,6 +268,9 @@ class DynamicLayerNorm(_Norm):
     def compute(self, x: Tensor, weights: Mapping[str, Tensor], counts: Sequence[int] | None = None) -> Tensor:
         scale, shift = 1 + weights["scale"], weights.get("shift")
         return functional.affine(self.norm(x), scale, shift, self.normalized_shape, counts=counts)
+
+    def static_layer(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        return self._filled(weights, self.normalized_shape, self.eps, bias=self.has_bias)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, bias={self.has_bias}"

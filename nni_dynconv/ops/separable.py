@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from ..functional import Axes
 from ..sites import WeightSpec
 from .base import DynamicOp
 from .conv import Size, padding_of, sizes
+from .static import filled
 
 __all__ = ["DynamicDilConv", "DynamicSepConv"]
 
@@ -85,6 +87,18 @@ class DynamicSepConv(DynamicOp):
         options = self.stride, self.padding, self.dilation, self.in_channels
         x = functional.conv2d(x.relu(), weights["depthwise"], None, *options, counts=counts)
         return self.norm(functional.conv2d(x, weights["pointwise"], counts=counts))
+
+    def static_layer(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        """Return the layers in their order; the normalisation keeps its name."""
+        options = self.kernel_size, self.stride, self.padding, self.dilation, self.in_channels, False
+        depthwise, pointwise = ({"weight": weights[name]} for name in ("depthwise", "pointwise"))
+        layers = {
+            "relu": nn.ReLU(),
+            "depthwise": filled(nn.Conv2d, depthwise, self.in_channels, self.in_channels, *options),
+            "pointwise": filled(nn.Conv2d, pointwise, self.in_channels, self.out_channels, 1, bias=False),
+            "norm": self.norm,
+        }
+        return nn.Sequential(OrderedDict(layers))
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

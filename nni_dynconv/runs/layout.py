@@ -17,8 +17,10 @@ __all__ = ["CRASH_FILE", "ERROR_FILE", "TRAINED", "UNTRAINED", "WHERE", "Run"]
 FORMAT = 1
 WHERE = "where.txt"
 """Says in words, beside the checkpoints, where the newest is."""
-EXPORTED = ("model.onnx", "model-grouped.onnx", "model-baked.onnx", "model.pt2", "model-grouped.pt2", "static.pt2")
+EXPORTED = tuple(f"model{form}.{ending}" for ending in ("onnx", "pt2") for form in ("", "-grouped", "-baked"))
 """What `nni-dynconv export --to` writes; what was found of each lies beside it."""
+STATIC = "static"
+"""Where `--to static` writes."""
 ERROR_FILE, CRASH_FILE = "error.txt", "crash.txt"
 """What a trial leaves that ended by an error, in words; and one whose interpreter crashed."""
 UNTRAINED, TRAINED = "searched", "trained"
@@ -144,7 +146,7 @@ class Run:
         own += [self.history.file, self.report, self.slides, self.checkpoints]
         own += [self.clusters, self.clusters.with_suffix("")]
         exported = (f"{name}{ending}" for name in EXPORTED for ending in ("", ".json"))
-        return [*own, *(self.folder / one for one in (*names, *exported))]
+        return [*own, *(self.folder / one for one in (*names, *exported, STATIC))]
 
     @classmethod
     def read(cls, folder: str | Path) -> Run:

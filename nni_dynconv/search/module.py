@@ -119,6 +119,9 @@ class SearchModule(Learning):
 
     def _end(self) -> End:
         most = [int(one) for one in self.trainer.num_val_batches if 0 < one < math.inf]
+        memo = Memo(asked=lambda: bool(self.trainer.received_sigterm))
+        if self.keeping is not None:
+            memo = Memo(self.keeping.keeper, self.keeping.stage)
         return End(
             self.loaders,
             self.to_device,
@@ -128,7 +131,7 @@ class SearchModule(Learning):
             most_validation=sum(most) or math.inf,
             fast=int(self.trainer.fast_dev_run),
             costs=self.costs,
-            memo=Memo() if self.keeping is None else Memo(self.keeping.keeper, self.keeping.stage),
+            memo=memo,
         )
 
     def _precision(self) -> AbstractContextManager[Any]:

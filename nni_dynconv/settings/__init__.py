@@ -36,13 +36,14 @@ from .parts import (
     check_arguments,
 )
 from .reading import load_yaml
-from .recipe import Recipe, check_recipe, check_settings, recipes_of
+from .recipe import MAKING_BUDGET, Recipe, check_budget, check_recipe, check_settings, recipes_of
 from .references import call_object, check_reference, load_object
 from .run import TUNER_NAME, BaselineSettings, RunSettings
 from .schema import experiment_schema
 
 __all__ = [
     "COSTS",
+    "MAKING_BUDGET",
     "SAMPLERS",
     "TABLES",
     "TUNER_NAME",
@@ -75,6 +76,7 @@ __all__ = [
     "call_object",
     "check",
     "check_arguments",
+    "check_budget",
     "check_class_args",
     "check_config",
     "check_end",

@@ -67,6 +67,11 @@ def _check_mode(settings: RunSettings, where: str) -> None:
 
 
 def _check_multi_trial(settings: RunSettings, where: str) -> None:
+    if "auto" in {settings.delta, *(one.get("delta") for one in settings.per_site.values())}:
+        raise ConfigError(
+            f"`delta` in {where} is `auto`, which each process would pick by its own measurements, but in `mode: "
+            f"multi_trial` all share one supernet. Name a delta, by `delta` and `per_site`."
+        )
     name = settings.sampler.name
     if name in SAMPLERS and name not in MULTI_TRIAL_SAMPLERS:
         why = "trains all candidates of a supernet equally often" if name == "fair" else "learns from gradients"

@@ -11,12 +11,12 @@ from pydantic import BeforeValidator
 
 from ..errors import ConfigError, did_you_mean
 from .checking import as_mapping, check, inside
-from .fields import NAME, Count, Settings, about
+from .fields import NAME, Count, Positive, Settings, about
 
-__all__ = ["BASES", "DELTAS", "Recipe", "check_recipe", "check_settings", "recipes_of"]
+__all__ = ["BASES", "DELTAS", "MAKING_BUDGET", "Recipe", "check_budget", "check_recipe", "check_settings", "recipes_of"]
 
 BaseName = Literal["none", "learned", "given"]
-DeltaName = Literal["none", "scale", "low_rank", "full"]
+DeltaName = Literal["none", "scale", "low_rank", "full", "auto"]
 BASES, DELTAS = get_args(BaseName), get_args(DeltaName)
 CHANGES_A_BASE = ("none", "scale")
 
@@ -27,8 +27,21 @@ Base = Annotated[
     null_is_none,
     about("`none`, `learned`, or `given` where `space` gives a lifted one", json_schema_extra=NAME),
 ]
-Delta = Annotated[DeltaName, null_is_none, about("`none`, `scale`, `low_rank` or `full`", json_schema_extra=NAME)]
+Delta = Annotated[
+    DeltaName,
+    null_is_none,
+    about(
+        "`none`, `scale`, `low_rank`, `full`, or `auto`: the richest that `making_budget` allows",
+        json_schema_extra=NAME,
+    ),
+]
 Rank = Annotated[Count, about("of `low_rank`")]
+Budget = Annotated[
+    Positive,
+    about("of `auto`: the most that making and using weights adds to a training step, in steps with ordinary weights"),
+]
+MAKING_BUDGET = 0.5
+"""Half as much again as the network by itself."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class Recipe(Settings):
     delta
         ``none``: the weights are the base, and static. ``scale``: a factor for each output channel of the base, as in
         FiLM. ``low_rank``: a product of two thin matrices, as in LoRA. ``full``: every value, as a hypernetwork.
+        ``auto``: left open; a mutator picks one of these, and base and rank with it, by what it would cost.
     rank
         Of ``low_rank``.
 
@@ -59,6 +73,9 @@ class Recipe(Settings):
     base: Base = "none"
     delta: Delta = "full"
     rank: Rank = 8
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Recipe:
+        return self  # it never changes, and a large space has thousands
 
     @property
     def has_base(self) -> bool:
@@ -90,6 +107,22 @@ def check_recipe(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     recipe = check(Recipe, given, where)
     return {key: getattr(recipe, key) for key in given}
+
+
+@dataclass(frozen=True)
+class _Budgeted(Settings):
+    making_budget: Budget
+
+
+def check_budget(making_budget: float, where: str) -> None:
+    """Refuse a budget that is no number above 0.
+
+    Raises
+    ------
+    ConfigError
+        It is none.
+    """
+    check(_Budgeted, {"making_budget": making_budget}, where)
 
 
 def _recipe_from(given: Mapping[str, Any], default: Recipe, where: str) -> Recipe:

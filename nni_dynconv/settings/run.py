@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from .fields import NAME, REFERENCE, Count, CountOrNone, Settings, about
 from .named import CONTEXTS, CONTROLLERS, SAMPLERS, TABLES, Named, Part
-from .recipe import Base, Delta, Rank
+from .recipe import MAKING_BUDGET, Base, Budget, Delta, Rank
 
 __all__ = [
     "FREE_SECTIONS",
@@ -72,9 +72,10 @@ class RunSettings(Settings):
     base: Base = "none"
     delta: Delta = "full"
     rank: Rank = 8
+    making_budget: Budget = MAKING_BUDGET
     per_site: Annotated[
         dict[Any, Section],
-        about('these three by pattern of site names: `{"body/*": {delta: scale}}`; the first that matches counts'),
+        about('base, delta and rank by pattern of sites: `{"body/*": {delta: scale}}`; the first that matches counts'),
     ] = field(default_factory=dict)
     strategy: Annotated[
         Section,

@@ -56,6 +56,9 @@ class WeightSpec:
     fan_out: float | None = None
     groups: int = 1
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> WeightSpec:
+        return self  # it never changes, and a large space has thousands
+
     def __post_init__(self) -> None:
         numbers = {name: getattr(self, name) for name in ("fan_in", "transposed", "fan_out", "groups")}
         if any(isinstance(one, np.generic) for one in (*self.shape, *numbers.values())):  # no file takes those
@@ -94,6 +97,9 @@ class Site:
     op: str
     specs: tuple[WeightSpec, ...]
     patch_grid: tuple[int, int] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Site:
+        return self  # it never changes, and a large space has thousands
 
     @property
     def num_generated(self) -> int:

@@ -17,7 +17,7 @@ from ..settings import Recipe
 from .mutating import is_supernet
 from .naming import name_sites
 
-__all__ = ["OWN", "asked_of", "check_arguments"]
+__all__ = ["OWN", "asked_of", "check_arguments", "check_example"]
 
 OWN = "`DynamicWeightMutator`"
 
@@ -31,6 +31,16 @@ def asked_of(
     if isinstance(context, OwnInputContext):
         own_inputs_of(ops, recipes)
     return ops, recipes
+
+
+def check_example(example: Any) -> None:
+    """Refuse to decide what is left open where nothing says what the network is called with."""
+    if example is None:
+        raise ConfigError(
+            "`delta` is `auto`, which picks recipes by what a training step would cost, but there is no batch to tell "
+            "that by. Give one, as the network is called with it: `example=(x, context)`, or `example=x`; or name a "
+            "delta."
+        )
 
 
 def check_arguments(space: Any, controller: Any, sampler: Any, context: Any, architecture: Any) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from ..nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
+from nni.mutable import Mutable
 from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.nn.pytorch.base import recursive_freeze
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, no_default_hook
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.operation import NATIVE_MIXED_OPERATIONS
 from torch import Tensor, nn
 
 from ..errors import SpaceError
+from ..generation import NAME
 from ..ops import ChoiceOp
 from .cells import ScopedCell
 from .modules import ScopedInput, ScopedLayer, ScopedPolicy, ScopedRepeat
@@ -56,8 +58,21 @@ def mutate(space: ModelSpace) -> None:
 def freeze(space: ModelSpace, sample: Mapping[str, Any]) -> nn.Module:
     """Return one architecture of a space, of a supernet with its modules, also where the space's class builds anew."""
     if any(isinstance(module, (BaseSuperNetModule, ChoiceOp)) for module in space.modules()):
-        return recursive_freeze(space, dict(sample), include_root=False)[0]
+        return _frozen(space, dict(sample))
     return space.freeze(sample)
+
+
+def _frozen(module: nn.Module, sample: dict[str, Any]) -> nn.Module:
+    """Return a module with its choices made, as NNI's ``recursive_freeze``, which copies all of a choice to drop it."""
+    made: dict[int, Any] = {}
+    for name, child in module.named_children():
+        if name != NAME:
+            new = child.freeze(sample) if isinstance(child, Mutable) else _frozen(child, sample)
+            made |= {} if new is child else {id(child): new}
+    if not made:
+        return module
+    kept = getattr(module, NAME, None)  # what makes weights is left as it is
+    return copy.deepcopy(module, made if kept is None else {**made, id(kept): kept})
 
 
 @contextmanager

@@ -31,10 +31,11 @@ from ..generation import (
     start_as_given,
     uninstall,
 )
+from ..ops import DynamicOp
 from ..samplers import GdasSampler, Sampler, check_sample, choices_of, distributed
-from ..settings import check_settings
+from ..settings import MAKING_BUDGET, Recipe, check_budget, check_settings
 from ..sites import Plan, Site, scope
-from .asking import OWN, asked_of, check_arguments
+from .asking import OWN, asked_of, check_arguments, check_example
 from .calibration import calibrate_copy
 from .cells import make_before
 from .deciding import Draw, Drawn, Draws, given, shares_of
@@ -44,6 +45,7 @@ from .support import check_supported
 from .unrolling import unrolled_loss
 
 if TYPE_CHECKING:
+    from ..cost import Explanation, Fitted, StepCost
     from ..search import DynamicStrategy, Trained
 
 __all__ = ["DynamicWeightMutator"]
@@ -79,8 +81,20 @@ class DynamicWeightMutator(nn.Module, Mutator):
     per_site
         The same by glob pattern of site names, as ``{"body/*": {"delta": "low_rank", "rank": 2}}``; the first that
         matches counts. An op's own word comes before it.
+    making_budget
+        Of sites whose ``delta`` is ``auto``: how much making and using their weights may add to a training step, as an
+        estimate, in steps of the same network with ordinary weights. Each gets the richest base, delta and rank that
+        keep to it: ``full``, ``low_rank`` from rank 16 down, ``scale``, or ``none``.
+    example
+        Needed for that, and only then: a batch of what the network is called with, as one argument, ``x`` or
+        ``(x, context)``, or a function that returns it. What was picked stands in :attr:`fitted`.
     label
         NNI's label of the mutator.
+
+    Attributes
+    ----------
+    fitted
+        What ``delta="auto"`` has picked, and at what price, to be printed; ``None`` where nothing was left open.
 
     Raises
     ------
@@ -114,6 +128,8 @@ class DynamicWeightMutator(nn.Module, Mutator):
         delta: str = "full",
         rank: int = 8,
         per_site: Mapping[str, Mapping[str, Any]] | None = None,
+        making_budget: float = MAKING_BUDGET,
+        example: Any = None,
         label: str = "dynamic_weights",
     ):
         nn.Module.__init__(self)
@@ -121,6 +137,7 @@ class DynamicWeightMutator(nn.Module, Mutator):
         check_arguments(space, controller, sampler, context, architecture)
         settings = {"base": base, "delta": delta, "rank": rank, "per_site": per_site}
         check_settings(settings, OWN)
+        check_budget(making_budget, OWN)
         Mutator.__init__(self, sampler=sampler or None, label=label)
         self.choices = choices_of(space)
         dim_of(context)
@@ -128,9 +145,13 @@ class DynamicWeightMutator(nn.Module, Mutator):
             asked_of(space, settings, context)
         self._take_over(space, sampler, architecture)
         ops, recipes = asked_of(space, settings, context)
+        controller = ChunkedController() if controller is None else controller
+        self.fitted: Fitted | None = None
+        if any(recipe.delta == "auto" for recipe in recipes):
+            parts = controller, context, architecture
+            recipes = self._fit(space, ops, recipes, parts, example, making_budget)
         bind_own_input(context, ops, recipes)
         sites = [site_of(op) for op in ops.values()]
-        controller = ChunkedController() if controller is None else controller
         source = WeightSource(controller, context, sites, recipes, architecture)
         start_as_given(source, ops)
         install(source, space)
@@ -138,6 +159,32 @@ class DynamicWeightMutator(nn.Module, Mutator):
         self._draws = Draws()
         self.sample: dict[str, Any] | None = None if self.choices else {}
         self._link()
+
+    def _fit(
+        self,
+        space: ModelSpace,
+        ops: Mapping[str, DynamicOp],
+        recipes: list[Recipe],
+        parts: tuple[Controller, nn.Module | None, ArchitectureEncoder | None],
+        example: Any,
+        budget: float,
+    ) -> list[Recipe]:
+        """Pick what is left open."""
+        from ..cost import fit
+
+        controller, context, architecture = parts
+        own = dim_of(architecture)
+        code_dim = dim_of(context) if own is None else own + (dim_of(context) or 0)
+
+        def network(sample: Mapping[str, Any]) -> nn.Module:
+            with copyable(space):
+                one: Any = copy.deepcopy(freeze(space, sample) if self.choices else space)
+            return one.network if isinstance(one, Around) else one
+
+        given = example() if callable(example) and not isinstance(example, Tensor) else example
+        check_example(given)
+        recipes, self.fitted = fit(ops, recipes, network, controller, context, code_dim, self.choices, given, budget)
+        return recipes
 
     def _take_over(
         self, space: ModelSpace, sampler: Sampler | Literal[False], architecture: ArchitectureEncoder | None
@@ -529,7 +576,8 @@ class DynamicWeightMutator(nn.Module, Mutator):
         check_sample(sample, self.choices)
         sample, plan = dict(sample), self.plan(sample)
         with copyable(self.space):
-            network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space)
+            without: dict[int, Any] = {id(self.source): nn.Identity()}  # it is copied by itself, as far as it is needed
+            network = copy.deepcopy(freeze(self.space, sample) if self.choices else self.space, without)
         uninstall(network)
         network = network.network if isinstance(network, Around) else network
         frozen = DynamicNetwork(network, self.source.restricted(plan.sites, shares_of(self.choices, sample)), sample)
@@ -537,6 +585,77 @@ class DynamicWeightMutator(nn.Module, Mutator):
         if calibrate is not None:
             calibrate_copy(frozen, calibrate)
         return frozen
+
+    def cost(self, sample: Mapping[str, Any] | None = None, /, *inputs: Any, **options: Any) -> StepCost:
+        """Estimate what a training step of one architecture costs, before anything is trained: time, memory, work.
+
+        Nothing of the network is computed: its step runs on tensors without values, and is priced by what this machine
+        takes for each of its operators, measured alone, on few samples and once in a process (some tenths of a second).
+        The seconds are those of the CPU threads, or of the device, that it would run on.
+
+        Parameters
+        ----------
+        sample
+            NNI's; the exported one by default.
+        *inputs, **options
+            What the network is called with, a batch of it: ``x, context``, or ``x, context=c, index=i``.
+
+        Warns
+        -----
+        UserWarning
+            Making weights costs more than the whole network that uses them; it names a cheaper setting.
+
+        Raises
+        ------
+        SampleError
+            The sample is none of the space.
+        ConfigError
+            No tensor is given.
+
+        Examples
+        --------
+        >>> print(mutator.cost(mutator.export(), x, context))  # doctest: +SKIP
+        a training step of 32 samples: 50.9 ms, 1.04x of static; 13.2 MB; 10,153,696 multiply-adds a sample
+          static        49 ms   96%       +8.7 MB       +9,880,032 multiply-adds a sample
+          making      2.79 ms    5%       +0.8 MB         +273,280 multiply-adds a sample
+          using     -0.807 ms   -2%       +3.7 MB             +384 multiply-adds a sample
+        """
+        from ..cost import estimate_and_warn
+
+        return estimate_and_warn(self.freeze(sample), inputs, options)
+
+    def explain(self, *inputs: Any, sample: Mapping[str, Any] | None = None, **options: Any) -> Explanation:
+        """Measure one training step, forward and backward, and tell what each site takes of it, and why.
+
+        ``print`` it: a table of sites, what their weights are made of, by which path their ops are computed and why,
+        time, share and memory. The step runs twice, on a copy, under torch's profiler; times are those of the CPU.
+
+        Parameters
+        ----------
+        *inputs, **options
+            What the network is called with: ``x, context=c``.
+        sample
+            NNI's; the drawn one by default, or all candidates, where the sampler mixes them.
+
+        Raises
+        ------
+        ScopeError
+            Nothing is drawn yet.
+        SampleError
+            The sample is none of the space.
+
+        Examples
+        --------
+        >>> print(mutator.explain(x, context=c))  # doctest: +SKIP
+        """
+        from ..cost import explain_step
+
+        if sample is None and self.sampler is not None and self.sampler.mixes:
+            with copyable(self.space):
+                mixed = copy.deepcopy(self).train()
+            mixed.reset()
+            return explain_step(mixed.space, mixed.source, lambda: mixed(*inputs, **options))
+        return self.freeze(self._drawn() if sample is None else sample).explain(*inputs, **options)
 
     def load_original(self, state: Mapping[str, Tensor]) -> None:
         """Load the ``state_dict()`` of the network that was lifted: into bases, kept layers and running statistics.

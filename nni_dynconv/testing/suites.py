@@ -115,6 +115,18 @@ class OpSuite(ABC):
         for flat in (self._weights(), self._weights(0)):
             assert self.make()(x[:0], flat).shape == (0, *expected.shape[1:])
 
+    def test_its_ordinary_layer_does_the_same(self) -> None:
+        op, x, flat = self.make(), self.example(3), self._weights()
+        if type(op).static_layer is DynamicOp.static_layer:  # it says that it has none
+            return
+        with torch.random.fork_rng(devices=[]):
+            before = torch.get_rng_state()
+            layer = op.static_layer(split(flat, op.weight_specs())).train(op.training)
+            assert torch.equal(torch.get_rng_state(), before), "it draws random numbers"
+        assert not any(isinstance(one, DynamicOp) for one in layer.modules())
+        assert sum(one.numel() for one in layer.parameters()) == op.num_generated
+        _close(layer(x), op(x, flat), **self.tolerance)
+
     def test_it_can_be_written_down_and_made_again(self) -> None:
         op, x, flat = self.make(), self.example(2), self._weights(2)
         again = make_module(json.loads(json.dumps(describe_module(op))), [type(op).__module__]).train(op.training)

@@ -61,6 +61,7 @@ def test_its_own_tests_pass(tmp_path):
         one(**dict.fromkeys(inspect.signature(one).parameters, tmp_path / "saved"))
 
 
+@pytest.mark.whole
 @HEAVY
 @pytest.mark.usefixtures("importable")
 def test_a_trial_of_it_ends_in_a_network_that_follows_its_context(project):

@@ -75,6 +75,7 @@ def test_training_can_start_from_the_generated_weights(settings, tmp_path, monke
     assert sum(row.one_epoch for row in warm.rows) > sum(row.one_epoch for row in fresh.rows)
 
 
+@pytest.mark.whole
 def test_the_command_prints_both_tables_and_writes_json(settings, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("nni_dynconv.commands.shared.entering.os.chdir", lambda folder: None)
     tuner = {"name": "DynamicWeightMutator", "classArgs": {**CLASS_ARGS}}

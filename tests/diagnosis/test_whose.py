@@ -105,6 +105,7 @@ def test_they_are_found_also_where_the_order_is_restored_behind_the_op():
     assert astray(found(Network(before=flip, after=flip), images()))
 
 
+@pytest.mark.whole
 @settings(max_examples=20, deadline=None)
 @given(st.permutations(range(6)))
 def test_of_all_orders_the_own_one_alone_is_right(order):

@@ -44,6 +44,7 @@ def step(run, module):
     return {"y": y.detach(), **{name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}}
 
 
+@pytest.mark.whole
 def test_a_frozen_network_is_one_graph():
     mutator, sample = make(Everything, base="learned")
     network, backend = mutator.freeze(sample), Backend()
@@ -81,6 +82,7 @@ def test_weights_that_all_samples_share_compile_too():
     torch.testing.assert_close(compiled(image()), network(image()))
 
 
+@pytest.mark.whole
 def test_each_architecture_is_compiled_once_and_is_never_taken_for_another():
     mutator, _ = make()
     backend = Backend("eager")
@@ -91,6 +93,7 @@ def test_each_architecture_is_compiled_once_and_is_never_taken_for_another():
     assert backend.graphs == 3
 
 
+@pytest.mark.whole
 def test_the_drawn_architecture_compiles_until_another_is_drawn():
     mutator, _ = make()
     backend = Backend("eager")
@@ -102,6 +105,7 @@ def test_the_drawn_architecture_compiles_until_another_is_drawn():
     assert backend.graphs == len(drawn) > 1
 
 
+@pytest.mark.whole
 def test_threads_do_not_meet_in_a_compiled_network():
     mutator, _ = make()
     compiled = torch.compile(mutator, fullgraph=True, backend="eager")

@@ -33,6 +33,7 @@ def searched(folder, **strategy):
     return Run.read(folder)
 
 
+@pytest.mark.whole
 def test_an_untrained_run_is_trained_measured_and_exported(here, capsys):
     run = searched(here, final_epochs=0)
     assert run.facts["state"] == UNTRAINED and "NOT trained" in run.told()[0]
@@ -44,6 +45,7 @@ def test_an_untrained_run_is_trained_measured_and_exported(here, capsys):
     assert nni_dynconv.load(here).architecture == now.facts["architecture"]
 
 
+@pytest.mark.whole
 def test_a_trained_run_goes_on_and_a_result_that_is_no_better_is_not_kept(here, monkeypatch, capsys):
     searched(here, final_epochs=2)
     epochs = Run.read(here).facts["epochs"]
@@ -79,6 +81,7 @@ def report(mutator, sample, folder):
     raise OSError("the picture cannot be drawn")
 
 
+@pytest.mark.whole
 def test_a_report_that_raises_leaves_the_network_and_is_noted(here):
     """It used to fail the trial, and the whole search with it."""
     summary = trial.search(settings(strategy=SHORT, report=f"{__name__}:report"), here)
@@ -107,6 +110,7 @@ def test_a_run_whose_search_did_not_end_has_nothing_to_train(here):
         again.train_on(here)
 
 
+@pytest.mark.whole
 def test_weights_of_another_network_are_refused(here):
     searched(here, final_epochs=0)
     other = {"first": "1", "last": "dynamic"}

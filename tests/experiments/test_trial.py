@@ -100,6 +100,7 @@ def test_the_result_is_that_of_the_architecture_that_is_exported(sampler, strate
     assert told == [(number, *one) for number, one in enumerate(once)] * 2
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("strategy", by_default({}, of=[{}, {"strategy": "ddp_fork", "devices": 2}]))
 @pytest.mark.filterwarnings("ignore")
 def test_the_front_of_a_search_stands_in_its_summary(strategy, reported, tmp_path):
@@ -123,6 +124,7 @@ class NormedSpace(ToySpace):
         return self.last(self.norm(self.first(x)))
 
 
+@pytest.mark.whole
 @each_once(metric=["val_loss", None], strategy=[{"strategy": "ddp_fork", "devices": 2}, {}])
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_saved_has_batchnorm_statistics_of_its_own_and_the_result_is_measured_with_them(
@@ -145,6 +147,7 @@ def test_what_is_saved_has_batchnorm_statistics_of_its_own_and_the_result_is_mea
     assert supernet["norm.num_batches_tracked"] == 2 * 4 / strategy.get("devices", 1)
 
 
+@pytest.mark.whole
 def test_without_calibration_batches_the_statistics_are_the_supernets(reported, tmp_path):
     options = {"contenders": 4, "rerank": 0, "calibration_batches": 0, "final_epochs": 0}
     options = {"sampler": "random", "strategy": options}
@@ -154,6 +157,7 @@ def test_without_calibration_batches_the_statistics_are_the_supernets(reported, 
     assert torch.equal(norm.running_mean, supernet["norm.running_mean"])
 
 
+@pytest.mark.whole
 def test_an_evaluator_that_reports_by_itself_is_not_asked_for_more(reported, tmp_path):
     trial.search(settings(metric=None, evaluator="toy_task:evaluator", strategy={"contenders": 0}), tmp_path)
     assert len(reported("intermediate")) >= 2 and len(reported("final")) == 1
@@ -214,6 +218,7 @@ class StaticFirst(ToySpace):
         return super().forward(x.relu())
 
 
+@pytest.mark.whole
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("epochs", by_default(2, of=[0, 2]))
 def test_of_several_processes_the_first_one_reports_and_writes(epochs, reported, tmp_path, capsys):
@@ -283,6 +288,7 @@ class Data(pl.LightningDataModule):
         return LOADERS.val_dataloaders
 
 
+@pytest.mark.whole
 def test_a_data_module_is_validated_as_well(reported, tmp_path, monkeypatch):
     plain = task
 
@@ -350,6 +356,7 @@ def logging_task(own=True):
     return Lightning(Module(), trainer, **loaders)
 
 
+@pytest.mark.whole
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("own", by_default(True, of=[True, False]))
 def test_lightnings_logs_lie_in_the_trials_folder(own, reported, tmp_path, monkeypatch):
@@ -391,3 +398,18 @@ def test_a_trial_tells_its_phases_in_order(reported, tmp_path):
     assert set(search[-1].metrics) == {"val_loss"}
     comparing = [state.done for state in told if state.phase == "comparing"]
     assert comparing == list(range(len(comparing))) and comparing[-1] >= 2
+
+
+def test_recipes_that_are_left_open_are_picked_by_the_first_batch_and_kept_with_the_run(tmp_path, capfd):
+    given = settings(base="learned", delta="auto", making_budget=2.0)
+    mutator, _, _ = trial.build(given)
+    assert {one.site for one in mutator.fitted.sites} == set(mutator.source.sites)
+    assert "recipes by `delta='auto'`, making_budget=2" in capfd.readouterr().out
+
+    kept = trial._decided(given, mutator)
+    Run(tmp_path).begin(settings=dict(kept))
+    assert trial._decided_in(given, tmp_path) == kept
+    assert trial._decided_in({**given, "seed": 7}, tmp_path) == {**given, "seed": 7}  # of another run
+    again_, _, _ = trial.build(kept)
+    assert again_.fitted is None
+    assert again_.source.recipes == mutator.source.recipes

@@ -49,6 +49,7 @@ def test_every_controller_is_exported(name):
     assert_any_batch(mutator.freeze(sample), pair, ({0: BATCH}, {0: BATCH}))
 
 
+@pytest.mark.whole
 def test_a_plan_of_more_values_than_are_made_at_once_is_exported():
     """How many sites are made in one call depends on the number of sets, and used to bind it."""
     mutator, sample = make(Everything)
@@ -80,6 +81,7 @@ def test_weights_made_from_each_layers_own_input_are_exported():
     assert_any_batch(mutator.freeze(sample), lambda batch: (image(batch),), ({0: BATCH},))
 
 
+@pytest.mark.whole
 def test_a_supernet_is_exported_as_the_architecture_in_use():
     mutator, sample = make(Everything)
 

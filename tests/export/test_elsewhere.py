@@ -20,7 +20,7 @@ import nni_dynconv
 from nni_dynconv import DynamicWeightMutator, OwnInputContext, RandomSampler, VectorContext, export
 from nni_dynconv.errors import ContextError, ExportError, ShapeError
 from nni_dynconv.export.elsewhere import onnx as module
-from nni_dynconv.export.elsewhere.checked import Flat, largest_difference
+from nni_dynconv.export.elsewhere.checked import Flat, Flattened, largest_difference
 from nni_dynconv.export.portable.running import _check
 from nni_dynconv.generation import Call, controllers
 from nni_dynconv.runs import Run
@@ -53,6 +53,7 @@ def written(folder, space=Everything, inputs=None, encoder=None, sample=None, **
     return nni_dynconv.load(folder), export.example_in(folder)
 
 
+@pytest.mark.whole
 @each_once(form=FORMS, space=[Everything, CellSpace])
 def test_each_form_runs_in_onnx_runtime_and_is_the_same(form, space, tmp_path):
     network, shown = written(tmp_path, space, base="learned")
@@ -72,6 +73,7 @@ def test_every_controller_runs_in_onnx_runtime(name, tmp_path):
     assert export.export_onnx(network, tmp_path / "model.onnx", shown).error < 1e-4
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("recipe", by_default(RECIPES[0], of=RECIPES), ids=lambda one: " ".join(map(str, one.values())))
 @pytest.mark.parametrize(
     "form", ["dynamic", *(pytest.param(one, marks=pytest.mark.slow) for one in ("grouped", "baked"))]
@@ -81,6 +83,19 @@ def test_every_delta_runs_in_onnx_runtime(recipe, form, tmp_path):
     assert export.export_onnx(network, tmp_path / "model.onnx", shown, form, batch=3).error < 1e-4
 
 
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda one: " ".join(map(str, one.values())))
+def test_every_delta_is_baked_into_ordinary_layers(recipe):
+    torch.manual_seed(0)
+    mutator = DynamicWeightMutator(Waves(), sampler=RandomSampler(0), context=VectorContext(5, 8), **recipe).eval()
+    network = mutator.freeze(mutator.reset()).double()
+    x, context = torch.randn(3, 1, 16).double(), vector(1).double()
+    with torch.no_grad(), network.fixed(context):
+        fixed = network(x)
+    for one in (fixed, export.make_static(network, context)(x)):
+        torch.testing.assert_close(one, network(x, context), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.whole
 def test_weights_of_each_layers_own_input_run_in_onnx_runtime(tmp_path):
     network, shown = written(tmp_path, OneChoice, (image(4),), OwnInputContext(8), {"op": "3x3"})
     assert export.export_onnx(network, tmp_path / "model.onnx", shown).error < 1e-4
@@ -88,6 +103,7 @@ def test_weights_of_each_layers_own_input_run_in_onnx_runtime(tmp_path):
         export.export_onnx(network, tmp_path / "model.onnx", shown, "baked")
 
 
+@pytest.mark.whole
 def test_a_grouped_file_has_convolutions_with_a_group_for_each_sample_and_their_kernels_shape(tmp_path):
     import onnx
 
@@ -100,6 +116,22 @@ def test_a_grouped_file_has_convolutions_with_a_group_for_each_sample_and_their_
     assert not any(one.external_data for one in model.graph.initializer)
 
 
+@pytest.mark.whole
+def test_scales_of_channels_leave_an_ordinary_convolution_and_a_factor(tmp_path):
+    import onnx
+
+    inputs = torch.randn(4, 1, 16), vector(4)
+    sample = {"stem": "wide7", "mid": "nothing", "activation": "relu"}
+    network, shown = written(tmp_path, Waves, inputs, sample=sample, base="learned", delta="scale")
+    found = export.export_onnx(network, tmp_path / "model.onnx", shown)
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    kept = {one.name: list(one.dims) for one in graph.initializer}
+    (conv,) = [node for node in graph.node if node.op_type == "Conv"]
+    assert found.error < 1e-4 and [size for size in kept[conv.input[1]] if size > 1] == [6, 7]
+    assert not {"Slice", "Pad"} & {node.op_type for node in graph.node}  # no patches are laid out
+
+
+@pytest.mark.whole
 @pytest.mark.parametrize("form", by_default("dynamic", of=FORMS))
 def test_a_program_is_read_without_this_package(form, tmp_path):
     network, shown = written(tmp_path, Waves, (torch.randn(4, 1, 16), vector(4)), base="learned")
@@ -114,6 +146,27 @@ def test_a_program_is_read_without_this_package(form, tmp_path):
     assert "[3, 3]" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+class Looping(nn.Module):
+    """Decides by how many samples there are: exporters bind that, and say nothing."""
+
+    def forward(self, x):
+        return torch.stack([one * (k + 1) for k, one in enumerate(x)])
+
+
+@pytest.mark.whole
+def test_what_takes_one_number_of_samples_is_refused_in_words(tmp_path):
+    """ONNX Runtime used to say "Got invalid dimensions for input"."""
+    looping = Flat(Looping(), Call((torch.ones(3, 2),), {}))
+    calls = {size: (torch.ones(size, 2),) for size in (1, 3, 17)}
+    given = Flattened("dynamic", looping, looping, calls, ["x"], ["y"], [{0: torch.export.Dim("batch")}])
+    module._write(given, tmp_path / "model.onnx", 20)
+    import onnx
+
+    with pytest.raises(ExportError, match=r"for any number of samples: it was tried with 3.*`form=\"grouped\""):
+        module._check_free(given, onnx.load(tmp_path / "model.onnx"))
+
+
+@pytest.mark.whole
 def test_what_computes_something_else_is_refused_and_leaves_no_file(tmp_path, monkeypatch):
     network, shown = written(tmp_path, OneChoice, sample={"op": "3x3"})
     run = module._run
@@ -206,6 +259,7 @@ def test_weights_are_made_once_for_a_context_that_lasts(tmp_path, monkeypatch):
     torch.testing.assert_close(network(image(2, 0), vector(1)).detach(), wanted[0])
 
 
+@pytest.mark.whole
 def test_a_trial_writes_what_nnis_page_opens_and_a_failure_is_only_noted(tmp_path, monkeypatch):
     run = Run(tmp_path / "run")
     run.begin()

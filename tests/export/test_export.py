@@ -109,6 +109,7 @@ class EveryOp(ModelSpace):
         return self.head(self.volume(y).mean((1, 3, 4)))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("width", [2, 4])
 def test_every_op_comes_back(width, tmp_path):
     network = frozen(EveryOp, VectorContext(5, 8), context=vector(), width=width)
@@ -174,6 +175,7 @@ def test_a_network_whose_steps_name_no_type_becomes_another(tmp_path):
     assert loaded(image().double()).dtype == torch.float64
 
 
+@pytest.mark.whole
 def test_it_is_read_without_nni_in_another_process(tmp_path):
     network, x = frozen(encoder=OwnEncoder(), context=vector(), op="5x5"), image()
     export.save(network, tmp_path)

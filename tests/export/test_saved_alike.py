@@ -166,6 +166,7 @@ def stepped(network, given):
     return outputs, network.state_dict()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_comes_back_in_both_modes_and_learns_alike(name, tmp_path):
     network = frozen_of(NETWORKS[name]())
@@ -312,6 +313,7 @@ def test_sizes_that_numpy_counted_are_written(tmp_path):
     assert saved(network, tmp_path, *inputs())(*inputs()).shape == (3, 5, 6)
 
 
+@pytest.mark.whole
 def test_large_parts_of_a_layer_are_no_sizes(tmp_path):
     """A split into 2,400,000 and 1,600 values was taken for a tensor of 2,400,000 x 1,600."""
     network = frozen_of(nn.Sequential(nn.Linear(1500, 1600)))

@@ -140,6 +140,7 @@ def run_all(number, seed, capsys):
     return statuses
 
 
+@pytest.mark.whole
 def test_command_lines_that_nobody_means_end_in_words(elsewhere, capsys):
     statuses = run_all(60, 19, capsys)
     assert statuses[2] > 20

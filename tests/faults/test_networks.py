@@ -138,6 +138,7 @@ def attack(made, place, number, seed, trap):
     return outcomes
 
 
+@pytest.mark.whole
 def test_what_somebody_changes_who_knows_the_checksums_is_refused_in_words_or_another_network(made, tmp_path, trap):
     """76 of 1,200 used to fail only when they were run, with errors of torch."""
     outcomes = attack(made, tmp_path / "net", 120, 19, trap)
@@ -151,6 +152,7 @@ def test_thousands_of_changed_network_files(made, tmp_path, trap):
     print(f"\nchanged network files with right checksums: {outcomes.total() - outcomes['slow']}: {dict(outcomes)}")
 
 
+@pytest.mark.whole
 def test_a_size_in_a_file_does_not_take_all_memory(made, tmp_path):
     """It used to make a tensor of that size, and the machine with it slow for minutes."""
     put(made[1].files, tmp_path / "net")
@@ -163,6 +165,7 @@ def test_a_size_in_a_file_does_not_take_all_memory(made, tmp_path):
         nni_dynconv.load(tmp_path / "net")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("many", [10**6, 10**9])
 def test_a_number_of_layers_in_a_file_does_not_take_all_time(many, made, tmp_path):
     """A million layers of an LSTM, whose making goes by the square of their number, took minutes to be refused."""

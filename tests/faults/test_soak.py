@@ -6,39 +6,29 @@ import contextlib
 import os
 import re
 import statistics
-import subprocess
-import sys
 import time
 
 import psutil
 import pytest
+from busy import BUSY, busy
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(4 * 3600)]
 
 LAUNCHES = int(os.environ.get("LAUNCHES", "20"))
 TRIALS = int(os.environ.get("TRIALS", "300"))
-BUSY = 8
 WARM = 0.3
 """Of the trials, after which memory is compared."""
 
 
-@pytest.fixture
-def busy():
-    """Processes that compute all the time."""
-    own = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(BUSY)]
-    yield
-    for one in own:
-        one.kill()
-        one.wait()
-
-
-def test_launches_on_a_busy_machine_end_well(busy, lab):
+def test_launches_on_a_busy_machine_end_well(lab):
     """One in five used to fail: NNI's manager or tuner was not quick enough."""
     config, failed, again = lab.write(maxTrialNumber=1), [], 0
-    for number in range(LAUNCHES):
-        status, output, error = lab.run("launch", config, "--no-try", "--output", f"out{number}", timeout=900)
-        failed += [error] if status else []
-        again += output.count("trying again")
+    with busy():
+        for number in range(LAUNCHES):
+            status, output, error = lab.run("launch", config, "--no-try", "--output", f"out{number}", timeout=900)
+            failed += [error] if status else []
+            again += output.count("trying again")
+            print(f"launch {number + 1}: status {status}", flush=True)
     print(
         f"\nlaunches beside {BUSY} busy processes: {LAUNCHES - len(failed)} of {LAUNCHES} end well, {again} tried again"
     )

@@ -46,6 +46,7 @@ def mutate(tmp_path, own_nni_folders):
     return run
 
 
+@pytest.mark.whole
 def test_a_few_hundred_mutated_yamls_are_refused_in_words_or_taken(mutate):
     """273 of 2,027 used to give errors of libraries."""
     ended = mutate(150, seed=19)

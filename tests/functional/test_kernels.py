@@ -255,6 +255,7 @@ print(os.waitpid(child, 0)[1])
 """
 
 
+@pytest.mark.whole
 @built
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_a_child_does_not_wait_for_threads_that_torch_had_in_its_parent():
@@ -302,6 +303,7 @@ def test_the_operator_passes_torchs_own_check():
     torch.library.opcheck(convolution_operator, (*volumes, [1, 1, 2], [1, 0, 1], [1, 1, 1], False, [0, 0, 0], 1))
 
 
+@pytest.mark.whole
 def test_the_environment_turns_the_kernels_off():
     code = "from nni_dynconv.functional import library; print(library.loaded())"
     environment = os.environ | {"NNI_DYNCONV_KERNELS": "torch"}
@@ -342,6 +344,7 @@ print(functional.conv2d(*small).shape)
 """
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are set by Linux")
 @pytest.mark.parametrize("threads", by_default("2", of=["1", "2"]))
 def test_memory_that_runs_out_in_a_kernel_is_an_error_and_not_the_end(threads):

@@ -199,6 +199,7 @@ def test_transforms_of_torch_func_form_the_kernel():
     torch.testing.assert_close(tangent, conv2d(x, LowRank(A, B), padding=1))
 
 
+@pytest.mark.whole
 def test_it_compiles_into_one_graph():
     x, A, B, *_ = (None if one is None else one.detach() for one in parts(X, WEIGHT[1:], 2, 4))
     compiled = torch.compile(
@@ -392,6 +393,7 @@ def test_an_export_takes_the_factors_of_a_linear_map_with_a_dynamic_batch():
     torch.testing.assert_close(program.module()(x, A, B, base), linear(x, LowRank(A, B, base)))
 
 
+@pytest.mark.whole
 def test_a_linear_map_by_factors_compiles_into_one_graph():
     tensors_of = [one.detach() for one in parts((8, 64), (64, 64), 4, 8, True)[:4]]
     compiled = torch.compile(Mapped(), fullgraph=True, backend="aot_eager", dynamic=True)

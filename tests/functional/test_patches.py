@@ -57,6 +57,7 @@ def problems(draw):
     return tensors(x, weight, (*added, G * outer), dtype=dtype), options
 
 
+@pytest.mark.whole
 @settings(max_examples=60, deadline=None)
 @given(problems())
 def test_any_grid_equals_the_loop_in_value_and_gradient(problem):
@@ -106,6 +107,7 @@ def test_an_even_kernel_keeps_the_size_as_torch_does():
     torch.testing.assert_close(conv2d(x, one.expand(2, 2, *one.shape), padding="same"), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.whole
 def test_every_mode_computes_the_same():
     x, weight = tensors((2, 4, 8, 8), (2, 2, 4, 6, 4, 3, 3), dtype=torch.float32)
     for mode in (portable, deterministic, without_kernels):

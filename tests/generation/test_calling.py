@@ -361,6 +361,7 @@ def test_a_context_that_does_not_fit_is_refused_in_words_in_every_form(name, tmp
             assert "mutator" not in str(caught.value) and "Graph" not in str(caught.value)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("form", ["frozen", "loaded"])
 def test_a_missing_or_unwanted_context_is_told_in_words_of_the_network(form, tmp_path):
     x, c = planes()[0], torch.zeros(2, 3)

@@ -98,6 +98,7 @@ def different(weights):
     return len(kept)
 
 
+@pytest.mark.whole
 @each_once(name=ENCODERS, encoding=["layer_norm", "magnitude_invariant"])
 @torch.no_grad()
 def test_two_hundred_contexts_make_as_many_weights(name, encoding):

@@ -69,6 +69,17 @@ def test_a_frozen_network_does_what_the_supernet_does_also_from_a_file(name, bas
             torch.testing.assert_close(network(x, context), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_a_context_that_lasts_or_is_baked_in_gives_what_it_gives_each_time(name):
+    network, context = mutator_with(name, base="learned").eval().freeze().eval(), vector(1)
+    baked, plain = export.bake(network, context), export.make_static(network, context)
+    with torch.no_grad(), network.fixed(context):
+        found = [(network(image(k)), baked(image(k)), plain(image(k))) for k in (1, 3)]
+    for k, several in zip((1, 3), found, strict=True):
+        for one in several:
+            torch.testing.assert_close(one, network(image(k), context), rtol=1e-5, atol=1e-6)
+
+
 def test_a_file_of_version_0_1_0_has_no_signs_and_its_own_chunk(tmp_path):
     """That version knew no signs; its default chunk was 32, which its files say."""
     frozen, x, context = mutator_with("chunked of version 0.1.0").eval().freeze(), image(), vector()

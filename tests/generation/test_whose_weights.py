@@ -352,6 +352,7 @@ def test_the_word_of_one_thread_is_not_heard_in_another():
     assert len(caught) == 1
 
 
+@pytest.mark.whole
 @pytest.mark.filterwarnings("ignore")  # the scope, opened and closed
 @each_once(op=["conv", "linear", "separable"], order=["tiled", "consecutive"], strict=[False, True])
 def test_a_folding_network_is_exported_with_a_batch_of_any_size(op, order, strict):
@@ -363,6 +364,7 @@ def test_a_folding_network_is_exported_with_a_batch_of_any_size(op, order, stric
         torch.testing.assert_close(exported(*frames(size, 2)), network(*frames(size, 2)), **CLOSE)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("order", by_default("tiled", of=["tiled", "consecutive"]))
 def test_a_folding_network_is_compiled(order):
     torch._dynamo.reset()

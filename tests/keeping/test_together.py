@@ -88,6 +88,7 @@ def in_processes(folder, sampler, sent=None, minutes=0.0, processes=PROCESSES):
     return [one.exitcode for one in members], found
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("sampler", [FairSampler, EnasSampler])
 def test_processes_of_which_one_was_killed_go_on_to_the_same_bits(sampler, tmp_path):
     _, expected = in_processes(tmp_path / "undisturbed", sampler)
@@ -102,6 +103,7 @@ def test_processes_of_which_one_was_killed_go_on_to_the_same_bits(sampler, tmp_p
     assert "Goes on after epoch 0, batch 4" in found[0]["said"][0] and found[1]["said"] == [], "the first one speaks"
 
 
+@pytest.mark.whole
 def test_a_signal_to_one_process_ends_all_of_them_after_the_same_batch(tmp_path):
     _, expected = in_processes(tmp_path / "undisturbed", FairSampler, minutes=10.0)
     _, asked = in_processes(tmp_path / "asked", FairSampler, signal.SIGTERM, minutes=10.0)

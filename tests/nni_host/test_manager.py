@@ -111,6 +111,7 @@ def mended(monkeypatch):
     os.umask(mask)
 
 
+@pytest.mark.whole
 def test_another_ones_manager_on_the_port_is_not_taken_for_ones_own(mended):
     """An experiment used to be given to the other launch's manager."""
     with HTTPServer(("127.0.0.1", 0), Stranger) as server:

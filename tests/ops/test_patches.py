@@ -92,6 +92,24 @@ def test_a_map_of_codes_makes_a_set_for_each_patch(kind):
     torch.testing.assert_close(net(x, context, index=index), net(x, context[index]), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "encoder", [lambda: PatchContext(3, 8, grid=4), lambda: OwnInputContext(8)], ids=["map", "own"]
+)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_supernet_makes_the_sets_that_its_frozen_network_makes(kind, encoder):
+    """It used to make one set for all patches of a map, and to be trained so; frozen, it made one for each."""
+    torch.manual_seed(0)
+    options = {name: one() if name == "controller" else one for name, one in kind.items()}
+    mutator = DynamicWeightMutator(Space(), context=encoder(), **options).eval()
+    if kind.get("base") is not None:  # a delta starts small beside it
+        mutator.source.factors.data.fill_(0.5)
+    context = () if mutator.source.own_input is not None else (torch.randn(2, 3, 12, 12),)
+    x, sample = torch.randn(2, 3, 12, 12), {"body": "patches"}
+    with mutator.using(sample):
+        y = mutator(x, **({"context": context[0]} if context else {}))
+    torch.testing.assert_close(mutator.freeze(sample)(x, *context), y)
+
+
 def test_a_patch_sees_its_own_part_of_the_context():
     """Of a context that changes in one corner, far from others, only that corner's weights change: else it is none."""
     op = frozen(PatchContext(3, 8, grid=4), base="learned", delta="full")
@@ -153,6 +171,7 @@ def test_one_context_can_be_baked_in():
     torch.testing.assert_close(baked(x), net(x, context[:1]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(not has_onnx(), reason="the extra `onnx` is not installed")
 def test_it_runs_in_onnx_for_any_number_of_samples(tmp_path):
     net, x = frozen(PatchContext(3, 8, grid=4)), torch.randn(3, 3, 12, 12)

@@ -82,8 +82,8 @@ class TestWork:
     @pytest.mark.whole
     def test_a_finished_run_is_not_done_again_and_another_seed_is(self, tmp_path, monkeypatch):
         job = training.Job("static_twin", NAME, 2, 0.01, 0)
-        reached = training.Ledger(tmp_path / "a.json", TINY).psnr(job)
-        again = training.Ledger(tmp_path / "a.json", TINY)
+        reached = training.DenoisingLedger(tmp_path / "a.json", TINY).psnr(job)
+        again = training.DenoisingLedger(tmp_path / "a.json", TINY)
         monkeypatch.setattr(training, "run", lambda job, settings: {"psnr": {"unseen_video": 1.0}, "seconds": 0.0})
         assert again.psnr(job) == reached and set(reached) == {"validation", "unseen_shots", "unseen_video"}
         assert again.psnr(job._replace(seed=1)) == {"unseen_video": 1.0}
@@ -95,9 +95,9 @@ class TestWork:
         assert first == again != other
 
     def test_results_of_other_settings_are_refused(self, tmp_path):
-        training.Ledger(tmp_path / "a.json", TINY).note("runs", "one", {})
+        training.DenoisingLedger(tmp_path / "a.json", TINY).note("runs", "one", {})
         with pytest.raises(ConfigError, match=r"a\.json: `steps` is 2 there, but 12 now\. Name another file with"):
-            training.Ledger(tmp_path / "a.json", training.Settings((2,), (0, 1), 12, 2, (0.01,), 4, 2, 2))
+            training.DenoisingLedger(tmp_path / "a.json", training.Settings((2,), (0, 1), 12, 2, (0.01,), 4, 2, 2))
 
     @pytest.mark.whole
     def test_a_search_scores_all_and_trains_the_neighbours_of_the_best(self, tmp_path, monkeypatch):
@@ -108,7 +108,7 @@ class TestWork:
             ahead = sum(a == b for a, b in zip(job.architecture.split("-"), OPTIMUM, strict=True))
             return {"psnr": {"validation": ahead, "unseen_video": -ahead}, "seconds": 0.0}
 
-        found = denoising_search.search(2, training.Ledger(tmp_path / "a.json", TINY))
+        found = denoising_search.search(2, training.DenoisingLedger(tmp_path / "a.json", TINY))
         assert len(found["supernet"]) == 80 and found["start"] == max(found["supernet"], key=found["supernet"].get)
         assert found["found"] == "-".join(OPTIMUM) and found["trained"][found["found"]] == 3
         names = {training.name_of(one) for one in denoising_contenders.architectures()}
@@ -122,7 +122,7 @@ class TestWork:
 
     def test_learning_rates_are_chosen_on_validation_shots(self, tmp_path, monkeypatch):
         settings = training.Settings((2,), (0,), 2, 2, (0.1, 0.2), 4, 2, 2)
-        ledger = training.Ledger(tmp_path / "a.json", settings)
+        ledger = training.DenoisingLedger(tmp_path / "a.json", settings)
         ledger.note("searches", "2", {"found": NAME})
 
         def reach(job, settings):
@@ -222,4 +222,4 @@ class TestRecord:
         assert section in (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
 
     def test_the_settings_are_those_of_the_command(self, tmp_path):
-        training.Ledger(RESULTS, training.Settings())
+        training.DenoisingLedger(RESULTS, training.Settings())

@@ -9,6 +9,7 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
+from benchmarks.networks import estimates
 from benchmarks.networks.by_hand import BY_HAND, Conditioned, LowRank, LowRankBeside
 from benchmarks.networks.hub import path_sampled
 from benchmarks.networks.measure import CONTENDERS, CONTEXT, _among, measure
@@ -92,3 +93,11 @@ def test_hypnettorch_makes_weights_of_each_sample():
     x = torch.randn(1, 3, 32, 32).expand(2, -1, -1, -1)
     first, second = model(x, torch.randn(2, CONTEXT))
     assert not torch.allclose(first, second)
+
+
+@pytest.mark.whole
+def test_an_estimate_has_a_row_with_what_was_measured():
+    row = estimates.compare("small", 2, "film")
+    assert row["over_measured"] == pytest.approx(row["estimated"] / row["measured"], rel=0.1)
+    assert row["memory_over_measured"] == pytest.approx(1, rel=0.5)
+    assert "small        B   2 film" in estimates.describe(row)

@@ -185,6 +185,7 @@ class TestNetworks:
         encoder, frames = networks.FrameStatistics(3).eval(), torch.rand(2, 3, 32, 32)
         torch.testing.assert_close(encoder(frames), encoder(frames + 0.2), rtol=1e-3, atol=1e-4)
 
+    @pytest.mark.whole
     def test_training_improves_a_network_and_the_seed_decides_it(self):
         losses = []
         for _ in range(2):

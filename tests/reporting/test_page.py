@@ -68,6 +68,7 @@ def test_the_page_of_several_runs_is_whole(run, bare, tmp_path):
     whole(opened(path, tmp_path))
 
 
+@pytest.mark.whole
 def test_a_page_that_is_broken_is_seen(run, tmp_path):
     """So that the checks above are known to see: a script that raises, a figure without marks, no image."""
     text = (run / "report.html").read_text()

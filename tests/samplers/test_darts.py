@@ -34,6 +34,7 @@ def test_the_softmax_is_that_of_the_logits_in_each_step():
     torch.testing.assert_close(sampler.probabilities("op"), LOGITS.softmax(0))
 
 
+@pytest.mark.whole
 def test_shares_have_the_moments_of_the_dirichlet_distribution():
     sampler = bound()
     found = torch.stack([drawn(sampler).detach() for _ in range(4000)])

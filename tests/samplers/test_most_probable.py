@@ -220,6 +220,7 @@ def few(labels):
     return [limited_to(key % 2333 == 17)]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("sampler", by_default(GdasSampler, of=[RandomSampler, FairSampler, GdasSampler, EnasSampler]))
 def test_where_few_of_many_are_allowed_they_are_drawn_and_found(sampler):
     """Draws, and the search for the best, used to give up after a thousand."""
@@ -230,6 +231,7 @@ def test_where_few_of_many_are_allowed_they_are_drawn_and_found(sampler):
     assert tuple(made.best().values()) in allowed
 
 
+@pytest.mark.whole
 def test_rare_draws_are_distributed_as_draws_until_one_is_allowed():
     sampler = opinionated([range(3)] * 4, lambda labels: [limited_to(sum(labels[1:], labels[0]) <= 2)], 3)
     for alpha in sampler.alphas:

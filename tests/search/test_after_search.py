@@ -64,6 +64,7 @@ def test_a_space_with_every_kind_of_choice_is_searched_and_what_is_found_freezes
     assert again.choices == {} and again(image()).shape == (3, 2)
 
 
+@pytest.mark.whole
 def test_nnis_tpe_searches_it_too():
     _, scoring = evaluator(OneChoice())
     best = search(scoring, TPE(), trials=3)

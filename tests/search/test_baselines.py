@@ -226,6 +226,7 @@ def test_the_table_is_written_as_data_and_to_read(tmp_path):
     assert "what was found, from scratch" in (tmp_path / "baselines.txt").read_text()
 
 
+@pytest.mark.whole
 def test_a_strategy_compares_in_the_end_and_writes_the_table_and_the_twin(tmp_path, capsys):
     strategy = run(made(), folder=tmp_path / "run", baselines={"random": 1}, final_epochs=1)
     assert "The search itself, against the mean of 1 random" in capsys.readouterr().out

@@ -17,7 +17,7 @@ import nni
 from nni.nas.evaluator.pytorch import Classification, DataLoader, Lightning, Trainer
 from nni.nas.execution.sequential import SequentialTrialCommandChannel
 from nni.nas.experiment import NasExperiment
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, StochasticWeightAveraging
 
 import nni_dynconv
 from nni_dynconv import DynamicWeightMutator, RandomSampler, VectorContext, export
@@ -237,6 +237,14 @@ def test_a_new_evaluator_has_its_own_module_and_callbacks_and_the_same_data_and_
     alike = makers.make(alike=True)
     assert not any(isinstance(each, (EarlyStopping, ModelCheckpoint)) for each in alike.trainer.callbacks)
     assert alike.trainer.logger is None
+
+
+def test_a_new_evaluator_can_go_without_the_bar_that_lightning_gave_the_first():
+    """Lightning refused the two together, and with it `nni-dynconv export --to clusters` of the quickstart."""
+    given = task(enable_progress_bar=True)
+    assert any(isinstance(each, ProgressBar) for each in given.trainer.callbacks)
+    made = Evaluators(given, enable_progress_bar=False).make()
+    assert not any(isinstance(each, ProgressBar) for each in made.trainer.callbacks)
 
 
 class Counted(pl.Callback):

@@ -357,6 +357,7 @@ def test_processes_that_train_the_best_few_in_the_end_settle_on_the_same_one(tmp
     assert best == mutator.sampler.settled == first[1]["sampler._extra_state"]["settled"]
 
 
+@pytest.mark.whole
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("rerank", by_default(2, of=[0, 2]))
 def test_what_processes_found_is_trained_by_all_of_them_to_the_same_weights_as_by_one(rerank, tmp_path):

@@ -311,6 +311,7 @@ def test_a_budget_that_no_architecture_keeps_is_told_with_the_nearest():
         search(contenders=4, budget={"weight": 5.0}, costs={"weight": weighing})
 
 
+@pytest.mark.whole
 def test_the_knee_is_exported_where_it_is_asked_for():
     options = {"final_search": "evolution", "evaluations": 60, "objectives": ["weight"], "costs": {"weight": weighing}}
     lowest, _ = search(**options)
@@ -347,6 +348,7 @@ def test_one_without_a_loss_or_a_cost_is_on_no_front():
 POINTS = st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=12)
 
 
+@pytest.mark.whole
 @given(POINTS)
 def test_fronts_are_peeled_off_one_by_one(points):
     def better(a, b):

@@ -475,6 +475,7 @@ def test_the_table_has_a_row_for_each_that_is_tried():
     assert set(gpu) == {"untested"}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("sampler", [pytest.param(one, marks=MARKS.get(one, pytest.mark.slow)) for one in SAMPLERS])
 @pytest.mark.parametrize("name", ROWS)
 def test_a_cell_of_the_table_is_true(name, sampler, tmp_path):

@@ -40,6 +40,7 @@ def whole(sampler, folder, **options):
     return search.state, search.counted.steps
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("sampler", by_default(GdasSampler, of=SAMPLERS))
 def test_a_search_that_was_killed_again_and_again_ends_as_one_that_was_not(sampler, tmp_path):
     expected, steps = whole(sampler, tmp_path / "whole", evaluator=small)
@@ -55,6 +56,7 @@ def test_a_search_that_was_killed_again_and_again_ends_as_one_that_was_not(sampl
     assert not (folder / "checkpoints").exists(), "it is over"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("options", by_default(ENDS[1], of=ENDS[1:]))
 def test_the_end_of_a_search_goes_on_where_it_was(options, tmp_path, monkeypatch):
     monkeypatch.setattr("nni_dynconv.search.resuming.keeper.SECONDS", 0.0)
@@ -82,6 +84,7 @@ def test_a_comparison_goes_on_where_it_was(entrance, tmp_path):
         assert same(Searched(GdasSampler, folder, **options).run().state, expected), f"killed at {kill_at} of {steps}"
 
 
+@pytest.mark.whole
 def test_a_signal_ends_a_search_at_its_next_batch_and_nothing_is_done_twice(tmp_path, capsys):
     class Asked(Counted):
         def step(self):
@@ -100,6 +103,27 @@ def test_a_signal_ends_a_search_at_its_next_batch_and_nothing_is_done_twice(tmp_
     assert "The run goes on in its search, in epoch" in capsys.readouterr().out
 
 
+@pytest.mark.whole
+def test_a_signal_at_the_end_of_a_search_without_a_folder_ends_it():
+    """Lightning takes note of SIGTERM, and looks at batches alone: the search went on to its end."""
+
+    class Asked(Counted):
+        def __init__(self, at=None):
+            super().__init__()
+            self.at = at
+
+        def step(self):
+            super().step()
+            if self.steps == self.at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    trained = 13  # steps, a validation before them too; then architectures are compared
+    asked = Asked(trained + 5)
+    with pytest.raises(SystemExit) as ended:
+        Searched(RandomSampler, None, evaluator=lambda counted: small(asked)).run()
+    assert ended.value.code == 128 + signal.SIGTERM and asked.steps < trained + 10
+
+
 def test_another_setting_is_refused_by_name(tmp_path):
     killed(RandomSampler, tmp_path, 5, evaluator=small)
     with pytest.raises(CheckpointError, match=r"`strategy.rerank` is 3 here, but 2 there"):
@@ -110,6 +134,7 @@ def test_another_setting_is_refused_by_name(tmp_path):
         Searched(RandomSampler, tmp_path, evaluator=partial(small, epochs=5)).run()
 
 
+@pytest.mark.whole
 def test_a_damaged_checkpoint_of_a_search_is_told_and_the_one_before_is_taken(tmp_path, capsys):
     expected, _ = whole(RandomSampler, tmp_path / "whole", evaluator=small)
     folder = tmp_path / "killed"
@@ -121,6 +146,7 @@ def test_a_damaged_checkpoint_of_a_search_is_told_and_the_one_before_is_taken(tm
     assert same(last.state, expected)
 
 
+@pytest.mark.whole
 def test_nni_is_told_each_thing_once(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(nni, "report_intermediate_result", lambda value: told.append(value["default"]))
@@ -144,6 +170,7 @@ def test_nni_is_told_each_thing_once(tmp_path, monkeypatch):
     assert told == expected
 
 
+@pytest.mark.whole
 def test_the_history_of_a_run_that_went_on_has_each_epoch_once(tmp_path):
     killed(RandomSampler, tmp_path, 7, evaluator=small)
     killed(RandomSampler, tmp_path, 24, evaluator=small)

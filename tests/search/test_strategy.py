@@ -82,6 +82,7 @@ def test_without_a_batch_to_compare_on_it_is_refused_before_the_search():
         mutator.strategy(contender_batches=0)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("epochs", "warmup", "rates"),
     [
@@ -218,6 +219,7 @@ def test_a_planted_best_architecture_is_found_from_9_of_10_seeds(sampler):
 # Where it is
 
 
+@pytest.mark.whole
 def test_a_search_tells_where_it_is_unless_lightnings_bar_does(capsys):
     """Comparing and re-ranking used to be silent."""
     for bar in (False, True):

@@ -63,6 +63,7 @@ def epochs_of(folder, phase):
     return [one["epoch"] for one in Run(folder).history.of("epoch") if one["phase"] == phase]
 
 
+@pytest.mark.whole
 def test_a_search_that_is_too_long_ends_early_enough_for_its_final_training(ticking, tmp_path, capsys):
     """Six steps an epoch: the search would take 24 s of 45, and the final training 12, with the re-ranking between."""
     found = searched(ticking(), tmp_path, seconds=45.0)
@@ -77,12 +78,14 @@ def test_a_search_that_is_too_long_ends_early_enough_for_its_final_training(tick
     assert cut in json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["cut"]
 
 
+@pytest.mark.whole
 def test_time_that_is_enough_changes_nothing_to_the_last_bit(ticking, tmp_path):
     expected = searched(ticking(), tmp_path / "free", seconds=math.inf, sampler=GdasSampler, epochs=2).state
     limited = searched(ticking(first=9.0), tmp_path / "limited", seconds=400.0, sampler=GdasSampler, epochs=2)
     assert same(limited.state, expected) and limited.strategy.trained.cut == []
 
 
+@pytest.mark.whole
 def test_a_final_training_that_is_too_long_has_half_of_the_time_and_is_cut_itself(ticking, tmp_path):
     counted = ticking()
     found = searched(counted, tmp_path, seconds=40.0, final_epochs=100)
@@ -100,6 +103,7 @@ def test_no_network_is_delivered_untrained_where_time_is_over_already(ticking, t
     assert "NOT TRAINED" not in str(found.strategy.trained)
 
 
+@pytest.mark.whole
 def test_without_a_number_of_epochs_search_and_final_training_share_the_time(ticking, tmp_path):
     counted = ticking()
     found = searched(counted, tmp_path, seconds=40.0, epochs=-1, final_epochs=None)
@@ -107,6 +111,7 @@ def test_without_a_number_of_epochs_search_and_final_training_share_the_time(tic
     assert 30.0 < counted.now - 1000.0 <= 40.0
 
 
+@pytest.mark.whole
 def test_a_comparison_that_does_not_fit_is_left_out_and_said(ticking, tmp_path, capsys):
     options = {"baselines": {"random": 1, "static": False, "shuffled": False}, "epochs": 1}
     found = searched(ticking(), tmp_path, seconds=50.0, **options)
@@ -116,11 +121,13 @@ def test_a_comparison_that_does_not_fit_is_left_out_and_said(ticking, tmp_path, 
     assert found.strategy.comparison is None and Run(tmp_path).problems == {}
 
 
+@pytest.mark.whole
 def test_the_sampler_reaches_the_end_of_its_schedule_in_a_search_that_is_cut(ticking, tmp_path):
     sampler = searched(ticking(), tmp_path, seconds=50.0, sampler=GdasSampler, epochs=80).mutator.sampler
     assert sampler.tau < sampler.tau_end + 0.3 * (sampler.tau_start - sampler.tau_end), "a search of 80 epochs was cut"
 
 
+@pytest.mark.whole
 def test_a_run_that_goes_on_has_spent_what_it_took_before_the_kill(ticking, tmp_path):
     """Its time used to begin anew with each process."""
     with pytest.raises(Killed):
@@ -131,6 +138,7 @@ def test_a_run_that_goes_on_has_spent_what_it_took_before_the_kill(ticking, tmp_
     assert found.strategy.trained.epochs == 2 and counted.now - 1000.0 <= 45.0 - 12.0
 
 
+@pytest.mark.whole
 def test_what_was_cut_before_a_kill_is_told_after_it(ticking, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("nni_dynconv.search.resuming.keeper.SECONDS", -1.0)
     for kill_at in (24, 3):  # in the re-ranking, and then in what is left
@@ -141,6 +149,7 @@ def test_what_was_cut_before_a_kill_is_told_after_it(ticking, tmp_path, monkeypa
     assert said.count("CUT: The search was ended after batch") == 1 and f"CUT: {cut}" in said
 
 
+@pytest.mark.whole
 def test_steps_and_seconds_of_the_history_go_on_counting_where_a_run_does(ticking, tmp_path):
     """Steps began anew at zero in each process, so that the report's line went back."""
     with pytest.raises(Killed):
@@ -152,6 +161,7 @@ def test_steps_and_seconds_of_the_history_go_on_counting_where_a_run_does(tickin
     assert ended["steps"] == 24 and ended["seconds"] >= 23.0
 
 
+@pytest.mark.whole
 def test_the_time_of_a_trainer_is_that_of_the_whole_run_and_goes_on_after_a_kill(tmp_path):
     """Lightning's own timer, and the pace of the sampler, which used to be back at its start."""
     options = {"epochs": 3, "sampler": GdasSampler, "trainer": {"max_time": {"hours": 1}}, "checkpoint_minutes": 0.0}

@@ -91,6 +91,12 @@ def test_multi_trial_refuses_the_fair_sampler_for_what_it_does():
         check_class_args({**MULTI_TRIAL, "sampler": "fair"})
 
 
+@pytest.mark.parametrize("recipe", [{"delta": "auto"}, {"base": "learned", "per_site": {"stem": {"delta": "auto"}}}])
+def test_multi_trial_refuses_recipes_that_each_process_would_pick(recipe):
+    with pytest.raises(ConfigError, match="`delta` in .* is `auto`, which each process would pick"):
+        check_class_args({**MULTI_TRIAL, **recipe}, where="`tuner.classArgs`")
+
+
 @pytest.mark.parametrize("key", ["contenders", "contender_batches", "rerank", "rerank_steps", "calibration_batches"])
 def test_multi_trial_refuses_options_of_comparisons_that_it_does_not_make(key):
     """They used to be overwritten, or to have nothing to decide."""

@@ -225,6 +225,7 @@ def test_a_supernet_gives_the_same_values_and_gradients(space, context, monkeypa
     assert fused["sampler.alphas.0"].abs().min() > 0
 
 
+@pytest.mark.whole
 def test_a_mixture_goes_through_the_compiler_in_one_graph():
     torch.manual_seed(0)
     mutator = DynamicWeightMutator(Mixed(), sampler=DartsSampler(0))

@@ -40,7 +40,8 @@ def export(
 ) -> None:
     """Export the network of a run, from the weights that it keeps.
 
-    After a failure, once its cause is mended, or as a file that needs no nni_dynconv, which is run and compared first:
+    After a failure, once its cause is mended, or as a file that needs no nni_dynconv, which is run and compared first;
+    `static` is Python with torch's layers, of one context:
 
         nni-dynconv export runs/mine
         nni-dynconv export runs/mine --to onnx
@@ -66,7 +67,7 @@ def export(
 
 
 def _elsewhere(run: Path, to: Format, form: Any, batch: int, trust: Any) -> Any:
-    """Write a run's network in another format; ``static`` is a program with one context baked in."""
+    """Write a run's network in another format."""
     from ... import export as exporting
     from ...errors import RunError
 
@@ -77,12 +78,12 @@ def _elsewhere(run: Path, to: Format, form: Any, batch: int, trust: Any) -> Any:
             f"save it again: `nni_dynconv.export.save(network, folder, example=(x, context))`."
         )
     network = exporting.load(run, trust)
+    if to == "static":
+        return exporting.export_static(network, run / "static", shown)
+    name = "model" if form == "dynamic" else f"model-{form}"
     if to == "onnx":
-        name = "model.onnx" if form == "dynamic" else f"model-{form}.onnx"
-        return exporting.export_onnx(network, run / name, shown, form, batch=batch)
-    kind: Any = "baked" if to == "static" else form
-    name = {"dynamic": "model.pt2", "baked": "static.pt2"}.get(kind, f"model-{kind}.pt2")
-    return exporting.export_program(network, run / name, shown, kind, batch=batch)
+        return exporting.export_onnx(network, run / f"{name}.onnx", shown, form, batch=batch)
+    return exporting.export_program(network, run / f"{name}.pt2", shown, form, batch=batch)
 
 
 def _few(run: Path, clusters: int | None, tolerance: float | None, config: Path | None) -> None:

@@ -9,6 +9,7 @@ from .clustering import cluster
 from .losing import Clusters, try_clusters
 from .onnx import export_onnx, has_onnx
 from .program import export_program
+from .static import export_static, make_static
 
 __all__ = [
     "Baked",
@@ -18,6 +19,8 @@ __all__ = [
     "cluster",
     "export_onnx",
     "export_program",
+    "export_static",
     "has_onnx",
+    "make_static",
     "try_clusters",
 ]

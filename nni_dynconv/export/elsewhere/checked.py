@@ -30,6 +30,7 @@ __all__ = [
     "Flattened",
     "Form",
     "check_same",
+    "context_of",
     "fastest",
     "flat",
     "largest_difference",
@@ -177,7 +178,7 @@ def flat(network: DynamicNetwork, shown: Shown, form: Form, batch: int, context:
     called: nn.Module = network
     like: nn.Module = network
     if form == "baked":
-        first = Example.of(call).drawn(1).context if context is None else context
+        first = context_of(shown, context)
         kept = len(pytree.tree_leaves((call.args, call.kwargs)))
         ports, call = ports[:kept], call._replace(context=None, index=None)
         called, like = bake(network, first), _With(network, first)
@@ -187,6 +188,11 @@ def flat(network: DynamicNetwork, shown: Shown, form: Form, batch: int, context:
     dynamic = [{0: samples} if one.shape and one.shape[0] == BATCH else None for one in ports]
     inputs, outputs = (tuple(one.name for one in several) for several in (ports, shown.made))
     return Flattened(form, Flat(called, call).eval(), Flat(like, call).eval(), calls, inputs, outputs, dynamic)
+
+
+def context_of(shown: Shown, context: Any = None) -> Any:
+    """Return the context that is baked in: the example's first, where none is given."""
+    return Example.of(shown.call).drawn(1).context if context is None else context
 
 
 class _With(nn.Module):

@@ -64,8 +64,10 @@ def export_onnx(
     partial = path.with_name(f"partial-{path.name}")
     try:
         _write(given, partial, opset)
+        model = onnx.load(str(partial), load_external_data=False)
+        _check_free(given, model)
         session = _session(runtime, partial)
-        checked = _compared(given, session, path.name, _opset_of(onnx, partial))
+        checked = _compared(given, session, path.name, _opset_of(model))
         check_same(checked.error, "ONNX Runtime")
         partial.replace(path)
     finally:
@@ -100,12 +102,19 @@ def _write(given: Flattened, path: Path, opset: int) -> None:
                 output_names=list(given.outputs),
                 dynamic_shapes=given.shapes,
                 opset_version=opset,
+                custom_translation_table={torch.ops.aten._prelu_kernel.default: _prelu},
                 dynamo=True,
                 external_data=size > LARGEST,
                 verbose=False,
             )
         except Exception as error:  # whatever the exporter raises
             raise ExportError(f"The network cannot be written as ONNX ({given.form}): {_short(error)}") from error
+
+
+def _prelu(x: Any, slope: Any) -> Any:
+    """Write PReLU; torch's exporter lays slopes of samples' own along channels."""
+    op = _package("onnxscript").opset18
+    return op.Where(op.Less(x, op.CastLike(0.0, x)), op.Mul(slope, x), x)
 
 
 def _short(error: Exception) -> str:
@@ -126,8 +135,20 @@ def _session(runtime: Any, path: Path) -> Any:
         raise ExportError(f"ONNX Runtime does not take the file: {_short(error)}") from error
 
 
-def _opset_of(onnx: Any, path: Path) -> int:
-    model = onnx.load(str(path), load_external_data=False)
+def _check_free(given: Flattened, model: Any) -> None:
+    """Refuse a file for one number of samples where it is to take any: the exporter binds it rather than to fail."""
+    free = {name for name, one in zip(given.inputs, given.dynamic, strict=True) if one is not None}
+    for one in model.graph.input if given.form != "grouped" else ():
+        bound = one.name in free and one.type.tensor_type.shape.dim[0].dim_value
+        if bound:
+            raise ExportError(
+                f"The network cannot be written as ONNX ({given.form}) for any number of samples: it was tried with "
+                f"{bound}, and something in it, such as a loop over samples, depends on that. Take one number, "
+                f'`form="grouped", batch=N`.'
+            )
+
+
+def _opset_of(model: Any) -> int:
     return next(one.version for one in model.opset_import if one.domain == "")
 
 

@@ -37,10 +37,10 @@ def formed_again(weight: Composed, whole: Tensor) -> AbstractContextManager[Any]
     """
     if not whole.requires_grad or whole.nbytes < LARGE or _is_watched():
         return nullcontext()
-    place, versions = whole.untyped_storage().data_ptr(), _versions_of(weight)
+    place, versions = whole.untyped_storage()._cdata, _versions_of(weight)
 
     def pack(saved: Tensor) -> Any:
-        if saved.layout is not torch.strided or saved.untyped_storage().data_ptr() != place:
+        if saved.layout is not torch.strided or saved.untyped_storage()._cdata != place:
             return saved
         return _View(saved.size(), saved.stride(), saved.storage_offset())
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.nn import Parameter
@@ -21,11 +22,14 @@ __all__ = [
     "Setting",
     "deterministic",
     "grouped",
+    "imagined",
     "is_exporting",
+    "is_imagined",
     "is_portable",
     "is_saving_watched",
     "is_transformed",
     "modes",
+    "noted",
     "portable",
     "setting_of",
     "without_kernels",
@@ -41,13 +45,15 @@ class _Modes(threading.local):
 
     def __init__(self) -> None:  # in each thread; attributes of the class would not be guarded
         self.portable, self.kernels, self.deterministic, self.grouped = False, True, False, False
+        self.plain: tuple[type, ...] = PLAIN
+        self.noted: list[Any] | None = None  # who explains what runs has each choice told
 
 
 modes = _Modes()
 
 
 @contextmanager
-def _switched(name: str, value: bool) -> Iterator[None]:
+def _switched(name: str, value: Any) -> Iterator[None]:
     before = getattr(modes, name)
     setattr(modes, name, value)
     try:
@@ -125,6 +131,26 @@ def deterministic(enabled: bool = True) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def imagined() -> Iterator[None]:
+    """Plan calls on fake tensors, which have no values, as those on real ones, inside the block."""
+    with _switched("plain", (*PLAIN, FakeTensor)):
+        yield
+
+
+def is_imagined() -> bool:
+    """Whether tensors have no values here, and what would run on real ones is asked for."""
+    return FakeTensor in modes.plain
+
+
+@contextmanager
+def noted() -> Iterator[list[Any]]:
+    """Keep how each call inside the block is computed, a :class:`~nni_dynconv.functional.planning.problem.Choice`."""
+    choices: list[Any] = []
+    with _switched("noted", choices):
+        yield choices
+
+
 def is_portable() -> bool:
     """Whether the calls of this block must survive an export with a dynamic batch."""
     if modes.grouped:
@@ -166,13 +192,13 @@ def setting_of(x: Tensor, weight: Tensor | Composed) -> Setting:
     on_cpu, dtype = x.is_cpu, x.dtype
     training = (x.requires_grad or weight.requires_grad) and torch.is_grad_enabled()
     transformed, deterministic = modes.grouped or is_transformed(), modes.deterministic
-    plain = type(weight) in PLAIN  # which is told sooner than that it has parts
+    plain = type(weight) in modes.plain  # which is told sooner than that it has parts
     parts = parts_of(weight) if not plain and isinstance(weight, COMPOSED) else None
     suits = (
         on_cpu
         and dtype is torch.float32
         and not transformed
-        and type(x) in PLAIN
+        and type(x) in modes.plain
         and plain
         and weight.dtype is torch.float32
         and weight.is_cpu  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...functional import PLAIN, is_transformed
+from ...functional import PLAIN, is_imagined, is_transformed
 from ...settings import ChunkedSettings, Encoding, Nonlinearity, ScaleRule, check_arguments
 from ...sites import Site
 from .base import Controller
@@ -132,6 +132,8 @@ class ChunkedController(Controller):
             return False
         if torch.is_autocast_enabled(self.numbers.device.type):
             return False
+        if is_imagined():
+            return True
         traced = torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None
         return not traced and all(type(layer.weight) in PLAIN for layer in (self.middle, self.out))  # not quantized
 

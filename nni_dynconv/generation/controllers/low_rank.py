@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -95,7 +96,7 @@ class LowRankController(Controller):
     def _factored(self, sites: Sequence[Site]) -> list[Site]:
         """Note what the core is asked for at each of these sites, and return it."""
         specs = [tuple(factor for spec in site.specs for factor in factors_of(spec, self.rank)) for site in sites]
-        self.asked = {site.name: Site(site.name, site.op, own) for site, own in zip(sites, specs, strict=True)}
+        self.asked = {site.name: replace(site, specs=own) for site, own in zip(sites, specs, strict=True)}
         return list(self.asked.values())
 
     def extra_repr(self) -> str:

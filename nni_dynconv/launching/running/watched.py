@@ -63,7 +63,7 @@ class Watched:
 
 
 def end_all(processes: Callable[[], list[psutil.Process]], patience: float) -> None:
-    """End processes, first asking them to.
+    """End processes, first asking them to, from the top down: a trial ends what it has started, as loaders' workers.
 
     Parameters
     ----------
@@ -72,14 +72,26 @@ def end_all(processes: Callable[[], list[psutil.Process]], patience: float) -> N
     patience
         Seconds that they have for it.
     """
-    for end, seconds in (("terminate", patience), ("kill", 3.0)):
-        left = processes()
-        for process in left:
-            with contextlib.suppress(psutil.Error):
-                getattr(process, end)()
-        until = time.monotonic() + seconds
-        while left and time.monotonic() < until:
-            time.sleep(0.1)
-            left = processes()
-        if not left:
-            return
+    asked: set[psutil.Process] = set()
+    until = time.monotonic() + patience
+    while (left := processes()) and time.monotonic() < until:
+        for process in _without_parent(left):
+            if process not in asked:
+                asked.add(process)
+                with contextlib.suppress(psutil.Error):
+                    process.terminate()
+        time.sleep(0.1)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, 3.0)
+
+
+def _without_parent(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that none of the others has started."""
+    known = {one.pid for one in processes}
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            found += [process] if process.ppid() not in known else []
+    return found

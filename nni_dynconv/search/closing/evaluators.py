@@ -10,7 +10,7 @@ from ...nni_host import nas  # noqa: F401  isort: skip (before anything of nni.n
 import torch
 from nni.nas.evaluator.pytorch import Lightning
 from pytorch_lightning import Callback
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from torch import nn
 
 from ...errors import ConfigError
@@ -99,6 +99,8 @@ class Evaluators:
         if alike:
             own = [one for one in own if not isinstance(one, (EarlyStopping, ModelCheckpoint))]
             given |= {"logger": False, "enable_checkpointing": False}
+        if given.get("enable_progress_bar") is False:  # a trainer made before may have got one of Lightning's own
+            own = [one for one in own if not isinstance(one, ProgressBar)]
         if epochs is not None and not given.get("fast_dev_run"):
             given |= {"max_epochs": epochs, "max_steps": -1}
         given["callbacks"] = [*callbacks, *own]

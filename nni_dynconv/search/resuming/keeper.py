@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -156,6 +157,9 @@ class Memo:
     ----------
     keeper, stage
         Where it is kept.
+    asked
+        Whether a signal asked for an end, and something took note that goes on: Lightning does, which looks at
+        batches of training and validation alone.
 
     Examples
     --------
@@ -164,8 +168,8 @@ class Memo:
     0.5
     """
 
-    def __init__(self, keeper: Keeper | None = None, stage: str = ""):
-        self.keeper, self.stage = Keeper() if keeper is None else keeper, stage
+    def __init__(self, keeper: Keeper | None = None, stage: str = "", asked: Callable[[], bool] = lambda: False):
+        self.keeper, self.stage, self.asked = Keeper() if keeper is None else keeper, stage, asked
         kept = self.keeper.of(stage)
         self._known: list[Any] = list(kept.get("memo", ()))
         self._then = kept.get("then")  # generators, after the last of these
@@ -180,6 +184,11 @@ class Memo:
             Gives plain data and tensors.
         large
             Whether it takes long, so that it is written at once.
+
+        Raises
+        ------
+        SystemExit
+            A signal asked for it.
         """
         if self._place < len(self._known):
             self._place += 1
@@ -187,6 +196,8 @@ class Memo:
                 generators.set_position(self._then)
             return self._known[self._place - 1]
         found = measure()
+        if self.asked():
+            raise SystemExit(128 + signal.SIGTERM)
         self._known.append(found)
         self._place += 1
         asked = self.keeper.stopping.asked is not None
