@@ -74,7 +74,8 @@ def _what(report: Report) -> tuple[str, Sequence[str]]:
 def _by_how_much(report: Report) -> tuple[str, Sequence[str]]:
     compared = report.compared
     if compared is None:
-        return "Not known: nothing was compared.", ("Say `baselines: {}` in the YAML to compare.",)
+        way_out = _too_long_to_compare(report) or "Say `baselines: {}` in the YAML to compare."
+        return "Not known: nothing was compared.", (way_out,)
     metric = compared.metrics[0]
     words = [
         f"{_gain(table[metric], metric)} than {_rival(compared, kind)}."
@@ -86,6 +87,11 @@ def _by_how_much(report: Report) -> tuple[str, Sequence[str]]:
     told = [f"{gain:+.3g} against {who}" for gain, who in ((other, "random"), (twin, "its twin")) if gain is not None]
     head = f"{metric}: {', '.join(told)}" if told else "Not known: nothing else could be trained."
     return head, (*words, "All of these were trained from scratch, by the same steps on the same data.")
+
+
+def _too_long_to_compare(report: Report) -> str | None:
+    """What was said of a comparison that the run had no time for."""
+    return next((one for one in report.cut if "comparison" in one), None)
 
 
 def _rival(compared: Compared, kind: str) -> str:
@@ -199,9 +205,9 @@ def _steps(report: Report) -> Iterator[str]:
     if faults:
         yield f"Mend what the diagnosis calls a fault: {faults[0]['remedy']}"
     yield from _by_worth(report)
-    if report.compared is None:
+    if report.compared is None and not _too_long_to_compare(report):
         yield "Compare it with something: `baselines: {}` in the YAML."
-    elif report.compared.measured_on == "validation":
+    elif report.compared is not None and report.compared.measured_on == "validation":
         yield "Give the evaluator test batches, so that the comparison flatters nobody."
     yield "Repeat with other seeds before you trust a small difference."
     yield "Use it: load it, or export it to ONNX."
