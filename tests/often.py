@@ -1,4 +1,4 @@
-"""Which cases of a test run by default, and which with what is long, by ``make test-whole``."""
+"""Which cases of a test run by default, and which with what is long, by ``make test-whole`` or ``make test-slow``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 
-def by_default(first: Any, *others: Any, of: Iterable[Any]) -> list[Any]:
-    """Return all cases, of which these run by default.
+def by_default(first: Any, *others: Any, of: Iterable[Any], otherwise: str = "whole") -> list[Any]:
+    """Return all cases, of which these run by default; the rest is marked ``whole``, or ``slow``.
 
     Examples
     --------
@@ -18,11 +18,13 @@ def by_default(first: Any, *others: Any, of: Iterable[Any]) -> list[Any]:
     ['a', ('b',)]
     """
     often = (first, *others)
-    return [one if one in often else pytest.param(one, marks=pytest.mark.whole) for one in of]
+    return [one if one in often else pytest.param(one, marks=getattr(pytest.mark, otherwise)) for one in of]
 
 
-def each_once(**axes: Iterable[Any]) -> pytest.MarkDecorator:
+def each_once(*, otherwise: str = "whole", **axes: Iterable[Any]) -> pytest.MarkDecorator:
     """Parametrise a test by all combinations, of which as few run by default as hold each value of each axis.
+
+    The rest is marked ``whole``, or ``slow``.
 
     Examples
     --------
@@ -34,5 +36,5 @@ def each_once(**axes: Iterable[Any]) -> pytest.MarkDecorator:
     cases = []
     for where in product(*(range(len(axis)) for axis in values)):
         case = [axis[number] for axis, number in zip(values, where, strict=True)]
-        cases.append(pytest.param(*case, marks=() if where in often else pytest.mark.whole))
+        cases.append(pytest.param(*case, marks=() if where in often else getattr(pytest.mark, otherwise)))
     return pytest.mark.parametrize(tuple(axes), cases)

@@ -62,7 +62,7 @@ def test_its_own_tests_pass(tmp_path):
 
 
 @pytest.mark.whole
-@HEAVY
+@pytest.mark.parametrize("project", by_default(TASKS[0], of=TASKS, otherwise="slow"), indirect=True)
 @pytest.mark.usefixtures("importable")
 def test_a_trial_of_it_ends_in_a_network_that_follows_its_context(project):
     settings = check_config("experiment.yml").to_dict()

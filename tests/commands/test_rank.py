@@ -60,7 +60,7 @@ def test_parameters_count_what_is_made_and_what_is_learned(settings, tmp_path):
     assert counts["3", "static"] == (2 * 9 + 2) + (2 + 1)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_training_can_start_from_the_generated_weights(settings, tmp_path, monkeypatch):
     mutator, evaluator, _ = build({**settings, "metric": None})
     mutator.strategy(contenders=0).mutate_evaluator(evaluator).evaluate(mutator.space)

@@ -52,11 +52,11 @@ def test_compare_prints_a_table_and_writes_a_page(run, tmp_path, capsys):
 
 
 def test_export_writes_a_program_that_torch_reads(run, capsys):
-    assert main(["export", str(run.folder), "--to", "static"]) == 0
-    assert "static.pt2 (baked): x -> output; the same as torch for 1, 3, 17 samples" in capsys.readouterr().out
-    program = torch.export.load(run.folder / "static.pt2").module()
+    assert main(["export", str(run.folder), "--to", "pt2", "--form", "baked"]) == 0
+    assert "model-baked.pt2 (baked): x -> output; the same as torch for 1, 3, 17 samples" in capsys.readouterr().out
+    program = torch.export.load(run.folder / "model-baked.pt2").module()
     assert program(torch.randn(5, 1, 32))[0].shape == (5, 3)
-    assert json.loads((run.folder / "static.pt2.json").read_text())["error"] < 1e-4
+    assert json.loads((run.folder / "model-baked.pt2.json").read_text())["error"] < 1e-4
 
 
 def test_export_to_another_format_needs_an_exported_network(tmp_path, capsys):

@@ -73,7 +73,7 @@ def loss_of(network):
     return float(sum(losses) / len(losses))
 
 
-@pytest.mark.parametrize("sampler", by_default("gdas", of=["random", "fair", "gdas"]))
+@pytest.mark.parametrize("sampler", by_default("gdas", of=["random", "fair", "gdas"], otherwise="slow"))
 @pytest.mark.parametrize(
     ("strategy", "epochs"),
     [

@@ -99,7 +99,7 @@ def test_a_supernet_is_exported_as_the_architecture_in_use():
 
 @pytest.mark.filterwarnings("ignore")  # of what the exporter and torch think of each other
 @pytest.mark.whole  # `test_elsewhere.py` runs the first of them in ONNX Runtime
-@pytest.mark.parametrize("name", CONTROLLERS)
+@pytest.mark.parametrize("name", by_default("ChunkedController", of=CONTROLLERS, otherwise="slow"))
 def test_onnx_computes_what_the_network_does(name, tmp_path):
     reference = pytest.importorskip("onnx.reference")
     pytest.importorskip("onnxscript")

@@ -54,7 +54,7 @@ def written(folder, space=Everything, inputs=None, encoder=None, sample=None, **
 
 
 @pytest.mark.whole
-@each_once(form=FORMS, space=[Everything, CellSpace])
+@each_once(form=FORMS, space=[Everything, CellSpace], otherwise="slow")
 def test_each_form_runs_in_onnx_runtime_and_is_the_same(form, space, tmp_path):
     network, shown = written(tmp_path, space, base="learned")
     found = export.export_onnx(network, tmp_path / "model.onnx", shown, form, batch=3)
@@ -74,7 +74,9 @@ def test_every_controller_runs_in_onnx_runtime(name, tmp_path):
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("recipe", by_default(RECIPES[0], of=RECIPES), ids=lambda one: " ".join(map(str, one.values())))
+@pytest.mark.parametrize(
+    "recipe", by_default(RECIPES[0], of=RECIPES, otherwise="slow"), ids=lambda one: " ".join(map(str, one.values()))
+)
 @pytest.mark.parametrize(
     "form", ["dynamic", *(pytest.param(one, marks=pytest.mark.slow) for one in ("grouped", "baked"))]
 )
@@ -95,7 +97,7 @@ def test_every_delta_is_baked_into_ordinary_layers(recipe):
         torch.testing.assert_close(one, network(x, context), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_weights_of_each_layers_own_input_run_in_onnx_runtime(tmp_path):
     network, shown = written(tmp_path, OneChoice, (image(4),), OwnInputContext(8), {"op": "3x3"})
     assert export.export_onnx(network, tmp_path / "model.onnx", shown).error < 1e-4
@@ -103,7 +105,7 @@ def test_weights_of_each_layers_own_input_run_in_onnx_runtime(tmp_path):
         export.export_onnx(network, tmp_path / "model.onnx", shown, "baked")
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_a_grouped_file_has_convolutions_with_a_group_for_each_sample_and_their_kernels_shape(tmp_path):
     import onnx
 

@@ -152,7 +152,7 @@ def test_thousands_of_changed_network_files(made, tmp_path, trap):
     print(f"\nchanged network files with right checksums: {outcomes.total() - outcomes['slow']}: {dict(outcomes)}")
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_a_size_in_a_file_does_not_take_all_memory(made, tmp_path):
     """It used to make a tensor of that size, and the machine with it slow for minutes."""
     put(made[1].files, tmp_path / "net")

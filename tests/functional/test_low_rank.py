@@ -199,7 +199,7 @@ def test_transforms_of_torch_func_form_the_kernel():
     torch.testing.assert_close(tangent, conv2d(x, LowRank(A, B), padding=1))
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_it_compiles_into_one_graph():
     x, A, B, *_ = (None if one is None else one.detach() for one in parts(X, WEIGHT[1:], 2, 4))
     compiled = torch.compile(

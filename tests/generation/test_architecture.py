@@ -140,7 +140,7 @@ def test_networks_without_a_context_are_saved_too(tmp_path):
     assert not torch.allclose(other.source.architecture.code, network.source.architecture.code)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_a_frozen_network_compiles_and_so_does_a_step_under_using():
     torch._dynamo.reset()
     mutator = make()

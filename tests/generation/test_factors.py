@@ -365,7 +365,7 @@ def test_an_op_takes_factors_as_params_and_forms_them_where_it_must():
         torch.testing.assert_close(y, conv2d(x, weight.whole(), padding=1), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_scales_are_compiled_and_exported_as_static_layers_and_a_factor():
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2, 2), nn.Flatten(1), nn.Linear(4 * 12 * 12, 5)]

@@ -354,7 +354,7 @@ def test_the_word_of_one_thread_is_not_heard_in_another():
 
 @pytest.mark.whole
 @pytest.mark.filterwarnings("ignore")  # the scope, opened and closed
-@each_once(op=["conv", "linear", "separable"], order=["tiled", "consecutive"], strict=[False, True])
+@each_once(op=["conv", "linear", "separable"], order=["tiled", "consecutive"], strict=[False, True], otherwise="slow")
 def test_a_folding_network_is_exported_with_a_batch_of_any_size(op, order, strict):
     network = mutator_of(Frames(OPS[op](), order, order)).freeze()
     batch = torch.export.Dim("batch")
@@ -365,7 +365,7 @@ def test_a_folding_network_is_exported_with_a_batch_of_any_size(op, order, stric
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("order", by_default("tiled", of=["tiled", "consecutive"]))
+@pytest.mark.parametrize("order", by_default("tiled", of=["tiled", "consecutive"], otherwise="slow"))
 def test_a_folding_network_is_compiled(order):
     torch._dynamo.reset()
     network = mutator_of(Frames(OPS["conv"](), order, order)).freeze()

@@ -171,7 +171,7 @@ def test_one_context_can_be_baked_in():
     torch.testing.assert_close(baked(x), net(x, context[:1]), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 @pytest.mark.skipif(not has_onnx(), reason="the extra `onnx` is not installed")
 def test_it_runs_in_onnx_for_any_number_of_samples(tmp_path):
     net, x = frozen(PatchContext(3, 8, grid=4)), torch.randn(3, 3, 12, 12)

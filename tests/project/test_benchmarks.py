@@ -93,7 +93,7 @@ def test_limits_are_measured_on_another_device(bench):
     assert limits.flops > 0 and list(limits.copies) == [1 << power for power in (21, 23, 25, 27, 29)]
 
 
-@pytest.mark.parametrize("sampler", by_default("random", of=["random", "gdas", "darts", "enas"]))
+@pytest.mark.parametrize("sampler", by_default("random", of=["random", "gdas", "darts", "enas"], otherwise="slow"))
 def test_a_search_step_is_measured_on_another_device(sampler, bench, monkeypatch):
     monkeypatch.setattr(bench.steps, "PATHS", 1)
     size = {"B": 2, "C": 4, "HW": 8, "layers": 1}

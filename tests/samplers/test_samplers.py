@@ -122,7 +122,7 @@ def test_the_best_of_a_random_search_is_the_best_on_average():
     assert sampler.best() == {"op": "b"}
 
 
-@pytest.mark.parametrize("make", by_default(RandomSampler, of=[RandomSampler, EnasSampler]))
+@pytest.mark.parametrize("make", by_default(RandomSampler, of=[RandomSampler, EnasSampler], otherwise="slow"))
 def test_a_planted_best_is_found_by_rewards_from_9_of_10_seeds(make):
     choices = {label: Choice(label, ("a", "b", "c", "d")) for label in ("one", "two", "three")}
     best = {"one": "c", "two": "a", "three": "d"}

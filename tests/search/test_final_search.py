@@ -67,7 +67,7 @@ def weighing(sample):
 # Evolution
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_evolution_finds_the_best_of_4096_where_32_draws_do_not(capsys):
     mutator, _ = search(seed=1, epochs=6, batches=16, final_search="evolution")
     batch = next(iter(evaluator(batches=16).val_dataloaders))

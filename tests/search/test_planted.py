@@ -20,7 +20,9 @@ CELLS = [(sampler, space, norm) for sampler in PACES for space in SPACES for nor
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize(("space", "norm"), [("branches", "batch"), ("residual", "group")])
+@pytest.mark.parametrize(
+    ("space", "norm"), [("branches", "batch"), pytest.param("residual", "group", marks=pytest.mark.slow)]
+)
 def test_gdas_finds_the_planted_best(space, norm):
     """A norm behind the choice used to cancel what it learned by."""
     assert is_best(space, find("gdas", space, norm, SEEDS[0]).export())

@@ -106,7 +106,7 @@ def searched(weight, sampler=RandomSampler, **options):
     return made, trained.trainer.callback_metrics
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", by_default(GdasSampler, of=[RandomSampler, EnasSampler, DartsSampler, GdasSampler]))
 def test_a_search_with_the_penalty_ends_with_smoother_weights(sampler):
     (rough, plain), (smooth, logged) = searched(0.0, sampler), searched(30.0, sampler)

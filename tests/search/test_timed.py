@@ -138,7 +138,7 @@ def test_a_run_that_goes_on_has_spent_what_it_took_before_the_kill(ticking, tmp_
     assert found.strategy.trained.epochs == 2 and counted.now - 1000.0 <= 45.0 - 12.0
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_what_was_cut_before_a_kill_is_told_after_it(ticking, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("nni_dynconv.search.resuming.keeper.SECONDS", -1.0)
     for kill_at in (24, 3):  # in the re-ranking, and then in what is left
@@ -149,7 +149,7 @@ def test_what_was_cut_before_a_kill_is_told_after_it(ticking, tmp_path, monkeypa
     assert said.count("CUT: The search was ended after batch") == 1 and f"CUT: {cut}" in said
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_steps_and_seconds_of_the_history_go_on_counting_where_a_run_does(ticking, tmp_path):
     """Steps began anew at zero in each process, so that the report's line went back."""
     with pytest.raises(Killed):
@@ -161,7 +161,7 @@ def test_steps_and_seconds_of_the_history_go_on_counting_where_a_run_does(tickin
     assert ended["steps"] == 24 and ended["seconds"] >= 23.0
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_the_time_of_a_trainer_is_that_of_the_whole_run_and_goes_on_after_a_kill(tmp_path):
     """Lightning's own timer, and the pace of the sampler, which used to be back at its start."""
     options = {"epochs": 3, "sampler": GdasSampler, "trainer": {"max_time": {"hours": 1}}, "checkpoint_minutes": 0.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from often import by_default
 from spaces import CHANNELS, conv, image
 
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
@@ -120,10 +121,12 @@ def test_what_nnis_module_cannot_mix_is_refused_by_darts_alone(make, argument):
 
 # Cells under NNI's own one-shot strategies
 
+SEARCHES = [strategy.DARTS, strategy.GumbelDARTS, strategy.RandomOneShot]
+
 
 @pytest.mark.whole
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("search", [strategy.DARTS, strategy.GumbelDARTS, strategy.RandomOneShot])
+@pytest.mark.parametrize("search", by_default(strategy.DARTS, of=SEARCHES, otherwise="slow"))
 @pytest.mark.parametrize("name", ["DARTS", pytest.param("PNAS", marks=pytest.mark.slow)])
 def test_lifted_cells_of_the_hub_run_under_nnis_strategies(name, search):
     """NNI's supernet asks a cell's factory for operators of its own, which used to be no site: a `ScopeError`."""
