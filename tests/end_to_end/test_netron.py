@@ -72,11 +72,17 @@ def test_what_nnis_page_hands_to_netron_is_the_trials_network(model):
     assert [one.name for one in session.get_inputs()] == ["x", "context"]
 
 
-@pytest.mark.nnictl
-def test_netron_shows_it_on_this_machine(model, tmp_path):
-    python = os.environ.get("NETRON_PYTHON", sys.executable)
-    if subprocess.run([python, "-c", "import netron"], capture_output=True, check=False).returncode:
+@pytest.fixture
+def python():
+    """One that has Netron."""
+    path = os.environ.get("NETRON_PYTHON", sys.executable)
+    if subprocess.run([path, "-c", "import netron"], capture_output=True, check=False).returncode:
         pytest.skip("There is no Netron here to open the network in: `pip install netron`.")
+    return path
+
+
+@pytest.mark.nnictl
+def test_netron_shows_it_on_this_machine(python, model, tmp_path):
     port = choose_port(None)
     code = "import netron, sys; netron.start(sys.argv[1], address=('127.0.0.1', int(sys.argv[2])), browse=False)"
     server = subprocess.Popen([python, "-c", f"{code}; netron.wait()", str(model), str(port)])

@@ -70,8 +70,7 @@ def test_what_is_saved_and_loaded_is_the_same(delta, tmp_path):
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("form", ["dynamic", "grouped", "baked"])
-@pytest.mark.parametrize("delta", ["full", "scale", "low_rank"])
+@each_once(form=["dynamic", "grouped", "baked"], delta=["full", "scale", "low_rank"], otherwise="slow")
 def test_what_is_exported_is_the_same(delta, form, tmp_path):
     pytest.importorskip("onnxruntime")
     few = export.cluster(network_of(OneChoice, sample={"op": "5x5"}, base="learned", delta=delta), contexts(), 3)

@@ -99,7 +99,7 @@ def different(weights):
 
 
 @pytest.mark.whole
-@each_once(name=ENCODERS, encoding=["layer_norm", "magnitude_invariant"])
+@each_once(name=ENCODERS, encoding=["layer_norm", "magnitude_invariant"], otherwise="slow")
 @torch.no_grad()
 def test_two_hundred_contexts_make_as_many_weights(name, encoding):
     """A LayerNorm over two values is a sign: there was one set of weights for all in two of five seeds."""

@@ -340,7 +340,7 @@ def check_as_one(sampler, folder):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("sampler", by_default(GdasSampler, of=SAMPLERS))
+@pytest.mark.parametrize("sampler", by_default(GdasSampler, of=SAMPLERS, otherwise="slow"))
 def test_an_experiment_under_lightnings_ddp_ends_as_in_one_process(sampler, tmp_path):
     mutator, best = experiment(sampler, tmp_path / "both", 4, strategy="ddp_fork", devices=PROCESSES)
     expected, state = check_as_one(sampler, tmp_path)

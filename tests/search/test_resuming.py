@@ -41,7 +41,7 @@ def whole(sampler, folder, **options):
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("sampler", by_default(GdasSampler, of=SAMPLERS))
+@pytest.mark.parametrize("sampler", by_default(GdasSampler, of=SAMPLERS, otherwise="slow"))
 def test_a_search_that_was_killed_again_and_again_ends_as_one_that_was_not(sampler, tmp_path):
     expected, steps = whole(sampler, tmp_path / "whole", evaluator=small)
     draws, folder, done = random.Random(sampler.__name__), tmp_path / "killed", 0
