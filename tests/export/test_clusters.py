@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from often import by_default
+from often import by_default, each_once
 from spaces import Everything, OneChoice, image, vector
 
 import nni_dynconv
