@@ -46,7 +46,11 @@ def shortened(path: Path, lab: Lab, **changes) -> Path:
 
 
 @pytest.mark.nnictl
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [one if one.name == "one_shot.yml" else pytest.param(one, marks=pytest.mark.slow) for one in CONFIGS],
+    ids=lambda path: path.name,
+)
 def test_every_yaml_of_the_project_runs_to_its_end(path, lab):
     target = shortened(path, lab, maxTrialNumber=1 if path.name == "one_shot.yml" else 2)
     if check_config(target, checkpoint_needed=False).checkpoint:

@@ -30,7 +30,6 @@ from nni_dynconv.errors import ConfigError
 from nni_dynconv.settings import TABLES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "lightning.md").read_text(encoding="utf-8")
-MARKS = {"gdas": [], "random": pytest.mark.whole}  # one that learns by gradient, one by selection; the others are slow
 SAMPLERS = {one: getattr(samplers, part.dotted.split(":")[1]) for one, part in TABLES["sampler"].items()}
 SELECTING = ("random", "fair")
 ROWS = {}
@@ -475,8 +474,8 @@ def test_the_table_has_a_row_for_each_that_is_tried():
     assert set(gpu) == {"untested"}
 
 
-@pytest.mark.whole
-@pytest.mark.parametrize("sampler", [pytest.param(one, marks=MARKS.get(one, pytest.mark.slow)) for one in SAMPLERS])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", ROWS)
 def test_a_cell_of_the_table_is_true(name, sampler, tmp_path):
     (values,) = [values for first, *values in cells() if first == name]
