@@ -12,7 +12,6 @@ regulariser, on the same data and with the same network. Strengths are chosen on
 
 from __future__ import annotations
 
-import argparse
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.quality import fashion
 from benchmarks.quality.ledger import Ledger
-from benchmarks.timing import keep_freed_memory, machine
+from benchmarks.quality.worth.running import ledger_at, parser
 from nni_dynconv import ChunkedController, RandomSampler, lift
 from nni_dynconv.errors import ConfigError
 
@@ -244,11 +243,10 @@ def run(name: str, strength: float, seed: int, settings: Settings) -> dict[str, 
     }  # fmt: skip
 
 
-@torch.no_grad()
 def accuracy(learner: Learner, data: fashion.Split, task: int) -> float:
     """Return the share of a task's samples that are classified right, in percent."""
     learner.eval()
-    return 100 * float((learner(data.x, task).argmax(1) == data.y).double().mean())
+    return fashion.measure(lambda x: learner(x, task), data)[0]
 
 
 def result(ledger: Ledger, name: str, strength: float, seed: int) -> dict[str, Any]:
@@ -266,13 +264,8 @@ PATH = Path(__file__).with_suffix(".json")
 
 def main() -> None:
     """Run what is not known yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few steps and seeds, into runs/worth")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    ledger = Ledger(Path("runs/worth") / PATH.name, QUICK) if options.quick else Ledger(PATH, Settings())
-    ledger.data.setdefault("machine", machine())
+    options = parser(__doc__).parse_args()
+    ledger = ledger_at(PATH, Settings(), QUICK if options.quick else None)
     for name in LEARNERS:
         tried = ledger.settings.strengths if name in HELD else (0.0,)
         best = (

@@ -13,7 +13,6 @@ reported, on held-out data::
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,9 +24,9 @@ from torch import Tensor, nn
 
 from benchmarks.quality.ledger import Ledger
 from benchmarks.quality.worth.rungs import RUNGS, make, multiply_adds, parameters, widest
+from benchmarks.quality.worth.running import ledger_at, parser
 from benchmarks.quality.worth.tasks import TASKS, Context, Task
 from benchmarks.quality.worth.training import measure, seconds_of_step, train
-from benchmarks.timing import keep_freed_memory, machine
 
 COSTS = {"multiply_adds": multiply_adds, "parameters": parameters}
 BUDGETS = (*COSTS, "seconds")
@@ -171,16 +170,11 @@ def path_of(task: str) -> Path:
 
 def main() -> None:
     """Run what is not known yet, task by task."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--quick", action="store_true", help="few steps and seeds, into runs/worth")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    words = parser(__doc__)
+    words.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    options = words.parse_args()
     for name in options.tasks:
-        path = Path("runs/worth") / path_of(name).name if options.quick else path_of(name)
-        ledger = Ledger(path, QUICK if options.quick else Settings())
-        ledger.data.setdefault("machine", machine())
+        ledger = ledger_at(path_of(name), Settings(), QUICK if options.quick else None)
         for key, row in Ladder(TASKS[name], ledger).work():
             scores = " ".join(
                 f"{one} {row[one]:.2f}" for one in ("seen", "between", "beyond", "shuffled") if one in row

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.quality.worth.tasks import Task
-from nni_dynconv import ChunkedController, RandomSampler, VectorContext, functional, lift
+from nni_dynconv import ChunkedController, RandomSampler, VectorContext, cost, functional, lift
 from nni_dynconv.controllers import BasisController, Controller, ExpertsController
 
-__all__ = ["RUNGS", "STATIC", "make", "multiply_adds", "parameters", "widest"]
+__all__ = ["CODE", "RUNGS", "STATIC", "Backbone", "counted", "make", "multiply_adds", "parameters", "widest"]
 
 CODE, COUNTED = 16, 64
 """Size of a context's code, of FiLM too; samples of the batch that is counted."""
@@ -178,12 +177,15 @@ def make(rung: str, task: Task, width: int, seed: int) -> nn.Module:
 @functools.cache
 def multiply_adds(rung: str, task: Task, width: int) -> float:
     """Count the multiply-adds of a sample in a batch, each with a context of its own; making weights among them."""
-    network = make(rung, task, width, 0).eval()
+    return counted(make(rung, task, width, 0).eval(), task)
+
+
+def counted(network: nn.Module, task: Task) -> float:
+    """Count what a network computes for a sample in a batch."""
     contexts = torch.tensor(task.training)[torch.arange(COUNTED) % len(task.training)]
     x, _ = task.draw("train", contexts, torch.Generator().manual_seed(0))
-    with torch.no_grad(), functional.without_kernels(), FlopCounterMode(display=False) as counter:
-        network(x, contexts)
-    return counter.get_total_flops() / 2 / COUNTED
+    with functional.without_kernels():  # torch counts its own operators
+        return cost.multiply_adds(lambda: network(x, contexts)) / COUNTED
 
 
 @functools.cache
@@ -192,13 +194,13 @@ def parameters(rung: str, task: Task, width: int) -> float:
     return float(sum(one.numel() for one in make(rung, task, width, 0).parameters()))
 
 
-def widest(cost: Callable[[str, Task, int], float], rung: str, task: Task, most: float) -> int:
+def widest(price: Callable[[str, Task, int], float], rung: str, task: Task, most: float) -> int:
     """Return the greatest width whose cost is at most that."""
     width = 1
-    while cost(rung, task, 2 * width) <= most:
+    while price(rung, task, 2 * width) <= most:
         width *= 2
     step = width
     while step > 1:
         step //= 2
-        width += step if cost(rung, task, width + step) <= most else 0
+        width += step if price(rung, task, width + step) <= most else 0
     return width

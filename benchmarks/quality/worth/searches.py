@@ -12,7 +12,6 @@ scratch: the mean of three trainings in ``rank_table.json``::
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import io
@@ -43,7 +42,7 @@ from benchmarks.quality.fashion import ARCHITECTURES, BATCH, EPOCH, FashionSpace
 from benchmarks.quality.ledger import Ledger
 from benchmarks.quality.rank import LIFTED
 from benchmarks.quality.rank_table import key
-from benchmarks.timing import keep_freed_memory, machine
+from benchmarks.quality.worth.running import ledger_at, parser
 from nni_dynconv import (
     ArchitectureEncoder,
     ChunkedController,
@@ -189,14 +188,9 @@ PATH = Path(__file__).with_suffix(".json")
 
 def main() -> None:
     """Run what is not known yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few seconds and seeds, into runs/worth")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    options = parser(__doc__).parse_args()
     logging.disable(logging.WARNING)
-    ledger = Ledger(Path("runs/worth") / PATH.name, QUICK) if options.quick else Ledger(PATH, Settings())
-    ledger.data.setdefault("machine", machine())
+    ledger = ledger_at(PATH, Settings(), QUICK if options.quick else None)
     work(ledger)
 
 

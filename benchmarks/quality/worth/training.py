@@ -12,10 +12,13 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from benchmarks.quality.denoising_training import step as step_down
 from benchmarks.quality.worth.tasks import Context, Task
-from examples.video_denoising.training import CLIP_NORM, one_cycle
+from benchmarks.timing import interleave
+from examples.video_denoising.training import one_cycle
+from nni_dynconv import DynamicWeightMutator
 
-__all__ = ["BATCH", "Interval", "interval", "measure", "seconds_of_step", "train"]
+__all__ = ["BATCH", "Drawing", "Interval", "batch_of", "described", "interval", "measure", "seconds_of_step", "train"]
 
 BATCH, TESTED = 64, 512
 """Samples of a step, and samples of each context that are tested: the same ones for every network."""
@@ -35,13 +38,30 @@ def train(network: nn.Module, task: Task, contexts: Sequence[Context], steps: in
 
 def step(network: nn.Module, optimizer: torch.optim.Optimizer, task: Task, contexts: Tensor, seed: int) -> None:
     """Take one step."""
+    x, context, wanted = batch_of(task, "train", contexts, seed)
+    step_down(network, task.loss(network(x, context), wanted), optimizer)
+
+
+def batch_of(task: Task, split: str, contexts: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return inputs, their contexts, and what is wanted; all of it follows from the seed."""
     generator = torch.Generator().manual_seed(seed)
     context = contexts[torch.randint(len(contexts), (BATCH,), generator=generator)]
-    x, wanted = task.draw("train", context, generator)
-    optimizer.zero_grad()
-    task.loss(network(x, context), wanted).backward()
-    nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
-    optimizer.step()
+    x, wanted = task.draw(split, context, generator)
+    return x, context, wanted
+
+
+class Drawing(nn.Module):
+    """A supernet that draws an architecture for each step."""
+
+    def __init__(self, mutator: DynamicWeightMutator):
+        super().__init__()
+        self.space, self.mutator = mutator.space, [mutator]  # in a list: what it owns besides does not learn here
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        (mutator,) = self.mutator
+        mutator.reset()
+        y: Tensor = mutator(x, context=context)
+        return y
 
 
 @torch.no_grad()
@@ -71,16 +91,17 @@ def measure(
     return fmean(scores)
 
 
-def seconds_of_step(networks: dict[str, nn.Module], task: Task, rounds: int = 12) -> dict[str, float]:
+def seconds_of_step(networks: dict[str, nn.Module], task: Task, seconds: float = 20.0) -> dict[str, float]:
     """Return seconds of computing of a training step of several networks, which take turns."""
-    contexts, taken = torch.tensor(task.training), {name: list[float]() for name in networks}
-    optimizers = {name: torch.optim.AdamW(one.parameters(), lr=1e-5) for name, one in networks.items()}
-    for number in range(rounds + 2):
-        for name, network in networks.items():
-            began = time.process_time()
-            step(network, optimizers[name], task, contexts, number)
-            taken[name].append(time.process_time() - began)
-    return {name: min(own[2:]) for name, own in taken.items()}
+    contexts = torch.tensor(task.training)
+
+    def step_of(network: nn.Module) -> Callable[[], None]:
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5)
+        return lambda: step(network, optimizer, task, contexts, 0)
+
+    steps = {name: step_of(network) for name, network in networks.items()}
+    taken = interleave(steps, seconds, least_rounds=12, turn=0, clock=time.process_time)
+    return {name: min(own) for name, own in taken.items()}
 
 
 class Interval(NamedTuple):

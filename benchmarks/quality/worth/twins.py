@@ -10,9 +10,7 @@ kind. Then what a search of the dynamic ones finds, by how many steps::
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,9 @@ from benchmarks.quality.fashion import ARCHITECTURES, FashionSpace, Sample
 from benchmarks.quality.ledger import Ledger
 from benchmarks.quality.rank_table import key
 from benchmarks.quality.worth.rungs import CODE
+from benchmarks.quality.worth.running import ledger_at, parser
 from benchmarks.quality.worth.tasks import TASKS
-from benchmarks.quality.worth.training import BATCH, measure, train
-from benchmarks.timing import keep_freed_memory, machine
+from benchmarks.quality.worth.training import Drawing, batch_of, measure, train
 from nni_dynconv import DynamicWeightMutator, FairSampler, VectorContext, lift
 from nni_dynconv.controllers import BasisController
 from nni_dynconv.search.finals import finals
@@ -111,20 +109,8 @@ def trained(kind: str, sample: Sample, seed: int, steps: int) -> dict[str, float
 def searched(steps: int, settings: Settings, seed: int) -> dict[str, Any]:
     """Search the dynamic networks: train the supernet, score all of them with made weights, train the best a little."""
     began, mutator = time.process_time(), supernet(SEARCH + seed)
-
-    class Drawing(nn.Module):
-        """Draws an architecture for each step."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.space = mutator.space
-
-        def forward(self, x: Tensor, context: Tensor) -> Tensor:
-            mutator.reset()
-            return mutator(x, context=context)
-
-    train(Drawing(), TASK, TASK.training, steps - FINALISTS * settings.finals, SEARCH + seed, SEARCH_RATE)
-    held_out, training = list(_batches("validation", SCORED)), list(_batches("train", settings.finals))
+    train(Drawing(mutator), TASK, TASK.training, steps - FINALISTS * settings.finals, SEARCH + seed, SEARCH_RATE)
+    held_out, training = _batches("validation", SCORED), _batches("train", settings.finals)
     task = Task(_loss, held_out, training[:CALIBRATION])
     some = ARCHITECTURES[: settings.networks]
     scores = generated_losses(mutator, some, task)
@@ -137,13 +123,8 @@ def searched(steps: int, settings: Settings, seed: int) -> dict[str, Any]:
     return {"found": key(found), "before": key(best[0]), "seconds": round(seconds, 1)}
 
 
-def _batches(split: str, count: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    contexts = torch.tensor(TASK.training)
-    for number in range(count):
-        generator = torch.Generator().manual_seed(number)
-        context = contexts[torch.randint(len(contexts), (BATCH,), generator=generator)]
-        x, wanted = TASK.draw(split, context, generator)
-        yield x, context, wanted
+def _batches(split: str, count: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    return [batch_of(TASK, split, torch.tensor(TASK.training), number) for number in range(count)]
 
 
 def _loss(model: Any, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -173,13 +154,8 @@ PATH = Path(__file__).with_suffix(".json")
 
 def main() -> None:
     """Run what is not known yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few networks and steps, into runs/worth")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    ledger = Ledger(Path("runs/worth") / PATH.name, QUICK) if options.quick else Ledger(PATH, Settings())
-    ledger.data.setdefault("machine", machine())
+    options = parser(__doc__).parse_args()
+    ledger = ledger_at(PATH, Settings(), QUICK if options.quick else None)
     work(ledger)
 
 

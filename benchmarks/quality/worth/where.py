@@ -11,7 +11,6 @@ and the best uniform answer within the budget::
 
 from __future__ import annotations
 
-import argparse
 import functools
 import time
 from collections.abc import Mapping
@@ -25,14 +24,13 @@ import nni
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.quality.ledger import Ledger
-from benchmarks.quality.worth.rungs import CODE, COUNTED, Backbone
+from benchmarks.quality.worth.rungs import CODE, Backbone, counted
+from benchmarks.quality.worth.running import ledger_at, parser
 from benchmarks.quality.worth.tasks import TASKS, Task
-from benchmarks.quality.worth.training import measure, train
-from benchmarks.timing import keep_freed_memory, machine
-from nni_dynconv import ChunkedController, DynamicWeightMutator, FairSampler, VectorContext, functional
+from benchmarks.quality.worth.training import Drawing, measure, train
+from nni_dynconv import ChunkedController, DynamicWeightMutator, FairSampler, VectorContext
 from nni_dynconv.ops import DynamicConv1d, DynamicConv2d
 
 DELTAS = ("none", "scale", "low_rank", "full")
@@ -105,11 +103,7 @@ def sample_of(answer: tuple[str, ...]) -> dict[str, str]:
 def multiply_adds(task: Task, width: int, answer: tuple[str, ...]) -> float:
     """Count the multiply-adds of a sample in a batch, each with a context of its own."""
     network = supernet(task, width, 0).freeze(sample_of(answer)).eval()
-    contexts = torch.tensor(task.training)[torch.arange(COUNTED) % len(task.training)]
-    x, _ = task.draw("train", contexts, torch.Generator().manual_seed(0))
-    with torch.no_grad(), functional.without_kernels(), FlopCounterMode(display=False) as counter:
-        network(x, contexts)
-    return counter.get_total_flops() / 2 / COUNTED
+    return counted(network, task)
 
 
 def trained(task: Task, settings: Settings, answer: tuple[str, ...], seed: int) -> dict[str, float]:
@@ -127,19 +121,7 @@ def trained(task: Task, settings: Settings, answer: tuple[str, ...], seed: int) 
 def searched(task: Task, settings: Settings, seed: int) -> dict[str, float]:
     """Train a supernet, and score all answers with its weights on held-out data."""
     mutator = supernet(task, settings.width, SEARCH + seed)
-
-    class Drawing(nn.Module):
-        """Draws an answer for each step."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.space = mutator.space
-
-        def forward(self, x: Tensor, context: Tensor) -> Tensor:
-            mutator.reset()
-            return mutator(x, context=context)
-
-    train(Drawing(), task, task.training, settings.search_steps, SEARCH + seed, RATE)
+    train(Drawing(mutator), task, task.training, settings.search_steps, SEARCH + seed, RATE)
     scores = {}
     for answer in ANSWERS[: settings.networks]:
 
@@ -171,14 +153,10 @@ PATH = Path(__file__).with_suffix(".json")
 
 def main() -> None:
     """Run what is not known yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["noisy", "warped"])
-    parser.add_argument("--quick", action="store_true", help="few networks and steps, into runs/worth")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    ledger = Ledger(Path("runs/worth") / PATH.name, QUICK) if options.quick else Ledger(PATH, Settings())
-    ledger.data.setdefault("machine", machine())
+    words = parser(__doc__)
+    words.add_argument("--tasks", nargs="+", choices=TASKS, default=["noisy", "warped"])
+    options = words.parse_args()
+    ledger = ledger_at(PATH, Settings(), QUICK if options.quick else None)
     for name in options.tasks:
         work(TASKS[name], ledger)
 
