@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import time
 import warnings
 from pathlib import Path
 from statistics import median
@@ -21,9 +20,9 @@ from typing import Any
 from nni_dynconv.nni_host import nas  # noqa: F401  isort: skip (before anything of nni.nas)
 import torch
 
-from benchmarks.networks.measure import CONTENDERS, CONTEXT, SIZES, mutator_of, peak, step_of
+from benchmarks.networks.measure import CONTENDERS, CONTEXT, SIZES, among, clock_of, mutator_of, peak, step_of
 from benchmarks.networks.zoo import NETWORKS
-from benchmarks.timing import keep_freed_memory, machine, merge_results
+from benchmarks.timing import keep_freed_memory, machine, merge_results, timed
 
 ROUNDS = 3
 
@@ -33,11 +32,11 @@ def main() -> None:
     options = _parse()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    rows: list[dict[str, Any]] = []
     for network, batch, name in itertools.product(options.networks, options.batches, options.contenders):
-        rows.append(compare(network, batch, name))
-        print(describe(rows[-1]), flush=True)
+        row = compare(network, batch, name)
+        print(describe(row), flush=True)
         if options.output is not None:
+            rows = among(options.output, "estimates", row)
             merge_results(options.output, machines={"estimates": machine()}, estimates=rows)
 
 
@@ -47,15 +46,15 @@ def compare(network: str, batch: int, name: str) -> dict[str, Any]:
     size = SIZES.get(network, 32)
     x, context = torch.randn(batch, 3, size, size), torch.randn(batch, CONTEXT)
     y = torch.randint(10, (batch,))
-    mutator = mutator_of(network, CONTENDERS[name])
+    mutator, clock = mutator_of(network, CONTENDERS[name]), clock_of()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        began = _clock()
+        began = clock()
         cost = mutator.cost(mutator.sample, x, context)
-        spent = _clock() - began
+        spent = clock() - began
     step = step_of(mutator.space, lambda: mutator(x, context=context), y)
     step()
-    taken = median(_seconds(step) for _ in range(ROUNDS))
+    taken = median(timed(step, 1, clock=clock) for _ in range(ROUNDS))
     mutator.space.zero_grad()
     held = peak(step)
     return {
@@ -65,17 +64,6 @@ def compare(network: str, batch: int, name: str) -> dict[str, Any]:
         "making_share": round(cost.making.seconds / cost.seconds, 3), "estimating": round(spent, 2),
         "of_it_measuring": round(cost.measuring, 2),
     }  # fmt: skip
-
-
-def _seconds(step: Any) -> float:
-    began = _clock()
-    step()
-    return _clock() - began
-
-
-def _clock() -> float:
-    """Return seconds: of one thread those that this process has computed, which other programs hardly change."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def describe(row: dict[str, Any]) -> str:

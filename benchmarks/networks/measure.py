@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -75,12 +76,14 @@ def main() -> None:
             row = measure(network, batch, name, options.seconds)
             print(describe(row), flush=True)
             if options.output is not None:
-                merge_results(options.output, machines={"networks": machine()}, networks=_among(options.output, row))
+                merge_results(
+                    options.output, machines={"networks": machine()}, networks=among(options.output, "networks", row)
+                )
 
 
-def _among(path: Path, row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of a file of results with this one in the place of its like, or at the end."""
-    rows = json.loads(path.read_text()).get("networks", []) if path.exists() else []
+def among(path: Path, section: str, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a section of results with this one in the place of its like, or at the end."""
+    rows = json.loads(path.read_text()).get(section, []) if path.exists() else []
     names = "network", "batch", "contender", "threads"
     places = {tuple(one[name] for name in names): place for place, one in enumerate(rows)}
     place = places.get(tuple(row[name] for name in names), len(rows))
@@ -106,7 +109,7 @@ def measure(network: str, batch: int, name: str, seconds: float) -> dict[str, An
         hand = Conditioned(NETWORKS[network](), wrap, CONTEXT)
         steps[wrap.__name__] = step_of(hand, lambda hand=hand: hand(x, context), y)
     steps |= _peers(network, name, x, context, y)
-    times = interleave(steps, seconds, turn=0, patience=float("inf"), clock=_clock())
+    times = interleave(steps, seconds, turn=0, patience=float("inf"), clock=clock_of())
     hands = [wrap.__name__ for wrap in wraps]
     over_hand = min((ratio(times, hand, "ours") for hand in hands), default=None)
     return {
@@ -195,10 +198,8 @@ def peak(step: Step) -> float:
     return float(most)
 
 
-def _clock() -> Callable[[], float]:
+def clock_of() -> Callable[[], float]:
     """Return the clock: of one thread the time that this process has computed, which other programs hardly change."""
-    import time
-
     return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 

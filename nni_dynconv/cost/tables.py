@@ -9,7 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["milliseconds", "printed"]
+from ..settings import Recipe
+
+__all__ = ["milliseconds", "printed", "told"]
 
 WIDTH = 200
 
@@ -17,6 +19,17 @@ WIDTH = 200
 def milliseconds(seconds: float) -> str:
     """Return seconds as people read those of a step."""
     return f"{1e3 * seconds:.2f} ms"
+
+
+def told(recipe: Recipe) -> tuple[str, str]:
+    """Return base and delta of a recipe as cells.
+
+    Examples
+    --------
+    >>> told(Recipe("learned", "low_rank", 4))
+    ('learned', 'low_rank 4')
+    """
+    return recipe.base, f"low_rank {recipe.rank}" if recipe.delta == "low_rank" else recipe.delta
 
 
 def printed(

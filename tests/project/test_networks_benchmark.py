@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks.networks import estimates
 from benchmarks.networks.by_hand import BY_HAND, Conditioned, LowRank, LowRankBeside
 from benchmarks.networks.hub import path_sampled
-from benchmarks.networks.measure import CONTENDERS, CONTEXT, _among, measure
+from benchmarks.networks.measure import CONTENDERS, CONTEXT, among, measure
 from benchmarks.networks.peers import ChunkedByLoop, hypernetwork
 from benchmarks.networks.zoo import NETWORKS, Small
 from nni_dynconv.functional import Scaled, conv2d
@@ -74,9 +74,9 @@ def test_rows_of_a_file_stay_and_the_same_one_is_replaced(tmp_path):
     names = {"batch": 8, "contender": "film", "threads": 1}
     first, second = ({"network": network, **names, "over_static": 1.0} for network in ("small", "unet"))
     path = tmp_path / "results.json"
-    assert _among(path, first) == [first]
+    assert among(path, "networks", first) == [first]
     path.write_text(json.dumps({"networks": [first, second]}))
-    assert _among(path, {**first, "over_static": 2.0}) == [{**first, "over_static": 2.0}, second]
+    assert among(path, "networks", {**first, "over_static": 2.0}) == [{**first, "over_static": 2.0}, second]
 
 
 class Space(ModelSpace):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...settings import Recipe
-from ..tables import milliseconds, printed
+from ..tables import milliseconds, printed, told
 
 __all__ = ["Explanation", "SiteTaken"]
 
@@ -97,10 +97,9 @@ class Explanation:
         return printed(title, heads, rows, right=4, last="why")
 
     def _row(self, one: SiteTaken) -> tuple[str, ...]:
-        rank = f" {one.recipe.rank}" if one.recipe.delta == "low_rank" else ""
         runs = f" x{one.runs}" if one.runs > 1 else ""
         times = milliseconds(one.making), milliseconds(one.using), f"{self.share(one.seconds):.0%}"
         return (
-            one.site + runs, one.recipe.base, one.recipe.delta + rank, one.path or "-", *times,
+            one.site + runs, *told(one.recipe), one.path or "-", *times,
             f"{one.memory / 1e6:.1f} MB", one.why,
         )  # fmt: skip

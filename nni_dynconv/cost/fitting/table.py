@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...settings import Recipe
-from ..tables import milliseconds, printed
+from ..tables import milliseconds, printed, told
 
 __all__ = ["Fitted", "SiteFitted"]
 
@@ -59,6 +59,5 @@ class Fitted:
 
 
 def _row(one: SiteFitted) -> tuple[str, ...]:
-    rank = f" {one.recipe.rank}" if one.recipe.delta == "low_rank" else ""
     times = [milliseconds(spent) if one.runs else "never ran" for spent in (one.static, one.price, one.allowed)]
-    return one.site, one.recipe.base, one.recipe.delta + rank, *times
+    return one.site, *told(one.recipe), *times

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LITTLE", "Layers", "last_layer", "made_in_blocks"]
+__all__ = ["Layers", "last_layer", "made_in_blocks", "norm_of", "size_of"]
 
 VALUES = 1 << 18  # of a layer in a block: of half and of twice as many a step took within a tenth of the time
 LITTLE = 1e-6  # is added to norms
@@ -29,10 +29,16 @@ class Layers(NamedTuple):
     table: Tensor  # ... hidden
     lines: Tensor  # K n
 
-    @property
-    def size(self) -> float:
-        """The norm that features are brought to."""
-        return float((self.out.shape[1] / 2) ** 0.5)
+
+def size_of(hidden: int) -> float:
+    """Return the norm that features are brought to."""
+    return float((hidden / 2) ** 0.5)
+
+
+def norm_of(features: Tensor) -> Tensor:
+    """Return the norm that features have, never 0."""
+    exact = torch.promote_types(features.dtype, torch.float32)  # also under autocast
+    return torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact) + LITTLE
 
 
 def made_in_blocks(rows: Tensor, codes: Tensor, layers: Layers) -> Tensor:
@@ -49,10 +55,8 @@ def made_in_blocks(rows: Tensor, codes: Tensor, layers: Layers) -> Tensor:
 
 def last_layer(features: Tensor, signs: Tensor, out: Tensor, bias: Tensor) -> Tensor:  # ... n hidden -> ... n chunk
     """Run the last layer on features of one norm, with signs; the norm divides what comes out, which is smaller."""
-    exact = torch.promote_types(features.dtype, torch.float32)  # also under autocast
-    norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact) + LITTLE
     made = F.linear(features * signs, out)
-    return torch.addcdiv(bias, made, norm.to(bias), value=(features.shape[-1] / 2) ** 0.5)
+    return torch.addcdiv(bias, made, norm_of(features).to(bias), value=size_of(features.shape[-1]))
 
 
 def _at_once(rows: Tensor, codes: Tensor, *layers: Tensor) -> Tensor:
@@ -160,7 +164,7 @@ def _blocks(samples: int, own: Layers) -> Iterator[tuple[slice, slice, Tensor]]:
     deep, long = max(1, most // max(1, places)), min(most, max(1, places))
     for place in range(0, places, long):
         there = slice(place, place + long)
-        signs = own.table[own.lines[:, there]] * own.size
+        signs = own.table[own.lines[:, there]] * size_of(own.out.shape[1])
         for sample in range(0, samples, deep):
             yield slice(sample, sample + deep), there, signs
 

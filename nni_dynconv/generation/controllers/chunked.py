@@ -13,7 +13,7 @@ from ...functional import PLAIN, is_imagined, is_transformed
 from ...settings import ChunkedSettings, Encoding, Nonlinearity, ScaleRule, check_arguments
 from ...sites import Site
 from .base import Controller
-from .blockwise import LITTLE, Layers, last_layer, made_in_blocks
+from .blockwise import Layers, last_layer, made_in_blocks, norm_of, size_of
 from .pieces import context_map, encode_positions, even, linear, repeat_rows, rows_of
 from .signs import Signs
 
@@ -190,9 +190,7 @@ class ChunkedController(Controller):
         weight: Any = self.out.weight
         if isinstance(weight, Tensor):
             return last_layer(features, signs, weight, self.out.bias)
-        exact = torch.promote_types(features.dtype, torch.float32)
-        norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=exact) + LITTLE
-        return self.out(features * signs * ((self.hidden / 2) ** 0.5 / norm).to(features))
+        return self.out(features * signs * (size_of(self.hidden) / norm_of(features)).to(features))
 
     def _set_sites(self, sites: Sequence[Site]) -> None:
         self.rows = {site.name: row for row, site in enumerate(sites)}
